@@ -1,0 +1,34 @@
+"""Run the tests: sets up a ComfyUI on the first call, then hands every argument to pytest.
+
+python scripts/test.py                       all tests
+python scripts/test.py tests/test_tarp.py    one file
+python scripts/test.py -k windows -x         any option of pytest
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from console import ScriptError, exit_on_script_error, say
+from environment import REPOSITORY, ensure
+
+HELP = f"{__doc__}\nThe environment: CCL_ENV names its folder, COMFYUI_PATH an existing ComfyUI."
+
+
+def run_tests(arguments: list[str]) -> int:
+    """The exit code of pytest."""
+    env = ensure()
+    pytest = env.python.with_name("pytest" + env.python.suffix)
+    if not pytest.exists():
+        raise ScriptError(f"{pytest} is not there", f"delete {env.venv} and start again")
+    variables = {**os.environ, "COMFYUI_PATH": str(env.comfyui)}
+    return subprocess.run([str(pytest), *arguments], cwd=REPOSITORY, env=variables, check=False).returncode
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        say(HELP)
+    else:
+        exit_on_script_error(lambda: sys.exit(run_tests(sys.argv[1:])))

@@ -1,0 +1,27 @@
+"""Loads the pack as ComfyUI does, under the name ccl_pack, and starts one real server for the tests that need it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+sys.path.append(str(TESTS))
+sys.path.append(str(TESTS.parent / "scripts"))
+
+from environment import load_pack  # noqa: E402
+
+load_pack()
+
+from comfy_server import ComfyServer  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running ComfyUI with the pack linked into its custom nodes, shared by the whole session."""
+    arguments = ("--preview-method", "latent2rgb")
+    with ComfyServer(tmp_path_factory.mktemp("comfyui"), arguments=arguments) as running:
+        yield running
