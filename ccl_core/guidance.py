@@ -1,0 +1,144 @@
+"""Guidance as weights over branches: CFG, MA-CFG (arXiv 2511.03334), UCG (arXiv 2603.18600), dual, modality.
+
+A branch is one forward pass under a text (positive T, negative N) and a coupling (open C, anchor 0). Every mode is
+TC + sum over its terms of (scale - 1) * (toward - away), design section 4, so scale 1 means no guidance in all of them.
+The published text on UCG fixes neither formula nor scales: `ucg`, `ucg_joint` and `ucg_cross` are our reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+
+
+class Branch(Enum):
+    """Text and coupling of one forward pass."""
+
+    TC = ("positive", "open")
+    T0 = ("positive", "anchor")
+    NC = ("negative", "open")
+    N0 = ("negative", "anchor")
+
+    @property
+    def negative(self) -> bool:
+        return self.value[0] == "negative"
+
+    @property
+    def anchor(self) -> bool:
+        return self.value[1] == "anchor"
+
+
+TC, T0, NC, N0 = Branch
+
+
+class StreamWeights(NamedTuple):
+    """The weight of one branch in the prediction of each stream."""
+
+    video: float
+    audio: float
+
+
+@dataclass(frozen=True)
+class TermScale:
+    """Scale of a term per stream, and the part of the run (0 to 1) in which it counts; elsewhere the scale is 1."""
+
+    video: float = 1.0
+    audio: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.video) and math.isfinite(self.audio)):
+            raise ValueError(f"guidance scales must be finite numbers, got video {self.video} and audio {self.audio}")
+        if not 0.0 <= self.start <= self.end <= 1.0:
+            raise ValueError(f"wanted a range with 0 <= start <= end <= 1, got start {self.start} and end {self.end}")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One direction of guidance, from `away` to `toward`, with the scales it has unless told otherwise."""
+
+    toward: Branch
+    away: Branch
+    default: TermScale
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One row of the table. `reference` is the branch the published formula starts from."""
+
+    reference: Branch
+    terms: Mapping[str, Term]
+
+
+MODES: Mapping[str, Mode] = {
+    "ucg_joint": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 3.0))}),
+    "cfg": Mode(NC, {"text": Term(TC, NC, TermScale(4.0, 3.0))}),
+    "ma_cfg": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 2.0))}),
+    "ucg": Mode(N0, {"text": Term(T0, N0, TermScale(3.0, 3.0)), "cross": Term(TC, T0, TermScale(3.0, 3.0))}),
+    "ucg_cross": Mode(T0, {"cross": Term(TC, T0, TermScale(3.0, 3.0))}),
+    "dual": Mode(N0, {"text": Term(TC, NC, TermScale(5.0, 5.0)), "cross": Term(NC, N0, TermScale(3.5, 3.5))}),
+    "modality": Mode(NC, {"text": Term(TC, NC, TermScale(3.0, 7.0)), "cross": Term(TC, T0, TermScale(3.0, 3.0))}),
+}
+
+
+def mode_named(name: str) -> Mode:
+    """The row of the table; ValueError lists the known names."""
+    if name not in MODES:
+        raise ValueError(f"guidance mode {name!r} is unknown, known are {', '.join(MODES)}")
+    return MODES[name]
+
+
+def check_settings(mode: str, settings: Mapping[str, TermScale]) -> None:
+    """Refuse an unknown mode, and scales for terms the mode does not have."""
+    unknown = set(settings) - set(mode_named(mode).terms)
+    if unknown:
+        known = ", ".join(MODES[mode].terms)
+        raise ValueError(f"guidance mode {mode!r} has no term {sorted(unknown)}, its terms are {known}")
+
+
+def branch_weights(
+    mode: str, settings: Mapping[str, TermScale], percent: float | None = None
+) -> dict[Branch, StreamWeights]:
+    """Design section 4: the branches to run at this percent of the run and their weights; a stream's weights sum to 1.
+
+    A term left out of `settings` has scale 1. Without `percent` every range counts as active.
+    """
+    check_settings(mode, settings)
+    video, audio = dict.fromkeys(Branch, 0.0), dict.fromkeys(Branch, 0.0)
+    video[TC] = audio[TC] = 1.0
+    for name, scale in settings.items():
+        if percent is not None and not scale.start <= percent <= scale.end:
+            continue
+        term = MODES[mode].terms[name]
+        for stream, amount in ((video, scale.video - 1.0), (audio, scale.audio - 1.0)):
+            stream[term.toward] += amount
+            stream[term.away] -= amount
+    return _needed({branch: StreamWeights(video[branch], audio[branch]) for branch in Branch})
+
+
+def without_coupling(weights: Mapping[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
+    """The same guidance where only one stream runs: nothing to couple, so an anchor branch equals its open one."""
+    folded = dict.fromkeys(Branch, StreamWeights(0.0, 0.0))
+    for branch, weight in weights.items():
+        target = NC if branch.negative else TC
+        folded[target] = StreamWeights(folded[target].video + weight.video, folded[target].audio + weight.audio)
+    return _needed(folded)
+
+
+def _needed(weights: Mapping[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
+    return {branch: weight for branch, weight in weights.items() if branch is TC or any(weight)}
+
+
+def combine(predictions: Mapping[Branch, torch.Tensor], weights: Mapping[Branch, float]) -> torch.Tensor:
+    """The guided prediction of one stream, TC + sum of w (branch - TC): without other weights it is TC bit for bit."""
+    guided = base = predictions[TC]
+    for branch, weight in weights.items():
+        if branch is not TC and weight:
+            guided = guided + weight * (predictions[branch] - base)
+    return guided

@@ -1,0 +1,164 @@
+"""Sizes of both streams on one clock, in integers and fractions (design section 6)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_SECONDS = 600
+MAX_FPS = 240
+MAX_SIDE = 16384
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a model fixes: its clock, and the steps in which its latents can grow.
+
+    `spatial_stride` is pixels per latent cell, `patch` latent cells per token side, `audio_rate` audio tokens a second.
+    `exact_c` asks for a whole number of audio tokens per latent frame, the first one included.
+    """
+
+    fps: Fraction
+    spatial_stride: int
+    patch: int
+    audio_rate: Fraction
+    sample_rate: int
+    temporal_stride: int = 4
+    exact_c: bool = False
+
+    @property
+    def cell(self) -> int:
+        """Pixels per video token side: widths and heights are multiples of it."""
+        return self.spatial_stride * self.patch
+
+
+@dataclass(frozen=True)
+class AVSize:
+    """One clip in every unit that somebody counts in. `samples` fill exactly the video's duration."""
+
+    fps: Fraction
+    frames: int
+    latent_frames: int
+    width: int
+    height: int
+    latent_width: int
+    latent_height: int
+    audio_tokens: int
+    samples: int
+    video_seconds: Fraction
+    audio_seconds: Fraction
+
+    @property
+    def mismatch_ms(self) -> float:
+        """How much longer the audio latent is than the video; decoding trims it."""
+        return float((self.audio_seconds - self.video_seconds) * 1000)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model family's grid with the length it was trained at; `audio_tokens` overrides the smallest covering count."""
+
+    grid: Grid
+    frames: int
+    audio_tokens: int
+
+
+_OVI = Grid(fps=Fraction(24), spatial_stride=16, patch=2, audio_rate=Fraction(125, 4), sample_rate=16000)
+PRESETS = {
+    "Wan 16 fps": Preset(Grid(Fraction(16), 8, 2, Fraction(32), 16000), frames=81, audio_tokens=162),
+    "Ovi 5 s": Preset(_OVI, frames=121, audio_tokens=157),
+    "Ovi 10 s": Preset(_OVI, frames=241, audio_tokens=314),
+    "MOVA": Preset(Grid(Fraction(24), 8, 2, Fraction(50), 48000), frames=193, audio_tokens=403),
+    "UniAVGen": Preset(Grid(Fraction(16), 16, 2, Fraction(375, 4), 24000), frames=81, audio_tokens=475),
+}
+
+
+def exact_fps(fps: float | Fraction) -> Fraction:
+    """The fraction behind a typed number: 23.976 is 2997/125. ValueError outside 1 to 240."""
+    if not math.isfinite(fps) or not 1 <= fps <= MAX_FPS:
+        raise ValueError(f"fps is {fps}: give a frame rate from 1 to {MAX_FPS}")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def latent_frames_of(frames: int, stride: int = 4) -> int:
+    """Latent frames that hold so many pixel frames: the first holds one, the others `stride`."""
+    return -(-(frames - 1) // stride) + 1
+
+
+def frames_of(latent_frames: int, stride: int = 4) -> int:
+    """Pixel frames of a latent; the inverse of `latent_frames_of` on 4k+1."""
+    return (latent_frames - 1) * stride + 1
+
+
+def samples_of(seconds: Fraction, sample_rate: int) -> int:
+    """Waveform samples of a duration, rounded half up."""
+    return math.floor(seconds * sample_rate + Fraction(1, 2))
+
+
+def audio_tokens_of(grid: Grid, fps: Fraction, latent_frames: int) -> int:
+    """Audio tokens for a video: a preset's pinned count, c per latent frame, or the smallest that covers it."""
+    for preset in PRESETS.values():
+        own = preset.grid
+        same_clock = (own.fps, own.audio_rate, own.temporal_stride) == (fps, grid.audio_rate, grid.temporal_stride)
+        if same_clock and latent_frames == latent_frames_of(preset.frames, own.temporal_stride):
+            return preset.audio_tokens
+    c = grid.audio_rate * grid.temporal_stride / fps
+    if grid.exact_c and c.denominator == 1:
+        return int(c) * latent_frames
+    return math.ceil(frames_of(latent_frames, grid.temporal_stride) / fps * grid.audio_rate)
+
+
+def size_av(
+    grid: Grid,
+    *,
+    width: int,
+    height: int,
+    seconds: float | None = None,
+    frames: int | None = None,
+    fps: float | Fraction | None = None,
+) -> AVSize:
+    """The clip that covers `seconds` or `frames` (one of them): the next 4k+1 frames, sides rounded down."""
+    rate = grid.fps if fps is None else exact_fps(fps)
+    wanted = _wanted_frames(seconds, frames, rate)
+    latent_frames = latent_frames_of(wanted, grid.temporal_stride)
+    whole = frames_of(latent_frames, grid.temporal_stride)
+    tokens = audio_tokens_of(grid, rate, latent_frames)
+    width, height = _side(width, grid.cell, "width"), _side(height, grid.cell, "height")
+    return AVSize(
+        fps=rate,
+        frames=whole,
+        latent_frames=latent_frames,
+        width=width,
+        height=height,
+        latent_width=width // grid.spatial_stride,
+        latent_height=height // grid.spatial_stride,
+        audio_tokens=tokens,
+        samples=samples_of(whole / rate, grid.sample_rate),
+        video_seconds=whole / rate,
+        audio_seconds=tokens / grid.audio_rate,
+    )
+
+
+def _wanted_frames(seconds: float | None, frames: int | None, fps: Fraction) -> int:
+    if (seconds is None) == (frames is None):
+        raise ValueError(f"the length is given as {seconds=} and {frames=}: give exactly one of the two")
+    if seconds is not None:
+        if not math.isfinite(seconds) or not 0 < seconds <= MAX_SECONDS:
+            raise ValueError(f"the length is {seconds} seconds: give more than 0 and at most {MAX_SECONDS}")
+        return math.ceil(Fraction(seconds).limit_denominator(1_000_000) * fps)
+    limit = int(MAX_SECONDS * fps)
+    if not 0 < frames <= limit:
+        raise ValueError(
+            f"the length is {frames} frames: give at least 1 and at most {limit} ({MAX_SECONDS} s at "
+            f"{float(fps):g} fps)"
+        )
+    return frames
+
+
+def _side(pixels: int, cell: int, name: str) -> int:
+    if not cell <= pixels <= MAX_SIDE:
+        raise ValueError(
+            f"{name} is {pixels} pixels: this model needs at least {cell} and at most {MAX_SIDE}, in steps of {cell}"
+        )
+    return pixels // cell * cell

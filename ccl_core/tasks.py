@@ -1,0 +1,52 @@
+"""Tasks of the joint model and the DCR route of each direction (CCL, Dynamic Context Routing; design section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(str, Enum):
+    """What a task does with a stream: denoise it, read it clean, or leave it out."""
+
+    GENERATED = "generated"
+    GIVEN = "given"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the routing table. An open direction sees context tokens and the other stream, else the tokens alone."""
+
+    name: str
+    video: State
+    audio: State
+
+    @property
+    def a2v_open(self) -> bool:
+        """Audio feeds video only where both are there and the video is being made."""
+        return self.video is State.GENERATED and self.audio is not State.ABSENT
+
+    @property
+    def v2a_open(self) -> bool:
+        return self.audio is State.GENERATED and self.video is not State.ABSENT
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("joint", State.GENERATED, State.GENERATED),
+        Task("a2v", State.GENERATED, State.GIVEN),
+        Task("v2a", State.GIVEN, State.GENERATED),
+        Task("t2v", State.GENERATED, State.ABSENT),
+        Task("t2a", State.ABSENT, State.GENERATED),
+    )
+}
+
+
+def task_of(video: State, audio: State) -> Task:
+    """The task in which the streams have these states; ValueError if nothing is to be generated."""
+    for task in TASKS.values():
+        if (task.video, task.audio) == (video, audio):
+            return task
+    raise ValueError(f"video is {video.value} and audio is {audio.value}: at least one stream must be generated")
