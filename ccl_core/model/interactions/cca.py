@@ -1,0 +1,178 @@
+"""CCA, cross-modal context attention, with learnable context tokens (LCT) and dynamic context routing (DCR).
+
+CCL, arXiv 2603.18600; the equations are those of design section 3.1. The public text fixes neither the number of context
+tokens nor where they enter; here they pass through the same norm and projections as real tokens of the source stream.
+
+Axes: b batch, v video tokens, a audio tokens, t latent frames, s spatial tokens of a frame, c context tokens, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.ops
+import torch
+from comfy.ldm.flux.math import apply_rope1
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ..streams import StreamState
+from .base import Interaction, Link, Routes
+
+
+class ContextAttention(torch.nn.Module):
+    """One direction: queries from stream x, keys and values from the context tokens and, on an open route, stream y."""
+
+    def __init__(self, dim: int, source_dim: int, heads: int, context_tokens: int, eps: float, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_x = operations.LayerNorm(dim, eps, **factory)
+        self.norm_y = operations.LayerNorm(source_dim, eps, **factory)
+        self.q = operations.Linear(dim, dim, **factory)
+        self.k = operations.Linear(source_dim, dim, **factory)
+        self.v = operations.Linear(source_dim, dim, **factory)
+        self.o = operations.Linear(dim, dim, **factory)
+        self.norm_q = operations.RMSNorm(dim, eps=eps, elementwise_affine=True, **factory)
+        self.norm_k = operations.RMSNorm(dim, eps=eps, elementwise_affine=True, **factory)
+        self.context = torch.nn.Parameter(torch.empty(context_tokens, source_dim, **factory))
+
+    def query(self, x: Tensor, freqs: Tensor) -> Tensor:
+        return _rotate(self.norm_q(self.q(self.norm_x(x))), freqs, self.heads)  # (b, x, d)
+
+    def source(self, y: Tensor, freqs: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.norm_y(y)
+        return _rotate(self.norm_k(self.k(y)), freqs, self.heads), self.v(y)  # (b, y, d) twice
+
+    def anchor(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the context tokens; they carry no position."""
+        y = self.norm_y(comfy.ops.cast_to_input(self.context, x)[None])
+        return self.norm_k(self.k(y)), self.v(y)  # (1, c, d) twice
+
+
+class CCA(Interaction):
+    """Both directions of the coupling in one layer. No gate: `o` starts at zero, so a fresh model is its two streams."""
+
+    def __init__(
+        self, video_dim: int, audio_dim: int, video_heads: int, audio_heads: int, context_tokens: int, eps: float, operations: Any, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.a2v = ContextAttention(video_dim, audio_dim, video_heads, context_tokens, eps, operations, **factory)
+        self.v2a = ContextAttention(audio_dim, video_dim, audio_heads, context_tokens, eps, operations, **factory)
+
+    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+        v = None if video is None else video.tokens[:, video.main]  # (b, v, d_v)
+        a = None if audio is None else audio.tokens  # (b, a, d_a)
+        if v is not None:
+            to_video = self._a2v(v, a, link)
+        if a is not None:
+            audio.tokens = a + self._v2a(a, v, link)
+        if v is not None:
+            video.tokens = _add_at(video.tokens, video.main, to_video)
+
+    def _a2v(self, v: Tensor, a: Tensor | None, link: Link) -> Tensor:
+        direction = self.a2v
+        video_freqs, audio_freqs = link.a2v_freqs
+        q, anchor = direction.query(v, video_freqs), direction.anchor(v)
+
+        def attend(q: Tensor, rows: slice | list[int]) -> Tensor:
+            k, val = direction.source(a[rows], audio_freqs)
+            return frames_to_windows(q, k, val, anchor, link.tarp.a2v, direction.heads, link.options)
+
+        return direction.o(_routed(q, anchor, None if a is None else attend, link.a2v_open, direction.heads, link.options))
+
+    def _v2a(self, a: Tensor, v: Tensor | None, link: Link) -> Tensor:
+        direction = self.v2a
+        audio_freqs, video_freqs = link.v2a_freqs
+        q, anchor = direction.query(a, audio_freqs), direction.anchor(a)
+
+        def attend(q: Tensor, rows: slice | list[int]) -> Tensor:
+            k, val = direction.source(v[rows], video_freqs)
+            return tokens_to_frames(q, k, val, anchor, link.tarp.v2a, direction.heads, link.options)
+
+        return direction.o(_routed(q, anchor, None if v is None else attend, link.v2a_open, direction.heads, link.options))
+
+
+def frames_to_windows(
+    q: Tensor, k: Tensor, v: Tensor, anchor: tuple[Tensor, Tensor], windows: Sequence[tuple[int, int]], heads: int, options: dict[str, Any]
+) -> Tensor:
+    """A2V: the queries (b, t*s, d) of each latent frame attend to the anchor and their own window of k, v (b, a, d).
+
+    Frames whose windows are equally long share one unmasked attention: the result of a dense mask at a fraction of it.
+    """
+    b, _, d = q.shape
+    q = q.unflatten(1, (len(windows), -1))  # (b, t, s, d)
+    out = torch.empty_like(q)
+    for length, frames in _by_length(windows).items():
+        starts = [windows[i][0] for i in frames]
+        keys, values = (_with_anchor(c, _windows(x, starts, length)) for c, x in zip(anchor, (k, v)))  # (b*g, c+length, d)
+        rows = _rows(frames)
+        result = optimized_attention(q[:, rows].flatten(0, 1), keys, values, heads=heads, transformer_options=options)
+        out[:, rows] = result.unflatten(0, (b, len(frames)))
+    return out.flatten(1, 2)  # (b, t*s, d)
+
+
+def tokens_to_frames(
+    q: Tensor, k: Tensor, v: Tensor, anchor: tuple[Tensor, Tensor], ranges: Sequence[tuple[int, int]], heads: int, options: dict[str, Any]
+) -> Tensor:
+    """V2A: the queries (b, a, d) nearest to a latent frame attend to the anchor and that frame's tokens of k, v (b, t*s, d)."""
+    b = q.shape[0]
+    k, v = (x.unflatten(1, (len(ranges), -1)) for x in (k, v))  # (b, t, s, d)
+    out = torch.empty_like(q)
+    for length, frames in _by_length(ranges).items():
+        starts = [ranges[i][0] for i in frames]
+        rows = _rows(frames)
+        keys, values = (_with_anchor(c, x[:, rows].flatten(0, 1)) for c, x in zip(anchor, (k, v)))  # (b*g, c+s, d)
+        result = optimized_attention(_windows(q, starts, length), keys, values, heads=heads, transformer_options=options)
+        for i, start in enumerate(starts):
+            out[:, start : start + length] = result.unflatten(0, (b, len(frames)))[:, i]
+    return out  # (b, a, d)
+
+
+def _routed(q: Tensor, anchor: tuple[Tensor, Tensor], attend: Any, route: Routes, heads: int, options: dict[str, Any]) -> Tensor:
+    """DCR: samples on an open route run `attend(q, rows)`, the others see their context tokens alone."""
+    if attend is None or route is False:
+        return _anchored(q, anchor, heads, options)
+    if route is True:
+        return attend(q, slice(None))
+    out = torch.empty_like(q)
+    for is_open in set(route):
+        rows = [i for i, state in enumerate(route) if state is is_open]
+        out[rows] = attend(q[rows], rows) if is_open else _anchored(q[rows], anchor, heads, options)
+    return out
+
+
+def _anchored(q: Tensor, anchor: tuple[Tensor, Tensor], heads: int, options: dict[str, Any]) -> Tensor:
+    k, v = (x.expand(q.shape[0], -1, -1) for x in anchor)  # (b, c, d)
+    return optimized_attention(q, k, v, heads=heads, transformer_options=options)
+
+
+def _rotate(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
+    return apply_rope1(x.unflatten(2, (heads, -1)), freqs).flatten(2)  # (b, n, d)
+
+
+def _by_length(ranges: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = {}
+    for i, (start, stop) in enumerate(ranges):
+        if stop > start:
+            groups.setdefault(stop - start, []).append(i)
+    return groups
+
+
+def _rows(frames: list[int]) -> slice | list[int]:
+    """Neighbouring frames as a slice, which is a view."""
+    return slice(frames[0], frames[-1] + 1) if frames[-1] - frames[0] + 1 == len(frames) else frames
+
+
+def _windows(x: Tensor, starts: list[int], length: int) -> Tensor:
+    return torch.stack([x[:, start : start + length] for start in starts], dim=1).flatten(0, 1)  # (b*g, length, d)
+
+
+def _with_anchor(context: Tensor, x: Tensor) -> Tensor:
+    return torch.cat([context.expand(x.shape[0], -1, -1), x], dim=1)  # (b*g, c+n, d)
+
+
+def _add_at(tokens: Tensor, main: slice, delta: Tensor) -> Tensor:
+    if delta.shape[1] == tokens.shape[1]:
+        return tokens + delta
+    return torch.cat([tokens[:, : main.start], tokens[:, main] + delta, tokens[:, main.stop :]], dim=1)

@@ -1,0 +1,225 @@
+"""Vocos (arXiv 2306.00814): log-mel features and a ConvNeXt vocoder with an inverse-STFT head, one audio autoencoder.
+
+Axes: `b` batch, `n` samples, `a` audio tokens (mel frames), `m` mel bands, `d` width, `k` STFT bins. Module names give
+the keys of the published checkpoints. STFT, mel and inverse STFT run in float32 whatever the type of the layers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+KERNEL = 7
+LOG_FLOOR = math.log(1e-7)
+MAGNITUDE_LIMIT = 1e2
+PADDINGS = ("center", "same")
+
+
+@dataclass(frozen=True)
+class VocosConfig:
+    """Sizes of a vocoder. `mel_n_fft` is the window of the features, `n_fft` that of the synthesis.
+
+    `padding` is the framing. `center`: token j lies at sample j * hop, a tokens are (a - 1) * hop samples.
+    `same`: token j lies at (j + 0.5) * hop, a tokens are exactly a * hop samples.
+    """
+
+    sample_rate: int
+    hop: int
+    mels: int
+    mel_n_fft: int
+    n_fft: int
+    dim: int
+    intermediate_dim: int
+    layers: int
+    padding: str
+
+    def __post_init__(self) -> None:
+        if self.padding not in PADDINGS:
+            raise ValueError(f"the vocoder's padding is {self.padding!r}, known are {', '.join(PADDINGS)}")
+        for name, size in (("mel_n_fft", self.mel_n_fft), ("n_fft", self.n_fft)):
+            if self.hop < 1 or size < 2 * self.hop or (size - self.hop) % 2 or self.hop % 2:
+                raise ValueError(
+                    f"the vocoder's hop {self.hop} does not fit {name} {size}:"
+                    f" both must be even and {name} at least twice the hop"
+                )
+        if self.sample_rate < 1:
+            raise ValueError(f"the vocoder's sample rate is {self.sample_rate}, wanted a positive number")
+
+    @property
+    def receptive_tokens(self) -> int:
+        """Tokens to either side that the spectrum of a token depends on."""
+        return (KERNEL // 2) * (self.layers + 1)
+
+    def margin(self, size: int) -> int:
+        """Samples by which the first and the last window of `size` reach over the ends of the waveform."""
+        return size // 2 if self.padding == "center" else (size - self.hop) // 2
+
+    def tokens(self, samples: int) -> int:
+        return samples // self.hop + 1 if self.padding == "center" else -(-samples // self.hop)
+
+    def samples(self, tokens: int) -> int:
+        return self.hop * (tokens - 1 if self.padding == "center" else tokens)
+
+
+class _Fixed(nn.Module):
+    """One fixed tensor under its published name."""
+
+    def __init__(self, name: str, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer(name, value)
+
+
+class MelFeatures(nn.Module):
+    """Vocos §3.1: natural log of the HTK mel bands of the STFT magnitude."""
+
+    def __init__(self, config: VocosConfig) -> None:
+        super().__init__()
+        self.config = config
+        fb = torchaudio.functional.melscale_fbanks(
+            config.mel_n_fft // 2 + 1, 0.0, config.sample_rate / 2, config.mels, config.sample_rate
+        )
+        window = torch.hann_window(config.mel_n_fft)
+        self.mel_spec = nn.ModuleDict({"spectrogram": _Fixed("window", window), "mel_scale": _Fixed("fb", fb)})
+
+    def forward(self, waveform: Tensor, floor: Tensor, tile: int | None = None) -> Tensor:
+        padded = self._padded(waveform.float())
+        size, hop = self.config.mel_n_fft, self.config.hop
+        frames = (padded.shape[-1] - size) // hop + 1
+        step = tile or frames
+        parts = [
+            self._bands(padded[:, start * hop : (min(start + step, frames) - 1) * hop + size])
+            for start in range(0, frames, step)
+        ]
+        return torch.cat(parts, dim=-1).clamp(min=floor.to(padded).exp()).log()  # (b, m, a)
+
+    def _padded(self, waveform: Tensor) -> Tensor:
+        hop, margin = self.config.hop, self.config.margin(self.config.mel_n_fft)
+        if self.config.padding == "same":
+            waveform = F.pad(waveform, (0, -waveform.shape[-1] % hop))
+        if waveform.shape[-1] <= margin:
+            raise ValueError(
+                f"the audio has {waveform.shape[-1]} samples, this vocoder needs at least {margin + 1}:"
+                " pad it with silence"
+            )
+        return F.pad(waveform, (margin, margin), mode="reflect")  # (b, n + 2 margin)
+
+    def _bands(self, padded: Tensor) -> Tensor:
+        window = self.mel_spec["spectrogram"].window.to(padded)
+        spectrum = torch.stft(
+            padded, self.config.mel_n_fft, self.config.hop, window=window, center=False, return_complex=True
+        ).abs()  # (b, k, a)
+        return self.mel_spec["mel_scale"].fb.to(padded).T @ spectrum  # (b, m, a)
+
+
+class ConvNeXtBlock(nn.Module):
+    """ConvNeXt in one dimension: depthwise convolution, norm, expansion, contraction, layer scale."""
+
+    def __init__(self, dim: int, intermediate_dim: int, scale: float, dtype: Any, device: Any, operations: Any) -> None:
+        super().__init__()
+        kw = {"dtype": dtype, "device": device}
+        self.dwconv = operations.Conv1d(dim, dim, KERNEL, padding=KERNEL // 2, groups=dim, **kw)
+        self.norm = operations.LayerNorm(dim, eps=1e-6, **kw)
+        self.pwconv1 = operations.Linear(dim, intermediate_dim, **kw)
+        self.pwconv2 = operations.Linear(intermediate_dim, dim, **kw)
+        self.gamma = nn.Parameter(torch.full((dim,), scale, **kw))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dwconv(x).transpose(1, 2))  # (b, a, d)
+        y = self.pwconv2(F.gelu(self.pwconv1(y)))
+        return x + (self.gamma.to(y) * y).transpose(1, 2)  # (b, d, a)
+
+
+class Backbone(nn.Module):
+    """Vocos §3.2: the network at the rate of the tokens, without upsampling."""
+
+    def __init__(self, config: VocosConfig, dtype: Any, device: Any, operations: Any) -> None:
+        super().__init__()
+        kw = {"dtype": dtype, "device": device}
+        self.embed = operations.Conv1d(config.mels, config.dim, KERNEL, padding=KERNEL // 2, **kw)
+        self.norm = operations.LayerNorm(config.dim, eps=1e-6, **kw)
+        self.convnext = nn.ModuleList(
+            ConvNeXtBlock(config.dim, config.intermediate_dim, 1 / config.layers, dtype, device, operations)
+            for _ in range(config.layers)
+        )
+        self.final_layer_norm = operations.LayerNorm(config.dim, eps=1e-6, **kw)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        x = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)  # (b, d, a)
+        for block in self.convnext:
+            x = block(x)
+        return self.final_layer_norm(x.transpose(1, 2))  # (b, a, d)
+
+
+class ISTFTHead(nn.Module):
+    """Vocos §3.3: magnitude and phase of every bin, then overlap-add of the windowed inverse transforms."""
+
+    def __init__(self, config: VocosConfig, dtype: Any, device: Any, operations: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.out = operations.Linear(config.dim, config.n_fft + 2, dtype=dtype, device=device)
+        self.istft = _Fixed("window", torch.hann_window(config.n_fft))
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
+        return torch.polar(log_magnitude.exp().clamp(max=MAGNITUDE_LIMIT), phase)  # (b, k, a)
+
+    def synthesis(self, spectrum: Tensor) -> Tensor:
+        window = self.istft.window.to(spectrum.real)[:, None]
+        frames = torch.fft.irfft(spectrum, self.config.n_fft, dim=1) * window  # (b, n_fft, a)
+        waveform = self._overlap_add(frames)
+        envelope = self._overlap_add((window**2).expand(1, -1, frames.shape[-1]))
+        return waveform / envelope  # (b, n)
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        size, hop, count = self.config.n_fft, self.config.hop, frames.shape[-1]
+        length, margin = (count - 1) * hop + size, self.config.margin(size)
+        summed = F.fold(frames, (1, length), (1, size), stride=(1, hop))  # (b, 1, 1, length)
+        return summed[:, 0, 0, margin : length - margin]
+
+
+class Vocos(nn.Module):
+    """Audio autoencoder whose latent is the log-mel spectrogram, normalised per band."""
+
+    def __init__(self, config: VocosConfig, *, dtype: Any = None, device: Any = None, operations: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = dtype
+        self.feature_extractor = MelFeatures(config)
+        self.backbone = Backbone(config, dtype, device, operations)
+        self.head = ISTFTHead(config, dtype, device, operations)
+        self.register_buffer("latent_mean", torch.zeros(config.mels))
+        self.register_buffer("latent_std", torch.ones(config.mels))
+        self.register_buffer("latent_floor", torch.tensor(LOG_FLOOR))
+
+    def mel(self, waveform: Tensor, tile: int | None = None) -> Tensor:
+        """(b, n) -> (b, m, a). `tile` tokens are transformed at a time, with the same result."""
+        return self.feature_extractor(waveform, self.latent_floor, tile)
+
+    def synthesize(self, mel: Tensor, tile: int | None = None) -> Tensor:
+        """(b, m, a) -> (b, n). `tile` tokens run through the backbone at a time, with the same result."""
+        tokens, halo = mel.shape[-1], self.config.receptive_tokens
+        mel = mel if self.dtype is None else mel.to(self.dtype)
+        step = tile or tokens
+        parts = []
+        for start in range(0, tokens, step):
+            first, last = max(0, start - halo), min(tokens, start + step + halo)
+            hidden = self.backbone(mel[..., first:last])[:, start - first : start - first + step]
+            parts.append(self.head.spectrum(hidden))
+        return self.head.synthesis(torch.cat(parts, dim=-1))
+
+    def encode(self, audio: Tensor, tile: int | None = None) -> Tensor:
+        """(b, 1, n) -> (b, m, a)"""
+        mel = self.mel(audio[:, 0], tile)
+        return (mel - self.latent_mean.to(mel)[:, None]) / self.latent_std.to(mel)[:, None]
+
+    def decode(self, latent: Tensor, tile: int | None = None) -> Tensor:
+        """(b, m, a) -> (b, 1, n)"""
+        latent = latent.float()
+        mel = latent * self.latent_std.to(latent)[:, None] + self.latent_mean.to(latent)[:, None]
+        return self.synthesize(mel, tile)[:, None]
