@@ -1,0 +1,1 @@
+"""Glue between the model and ComfyUI: base model, latents, VAE wrappers, text encoder, checkpoint files."""

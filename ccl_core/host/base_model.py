@@ -1,0 +1,189 @@
+"""The joint model as a MODEL of the host: conditioning, masks, normalisation and memory of two packed streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import comfy.conds
+import comfy.context_windows
+import comfy.latent_formats
+import comfy.model_base
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..config import CCLConfig
+from ..model.joint import JointModel
+from ..tasks import State, task_of
+
+VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
+
+
+class CCLModel(comfy.model_base.WAN21):
+    """Samples a plain video latent (b, c, t, h, w) or the host's packed pair (b, 1, n) of video and audio."""
+
+    def __init__(self, model_config: CCLModelConfig, device: Any = None) -> None:
+        self.ccl_config = model_config.ccl_config
+        self.latent_shapes: list[torch.Size] = []
+        comfy.model_base.BaseModel.__init__(
+            self,
+            model_config,
+            comfy.model_base.ModelType.FLOW,
+            device=device,
+            unet_model=partial(JointModel, self.ccl_config),
+        )
+        self.image_to_video = self.ccl_config.video.in_dim > self.ccl_config.video.out_dim
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        shapes = kwargs.get("latent_shapes") or []
+        masks = _unpack_mask(kwargs.get("denoise_mask"), shapes)
+        out = super().extra_conds(**_video_view(kwargs, shapes))
+        if len(shapes) > 1:
+            out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
+            if "c_concat" in out:  # cannot be concatenated to a packed latent
+                out["video_concat"] = comfy.conds.CONDRegular(out.pop("c_concat").cond)
+        for name, mask in zip(("video_mask", "audio_mask"), masks):
+            if mask is not None:
+                out[name] = comfy.conds.CONDRegular(_mask_for_timesteps(mask))
+        out["routes"] = comfy.conds.CONDConstant(_routes(masks, len(shapes) > 1))
+        audio_context = kwargs.get("audio_cross_attn")
+        if audio_context is not None:
+            out["audio_context"] = comfy.conds.CONDRegular(audio_context)
+        return out
+
+    def process_timestep(
+        self, timestep: Tensor, latent_shapes: Any = None, video_mask: Tensor | None = None, audio_mask: Tensor | None = None, **_: Any
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Time 0 where a mask keeps the latent: (b,) without masks, else per latent frame, per patch, or per audio token."""
+        video = timestep if video_mask is None else self._masked(timestep, video_mask, self.diffusion_model.patch_size)
+        if latent_shapes is None:
+            return video
+        return video, timestep if audio_mask is None else self._masked(timestep, audio_mask, (1,))
+
+    @staticmethod
+    def _masked(timestep: Tensor, mask: Tensor, patch: tuple[int, ...]) -> Tensor:
+        if mask.ndim == 5 and mask.shape[-2:] != (1, 1):
+            mask = torch.nn.functional.max_pool3d(mask, patch, patch, ceil_mode=True)  # (b, 1, t, h, w) of patches
+        return timestep[:, None] * mask.flatten(1)
+
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:  # noqa: ARG002
+        """Kept regions stay clean during sampling: the model reads them at time 0."""
+        return latent_image
+
+    def process_latent_in(self, latent: Any) -> Any:
+        return self._map_video(latent, self.latent_format.process_in)
+
+    def process_latent_out(self, latent: Any) -> Any:
+        return self._map_video(latent, self.latent_format.process_out)
+
+    def _map_video(self, latent: Any, normalise: Callable[[Tensor], Tensor]) -> Any:
+        """Normalise the video per channel. The audio VAE normalises its own latent."""
+        if latent.is_nested:
+            video, *audio = latent.unbind()
+            return type(latent)([normalise(video), *audio])
+        if latent.ndim == 5:
+            return normalise(latent)
+        video, *audio = comfy.utils.unpack_latents(latent, self.latent_shapes)
+        return comfy.utils.pack_latents([normalise(video), *audio])[0]
+
+    def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] = {}) -> float:  # noqa: B006
+        """The host counts positions, and a packed latent (b, 1, n) as n of them: count those of the streams instead."""
+        if len(input_shape) == 3:
+            positions = sum(math.prod(shape[2:]) for shape in self.latent_shapes) or input_shape[2] // self.latent_format.latent_channels
+            input_shape = [input_shape[0], 1, positions]
+        return super().memory_required(input_shape, cond_shapes)
+
+    def map_context_window_to_modalities(self, primary_indices: list[int], latent_shapes: list[torch.Size], dim: int) -> list[list[int]]:
+        """The audio tokens of a window are those TARP assigns to its latent frames."""
+        if len(latent_shapes) < 2:
+            return [primary_indices]
+        ranges = self.diffusion_model.align(latent_shapes[0][dim], latent_shapes[1][dim]).v2a
+        return [primary_indices, [j for i in primary_indices for j in range(*ranges[i])]]
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: Tensor, device: Any, retain_index_list: list[int] = []  # noqa: B006
+    ) -> Any:
+        if cond_key == "audio_mask":
+            audio_window = window.get_window_for_modality(1)
+            return cond_value._copy_with(audio_window.get_tensor(cond_value.cond, device, dim=2))
+        if cond_key in ("video_mask", "video_concat"):
+            return comfy.context_windows.slice_cond(cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list)
+        return super().resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list)
+
+
+class CCLModelConfig(comfy.supported_models_base.BASE):
+    """The host's description of a model; one instance per loaded file."""
+
+    unet_extra_config: dict[str, Any] = {}
+    supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]
+    latent_format = comfy.latent_formats.Wan21
+
+    def __init__(self, ccl_config: CCLConfig) -> None:
+        super().__init__({"image_model": "ccl"})
+        self.ccl_config = ccl_config
+        self.sampling_settings = {"shift": ccl_config.shift}
+        self.memory_usage_factor = ccl_config.video.dim / 2222  # as the host's Wan
+        channels = ccl_config.video.out_dim
+        if channels not in VIDEO_FORMATS:
+            raise ValueError(f"the video latent has {channels} channels, known are Wan 2.1 (16) and Wan 2.2 5B (48)")
+        self.latent_format = VIDEO_FORMATS[channels]()
+        if ccl_config.latent_rgb_factors is not None:
+            self.latent_format.latent_rgb_factors = ccl_config.latent_rgb_factors[:-1]
+            self.latent_format.latent_rgb_factors_bias = ccl_config.latent_rgb_factors[-1]
+
+    def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> CCLModel:  # noqa: ARG002
+        return CCLModel(self, device=device)
+
+
+def _video_view(kwargs: dict[str, Any], shapes: list[torch.Size]) -> dict[str, Any]:
+    """The arguments of the host's extra_conds with every packed latent cut down to its video."""
+    if len(shapes) < 2:
+        return kwargs
+    packed = ("noise", "denoise_mask", "latent_image")
+    return kwargs | {name: comfy.utils.unpack_latents(kwargs[name], shapes)[0] for name in packed if kwargs.get(name) is not None}
+
+
+def _unpack_mask(mask: Tensor | None, shapes: list[torch.Size]) -> list[Tensor | None]:
+    if mask is None:
+        return [None] * max(1, len(shapes))
+    return comfy.utils.unpack_latents(mask, shapes) if len(shapes) > 1 else [mask]
+
+
+def _mask_for_timesteps(mask: Tensor) -> Tensor:
+    """One channel; one value per latent frame where the mask is the same all over the frame, which keeps modulation small."""
+    mask = mask.amax(dim=1, keepdim=True)
+    if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
+        return mask[..., :1, :1]  # (b, 1, t, 1, 1)
+    return mask
+
+
+def _routes(masks: list[Tensor | None], has_audio: bool) -> tuple[bool, bool]:
+    """DCR: a stream whose mask keeps everything is given, and a given stream reads only its anchor."""
+    states = [State.GIVEN if mask is not None and not mask.any() else State.GENERATED for mask in masks]
+    audio = states[1] if has_audio else State.ABSENT
+    if states[0] is State.GIVEN and audio is not State.GENERATED:
+        return False, False
+    task = task_of(states[0], audio)
+    return task.a2v_open, task.v2a_open
+
+
+def sample_streams(
+    executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, denoise_mask: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Tensor:
+    """Wrapper of the host's OUTER_SAMPLE: the model learns the shapes of a packed latent before it has to normalise it.
+
+    Kept regions come back bit-exact: the original is put back after the round trip through the normalisation.
+    """
+    model = executor.class_obj.model_patcher.model
+    model.latent_shapes = kwargs["latent_shapes"]
+    try:
+        samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+    finally:
+        model.latent_shapes = []
+    if denoise_mask is None:
+        return samples
+    return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)

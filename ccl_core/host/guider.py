@@ -1,0 +1,232 @@
+"""Guidance of an audio-video model in the host's sampler: the branches of design section 4, run step by step."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import comfy.model_base
+import comfy.samplers
+import torch
+
+from ..guidance import (
+    MODES,
+    TC,
+    Branch,
+    StreamWeights,
+    TermScale,
+    branch_weights,
+    check_settings,
+    combine,
+    without_coupling,
+)
+
+Options = dict[str, Any]
+Conds = list[dict[str, Any]]
+ANCHOR = {"a2v_cross_attn": False, "v2a_cross_attn": False}
+
+
+class AVGuider(comfy.samplers.CFGGuider):
+    """The host's CFGGuider with weights per branch and stream in the place of one scale."""
+
+    def __init__(self, model_patcher: Any) -> None:
+        super().__init__(model_patcher)
+        self.latent_shapes: Sequence[Sequence[int]] = ()
+        self.set_guidance("cfg", {})
+
+    def set_conds(self, positive: list, negative: list) -> None:
+        for name, conditioning in (("positive", positive), ("negative", negative)):
+            if not conditioning:
+                raise ValueError(f"{name} holds no conditioning: connect a text encoder, an empty prompt will do")
+        super().set_conds(positive, negative)
+
+    def set_guidance(self, mode: str, settings: Mapping[str, TermScale], skip_layers: Sequence[int] = ()) -> None:
+        """Choose the row of the table and its scales; `skip_layers` are left out of the passes with negative text."""
+        check_settings(mode, settings)
+        self.mode, self.settings = mode, dict(settings)
+        self.skip_layers = _known_layers(self.model_patcher, skip_layers)
+        self.set_cfg(_nominal_scale(self.settings.values()))
+
+    def sample(self, noise: Any, latent_image: Any, *args: Any, **kwargs: Any) -> Any:
+        check_latent(self.model_patcher.model, latent_image)
+        return super().sample(noise, latent_image, *args, **kwargs)
+
+    def outer_sample(self, *args: Any, latent_shapes: Sequence[Sequence[int]] = (), **kwargs: Any) -> torch.Tensor:
+        self.latent_shapes = latent_shapes
+        return super().outer_sample(*args, latent_shapes=latent_shapes, **kwargs)
+
+    def predict_noise(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: Options | None = None,
+        seed: int | None = None,  # noqa: ARG002 - the host passes it
+    ) -> torch.Tensor:
+        model_options = model_options or {}
+        settings = self._active_settings(float(timestep[0]))
+        weights = self._fold(branch_weights(self.mode, settings))
+        wanted = set(weights)
+        if len(weights) == 1 and model_options.get("disable_cfg1_optimization", False):
+            wanted |= self._reference()
+        predictions = self._run(wanted, x, timestep, model_options)
+        guided = self._combine(predictions, weights)
+        scale = _nominal_scale(settings.values()) if len(weights) > 1 else 1.0
+        return self._host_hooks(guided, predictions, scale, x, timestep, model_options)
+
+    def _active_settings(self, sigma: float) -> dict[str, TermScale]:
+        to_sigma = self.inner_model.model_sampling.percent_to_sigma
+
+        def active(scale: TermScale) -> bool:
+            started = scale.start <= 0.0 or sigma <= to_sigma(scale.start)
+            return started and (scale.end >= 1.0 or sigma >= to_sigma(scale.end))
+
+        return {name: scale for name, scale in self.settings.items() if active(scale)}
+
+    def _reference(self) -> set[Branch]:
+        return set(self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)}))
+
+    def _fold(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
+        return weights if len(self.latent_shapes) > 1 else without_coupling(weights)
+
+    def _run(
+        self, wanted: set[Branch], x: torch.Tensor, timestep: torch.Tensor, model_options: Options
+    ) -> dict[Branch, torch.Tensor]:
+        """One call of the host for all branches with the same switches, so that it can put them in one batch."""
+        predictions: dict[Branch, torch.Tensor] = {}
+        for switches, branches in self._groups(wanted):
+            conds = [self._cond(branches, negative=False), self._cond(branches, negative=True)]
+            options = with_switches(model_options, switches)
+            outputs = _calculate(self.inner_model, conds, x, timestep, options)
+            predictions |= {branch: outputs[int(branch.negative)] for branch in branches}
+        return predictions
+
+    def _groups(self, wanted: set[Branch]) -> list[tuple[Options, list[Branch]]]:
+        groups: list[tuple[Options, list[Branch]]] = []
+        for branch in (branch for branch in Branch if branch in wanted):
+            switches = ANCHOR if branch.anchor else {}
+            if branch.negative and self.skip_layers:
+                switches = {**switches, "skip_layers": self.skip_layers}
+            same = next((branches for other, branches in groups if other == switches), None)
+            if same is None:
+                groups.append((switches, [branch]))
+            else:
+                same.append(branch)
+        return groups
+
+    def _cond(self, branches: list[Branch], negative: bool) -> Conds | None:
+        branch = next((branch for branch in branches if branch.negative is negative), None)
+        if branch is None:
+            return None
+        cond = self.conds["negative" if negative else "positive"]
+        return _as_other_branch(cond) if branch.anchor else cond
+
+    def _combine(
+        self, predictions: Mapping[Branch, torch.Tensor], weights: Mapping[Branch, StreamWeights]
+    ) -> torch.Tensor:
+        video_weights = {branch: weight.video for branch, weight in weights.items()}
+        if len(self.latent_shapes) < 2:
+            return combine(predictions, video_weights)
+        audio_weights = {branch: weight.audio for branch, weight in weights.items()}
+        video_size = math.prod(self.latent_shapes[0][1:])
+        video = combine({branch: output[..., :video_size] for branch, output in predictions.items()}, video_weights)
+        audio = combine({branch: output[..., video_size:] for branch, output in predictions.items()}, audio_weights)
+        return torch.cat([video, audio], dim=-1)  # (b, 1, n)
+
+    def _host_hooks(
+        self,
+        guided: torch.Tensor,
+        predictions: Mapping[Branch, torch.Tensor],
+        scale: float,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: Options,
+    ) -> torch.Tensor:
+        """Show hooks a pair (cond, uncond) that gives our prediction under one scale, and take their answer."""
+        before, after = (model_options.get(f"sampler_{when}_cfg_function", []) for when in ("pre", "post"))
+        if not (before or after or "sampler_cfg_function" in model_options):
+            return guided
+        cond, uncond = predictions[TC], self._uncond(guided, predictions, scale)
+        conds = [self.conds["positive"], self.conds["negative"] if len(predictions) > 1 else None]
+        shared = {"model": self.inner_model, "model_options": model_options, "input": x, "sigma": timestep}
+        shared["cond_scale"] = scale
+        if before or "sampler_cfg_function" in model_options:
+            pair = [cond, uncond]
+            for hook in before:
+                pair = hook({**shared, "conds": conds, "conds_out": pair, "timestep": timestep})
+            return comfy.samplers.cfg_function(
+                self.inner_model, pair[0], pair[1], scale, x, timestep, model_options, cond=conds[0], uncond=conds[1]
+            )
+        for hook in after:
+            pair = {"cond": conds[0], "uncond": conds[1], "cond_denoised": cond, "uncond_denoised": uncond}
+            guided = hook({**shared, **pair, "denoised": guided})
+        return guided
+
+    def _uncond(self, guided: torch.Tensor, predictions: Mapping[Branch, torch.Tensor], scale: float) -> torch.Tensor:
+        if scale != 1.0:
+            return predictions[TC] - (guided - predictions[TC]) / (scale - 1.0)
+        others = [output for branch, output in predictions.items() if branch is not TC]
+        return others[-1] if others else predictions[TC]
+
+
+def with_switches(model_options: Options, switches: Options) -> Options:
+    """The options with these transformer options; the caller's dicts are not touched."""
+    if not switches:
+        return model_options
+    return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), **switches}}
+
+
+def _calculate(
+    model: Any, conds: list[Conds | None], x: torch.Tensor, timestep: torch.Tensor, model_options: Options
+) -> list[torch.Tensor]:
+    replacement = model_options.get("sampler_calc_cond_batch_function")
+    if replacement is None:
+        return comfy.samplers.calc_cond_batch(model, conds, x, timestep, model_options)
+    return replacement({"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options})
+
+
+def _as_other_branch(conds: Conds) -> Conds:
+    """Caches in the host (EasyCache) tell passes apart by uuid: the anchor branch of a text must have its own."""
+    return [{**cond, "uuid": uuid.uuid5(cond["uuid"], "anchor")} for cond in conds]
+
+
+def _nominal_scale(settings: Iterable[TermScale]) -> float:
+    """The scale furthest from 1: what hooks that know a single CFG scale are told."""
+    scales = [scale for term in settings for scale in (term.video, term.audio)]
+    return max(scales, key=lambda scale: abs(scale - 1.0), default=1.0)
+
+
+def _known_layers(model_patcher: Any, layers: Sequence[int]) -> tuple[int, ...]:
+    config = getattr(model_patcher.model, "ccl_config", None)
+    if layers and config is None:
+        raise ValueError("skip_layers works on CCL models only: leave it empty, or use SkipLayerGuidanceDiT")
+    count = max(config.video.num_layers, config.audio.num_layers) if config else 0
+    wrong = [layer for layer in layers if not 0 <= layer < count]
+    if wrong:
+        raise ValueError(f"skip_layers names {wrong}, the model has the layers 0 to {count - 1}")
+    return tuple(sorted(set(layers)))
+
+
+def check_latent(model: Any, latent: Any) -> None:
+    """Refuse a latent the model cannot sample, naming the input `latent_image` and the remedy."""
+    streams = dict(zip(("video", "audio"), latent.unbind() if latent.is_nested else [latent], strict=False))
+    for name, samples in streams.items():
+        if not torch.isfinite(samples).all():
+            raise ValueError(f"latent_image: the {name} latent holds NaN or infinite values: make it again")
+    config = getattr(model, "ccl_config", None)
+    if config is None:
+        if len(streams) > 1 and isinstance(model, comfy.model_base.WAN21):
+            raise ValueError("latent_image: got video and audio, but this model makes video only: load a CCL model")
+        return
+    _check_stream("video", streams["video"], 5, model.latent_format.latent_channels)
+    if "audio" in streams:
+        _check_stream("audio", streams["audio"], 3, config.audio_latent.channels)
+
+
+def _check_stream(name: str, samples: torch.Tensor, ndim: int, channels: int) -> None:
+    if samples.ndim != ndim or samples.shape[1] != channels:
+        raise ValueError(
+            f"latent_image: the {name} latent has the shape {tuple(samples.shape)}, this model wants {ndim} dimensions "
+            f"and {channels} channels: make it with CCLEmptyAVLatent or CCLEncodeAV and the VAEs of the same model"
+        )

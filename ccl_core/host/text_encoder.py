@@ -1,0 +1,118 @@
+"""Build the host's CLIP from a umT5 encoder of any size whose vocabulary travels in the same file."""
+
+import comfy.sd
+import comfy.supported_models_base
+import comfy.text_encoders.t5
+import comfy.text_encoders.wan
+import comfy.utils
+import sentencepiece
+import torch
+
+TRANSFORMER_PREFIX = "umt5xxl.transformer."
+SHAPE_KEYS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers")
+LISTED = 6
+
+
+def load_text_encoder(
+    sd: dict[str, torch.Tensor], config: dict, embedding_directory: str | None = None
+) -> comfy.sd.CLIP:
+    """Turn a state dict in the host's umT5 names plus `spiece_model` into a CLIP that serves CLIPTextEncode."""
+    weights = _strip_prefix(sd)
+    vocabulary = _vocabulary(weights)
+    model_config = _model_config(config)
+    _check_weights(weights, model_config)
+    _check_vocabulary(vocabulary, model_config)
+    target = comfy.supported_models_base.ClipTarget(
+        comfy.text_encoders.wan.WanT5Tokenizer,
+        comfy.text_encoders.wan.te(dtype_t5=weights["shared.weight"].dtype),
+    )
+    return comfy.sd.CLIP(
+        target,
+        embedding_directory=embedding_directory,
+        tokenizer_data={"spiece_model": vocabulary, "umt5xxl_min_length": _min_length(config)},
+        parameters=comfy.utils.calculate_parameters(weights),
+        state_dict=[weights],
+        model_options={"umt5xxl_model_config": model_config},
+    )
+
+
+def _strip_prefix(sd: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(TRANSFORMER_PREFIX): value for key, value in sd.items() if key != "umt5xxl.logit_scale"}
+
+
+def _vocabulary(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    vocabulary = weights.pop("spiece_model", None)
+    if vocabulary is None:
+        raise ValueError(
+            "The text encoder has no vocabulary: key 'spiece_model' (a SentencePiece model as uint8) is missing. "
+            "Use a checkpoint that embeds it, or load a separate text encoder with the host's CLIPLoader (type wan)."
+        )
+    if vocabulary.dtype != torch.uint8 or vocabulary.ndim != 1:
+        raise ValueError(
+            f"Text encoder key 'spiece_model' must be a 1-D uint8 tensor, got {vocabulary.dtype} "
+            f"of shape {tuple(vocabulary.shape)}. Store the bytes of the .model file unchanged."
+        )
+    return vocabulary.cpu()
+
+
+def _model_config(config: dict) -> dict:
+    model_config = config.get("umt5xxl_model_config")
+    if not isinstance(model_config, dict):
+        raise ValueError(
+            "The text encoder's configuration must hold 'umt5xxl_model_config', a dictionary with "
+            f"{', '.join(SHAPE_KEYS)}; got {type(model_config).__name__}. Save the checkpoint again with it."
+        )
+    # An absent size would fall back to that of umT5-XXL: ten gigabytes instead of an error.
+    absent = [key for key in SHAPE_KEYS if not _is_count(model_config.get(key))]
+    if absent:
+        raise ValueError(f"The text encoder's 'umt5xxl_model_config' needs positive integers for: {', '.join(absent)}.")
+    defaults = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
+    return {**defaults, **model_config}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _min_length(config: dict) -> int:
+    min_length = config.get("min_length", 512)
+    if not _is_count(min_length):
+        raise ValueError(f"The text encoder's 'min_length' must be a positive number of tokens, got {min_length!r}.")
+    return min_length
+
+
+def _check_weights(weights: dict[str, torch.Tensor], model_config: dict) -> None:
+    wanted = _wanted_shapes(model_config)
+    wrong = [f"'{key}' is missing (wanted {shape})" for key, shape in wanted.items() if key not in weights]
+    wrong += [
+        f"'{key}' has shape {tuple(weights[key].shape)}, wanted {shape}"
+        for key, shape in wanted.items()
+        if key in weights and tuple(weights[key].shape) != shape
+    ]
+    wrong += [f"'{key}' is not part of a umT5 encoder" for key in weights if key not in wanted]
+    if wrong:
+        more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+        raise ValueError(
+            f"The text encoder does not fit its configuration: {'; '.join(wrong[:LISTED])}{more}. "
+            "Check that the file is complete and that 'umt5xxl_model_config' in its metadata describes it."
+        )
+
+
+def _wanted_shapes(model_config: dict) -> dict[str, tuple[int, ...]]:
+    model = comfy.text_encoders.t5.T5(model_config, torch.float32, "meta", comfy.ops.manual_cast)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def _check_vocabulary(vocabulary: torch.Tensor, model_config: dict) -> None:
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.numpy().tobytes())
+    except RuntimeError as error:
+        raise ValueError(
+            "Text encoder key 'spiece_model' is no SentencePiece model: the file is damaged. Fetch or save it again."
+        ) from error
+    pieces, rows = processor.get_piece_size(), model_config["vocab_size"]
+    if pieces > rows:
+        raise ValueError(
+            f"The vocabulary has {pieces} pieces but 'shared.weight' only {rows} rows: "
+            "the file mixes two text encoders. Use the vocabulary that was saved with these weights."
+        )

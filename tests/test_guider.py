@@ -1,0 +1,330 @@
+"""AVGuider on the tiny CCL model in the host's sampler: the host's own guider is the reference."""
+
+from __future__ import annotations
+
+import comfy.model_patcher
+import comfy.nested_tensor
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
+import comfy.supported_models
+import pytest
+import torch
+from comfy_extras.nodes_apg import APG
+from comfy_extras.nodes_model_advanced import RescaleCFG
+
+import tiny
+from ccl_pack.ccl_core.guidance import MODES, TermScale
+from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
+
+POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
+PASSES = {
+    "cfg": [("TC", "NC")],
+    "ma_cfg": [("TC",), ("N0",)],
+    "ucg": [("TC",), ("T0", "N0")],
+    "ucg_joint": [("TC",), ("N0",)],
+    "ucg_cross": [("TC",), ("T0",)],
+    "dual": [("TC", "NC"), ("N0",)],
+    "modality": [("TC", "NC"), ("T0",)],
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.patcher()
+
+
+def av_guider(model, mode: str, settings: dict[str, TermScale], **options) -> AVGuider:
+    guider = AVGuider(model)
+    guider.set_conds(POSITIVE, NEGATIVE)
+    guider.set_guidance(mode, settings, **options)
+    return guider
+
+
+def host_guider(model, cfg: float, positive=POSITIVE) -> comfy.samplers.CFGGuider:
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, NEGATIVE)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def run(guider, latent: dict, steps: int = 3, sampler: str = "euler") -> list[torch.Tensor]:
+    """Video and audio (or video alone) after sampling from pure noise; one step gives the prediction itself."""
+    samples = latent["samples"]
+    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "simple", steps)
+    noise = comfy.sample.prepare_noise(samples, 5)
+    out = guider.sample(noise, samples, comfy.samplers.sampler_object(sampler), sigmas, disable_pbar=True, seed=5)
+    return out.unbind() if out.is_nested else [out]
+
+
+def recorded(model):
+    """A clone of the model that notes the transformer options of every pass, in order."""
+    passes, clone = [], model.clone()
+
+    def note(apply_model, args):
+        passes.append(args["c"]["transformer_options"])
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    clone.set_model_unet_function_wrapper(note)
+    return clone, passes
+
+
+def names(options: dict) -> tuple[str, ...]:
+    """Which branches a pass holds, positive first."""
+    coupling = "C" if options.get("a2v_cross_attn", True) else "0"
+    assert options.get("v2a_cross_attn", True) is (coupling == "C")
+    return tuple("TN"[index] + coupling for index in sorted(options["cond_or_uncond"]))
+
+
+def all_terms(mode: str, scale: TermScale) -> dict[str, TermScale]:
+    return dict.fromkeys(MODES[mode].terms, scale)
+
+
+def defaults(mode: str) -> dict[str, TermScale]:
+    return (
+        {"text": TermScale(4.0, 5.0), "cross": TermScale(2.0, 3.0)}
+        if len(MODES[mode].terms) == 2
+        else all_terms(mode, TermScale(3.0, 2.0))
+    )
+
+
+def assert_close(got: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
+    assert len(got) == len(wanted)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_cfg_is_the_host_cfg(model) -> None:
+    ours = av_guider(model, "cfg", {"text": TermScale(4.0, 4.0)})
+    assert_close(run(ours, tiny.av_latent()), run(host_guider(model, 4.0), tiny.av_latent()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_scale_one_is_the_positive_text_alone_bit_for_bit(model, mode: str) -> None:
+    clone, passes = recorded(model)
+    ours = run(av_guider(clone, mode, all_terms(mode, TermScale())), tiny.av_latent())
+    assert [names(options) for options in passes] == [("TC",)] * 3
+    for got, wanted in zip(ours, run(host_guider(model, 1.0), tiny.av_latent()), strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_runs_exactly_the_branches_of_the_mode_in_as_few_calls(model, mode: str) -> None:
+    clone, passes = recorded(model)
+    run(av_guider(clone, mode, defaults(mode)), tiny.av_latent(), steps=1)
+    assert [names(options) for options in passes] == PASSES[mode]
+
+
+def test_ucg_is_its_formula_over_branches_run_by_the_host(model) -> None:
+    anchored = model.clone()
+    anchored.model_options = with_switches(anchored.model_options, ANCHOR)
+    tc, t0, n0 = (
+        run(host_guider(patcher, 1.0, text), tiny.av_latent(), steps=1)
+        for patcher, text in ((model, POSITIVE), (anchored, POSITIVE), (anchored, NEGATIVE))
+    )
+    ours = run(
+        av_guider(model, "ucg", {"text": TermScale(4.0, 5.0), "cross": TermScale(2.0, 3.0)}), tiny.av_latent(), steps=1
+    )
+    wanted = [
+        n0[i] + text * (t0[i] - n0[i]) + cross * (tc[i] - t0[i])
+        for i, (text, cross) in enumerate([(4.0, 2.0), (5.0, 3.0)])
+    ]
+    assert not torch.allclose(tc[0], t0[0], atol=1e-3)
+    assert_close(ours, wanted)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_scale_acts_on_its_own_stream_only(model, mode: str) -> None:
+    weak, strong = (
+        run(av_guider(model, mode, all_terms(mode, TermScale(3.0, audio))), tiny.av_latent(), steps=1)
+        for audio in (2.0, 6.0)
+    )
+    assert torch.equal(weak[0], strong[0])
+    assert not torch.allclose(weak[1], strong[1], atol=1e-3)
+
+
+def test_a_range_is_a_part_of_the_run(model) -> None:
+    clone, passes = recorded(model)
+    run(av_guider(clone, "ucg_cross", {"cross": TermScale(3.0, 3.0, start=0.2, end=0.6)}), tiny.av_latent(), steps=8)
+    sampling = model.get_model_object("model_sampling")
+    low, high = sampling.percent_to_sigma(0.6), sampling.percent_to_sigma(0.2)
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 8)[:-1].tolist()
+    inside = [low <= sigma <= high for sigma in sigmas]
+    assert 0 < sum(inside) < 8
+    wanted = [branch for active in inside for branch in ([("TC",), ("T0",)] if active else [("TC",)])]
+    assert [names(options) for options in passes] == wanted
+
+
+def test_a_video_without_audio_gets_cfg_from_every_mode_that_guides_text(model) -> None:
+    latent = {"samples": tiny.latents()[0]}
+    clone, passes = recorded(model)
+    ours = run(av_guider(clone, "ucg", {"text": TermScale(4.0, 9.0), "cross": TermScale(2.0, 9.0)}), latent)
+    assert [names(options) for options in passes] == [("TC", "NC")] * 3
+    assert_close(ours, run(host_guider(model, 4.0), latent))
+
+
+def test_skip_layers_apply_to_negative_passes_only(model) -> None:
+    clone, passes = recorded(model)
+    skipped = run(av_guider(clone, "dual", defaults("dual"), skip_layers=(1,)), tiny.av_latent(), steps=1)
+    assert [(names(options), options.get("skip_layers")) for options in passes] == [
+        (("TC",), None),
+        (("NC",), (1,)),
+        (("N0",), (1,)),
+    ]
+    assert not torch.allclose(skipped[0], run(av_guider(model, "dual", defaults("dual")), tiny.av_latent(), steps=1)[0])
+
+
+def test_a_layer_the_model_lacks_is_refused(model) -> None:
+    with pytest.raises(ValueError, match=r"skip_layers names \[3\], the model has the layers 0 to 2"):
+        av_guider(model, "cfg", {}, skip_layers=(0, 3))
+
+
+def test_open_and_anchor_passes_are_told_apart_by_the_caches_of_the_host(model) -> None:
+    clone, passes = recorded(model)
+    run(av_guider(clone, "ucg", defaults("ucg")), tiny.av_latent(), steps=2)
+    first, second = ([uuid for options in passes[i : i + 2] for uuid in options["uuids"]] for i in (0, 2))
+    assert len(set(first)) == 3
+    assert sorted(first) == sorted(second)
+
+
+def test_pre_cfg_hooks_see_the_pair_of_the_host(model) -> None:
+    patched = APG.execute(model, eta=0.5, norm_threshold=2.0, momentum=-0.2)[0]
+    ours = run(av_guider(patched, "cfg", {"text": TermScale(4.0, 4.0)}), tiny.av_latent())
+    patched = APG.execute(model, eta=0.5, norm_threshold=2.0, momentum=-0.2)[0]
+    wanted = run(host_guider(patched, 4.0), tiny.av_latent())
+    assert_close(ours, wanted)
+    assert not torch.allclose(ours[0], run(host_guider(model, 4.0), tiny.av_latent())[0], atol=1e-3)
+
+
+def test_a_cfg_function_replaces_the_combination_as_in_the_host(model) -> None:
+    latent = {"samples": tiny.latents()[0]}
+    patched = RescaleCFG.execute(model, 0.7)[0] if hasattr(RescaleCFG, "execute") else RescaleCFG().patch(model, 0.7)[0]
+    ours = run(av_guider(patched, "cfg", {"text": TermScale(4.0, 4.0)}), latent)
+    assert_close(ours, run(host_guider(patched, 4.0), latent))
+
+
+@pytest.mark.parametrize("cfg", [4.0, 1.0])
+def test_cfg_plus_plus_samplers_get_the_negative_prediction(model, cfg: float) -> None:
+    """They take it from a post-CFG hook, and ask for it at scale 1 too."""
+    ours = run(av_guider(model, "cfg", {"text": TermScale(cfg, cfg)}), tiny.av_latent(), sampler="euler_cfg_pp")
+    assert_close(ours, run(host_guider(model, cfg), tiny.av_latent(), sampler="euler_cfg_pp"))
+
+
+def test_post_cfg_hooks_see_a_pair_that_explains_the_prediction(model) -> None:
+    seen, patched = {}, model.clone()
+
+    def keep(args):
+        seen.update(args)
+        return args["denoised"] * 0.5
+
+    patched.set_model_sampler_post_cfg_function(keep)
+    guidance = "ucg", {"text": TermScale(4.0, 5.0), "cross": TermScale(1.0, 3.0)}
+    halved = run(av_guider(patched, *guidance), tiny.av_latent(), steps=1)
+    plain = run(av_guider(model, *guidance), tiny.av_latent(), steps=1)
+    assert seen["cond_scale"] == 5.0
+    pair = seen["uncond_denoised"] + seen["cond_scale"] * (seen["cond_denoised"] - seen["uncond_denoised"])
+    torch.testing.assert_close(pair, seen["denoised"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(halved[1], plain[1] * 0.5, rtol=1e-4, atol=1e-4)
+
+
+def test_predict_noise_wrappers_run(model) -> None:
+    calls, patched = [], model.clone()
+
+    def wrapper(executor, *args, **kwargs):
+        calls.append(1)
+        return executor(*args, **kwargs)
+
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "test", wrapper)
+    run(av_guider(patched, "ucg", defaults("ucg")), tiny.av_latent(), steps=2)
+    assert len(calls) == 2
+
+
+def test_the_guider_leaves_the_model_options_alone(model) -> None:
+    run(av_guider(model, "ucg", defaults("ucg"), skip_layers=(0,)), tiny.av_latent(), steps=1)
+    assert "a2v_cross_attn" not in model.model_options["transformer_options"]
+    assert "skip_layers" not in model.model_options["transformer_options"]
+
+
+def test_an_empty_conditioning_is_refused(model) -> None:
+    with pytest.raises(ValueError, match="negative holds no conditioning: connect a text encoder"):
+        AVGuider(model).set_conds(POSITIVE, [])
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_nan_in_a_latent_is_refused(model, stream: int) -> None:
+    latent = tiny.av_latent()
+    latent["samples"].unbind()[stream][0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=f"latent_image: the {('video', 'audio')[stream]} latent holds NaN"):
+        run(av_guider(model, "cfg", {}), latent)
+
+
+def test_a_latent_of_another_model_is_refused(model) -> None:
+    with pytest.raises(ValueError, match=r"the video latent has the shape \(1, 48, 3, 4, 6\).*16 channels"):
+        run(av_guider(model, "cfg", {}), tiny.av_latent(channels=48))
+    video, audio = tiny.latents()
+    wide = comfy.nested_tensor.NestedTensor([video, audio.repeat(1, 2, 1)])
+    with pytest.raises(ValueError, match=r"the audio latent has the shape.*8 channels"):
+        run(av_guider(model, "cfg", {}), {"samples": wide})
+
+
+def host_patcher(kind: type, **sizes) -> comfy.model_patcher.CoreModelPatcher:
+    """A tiny model of an architecture the host has itself, with random weights."""
+    config = kind({**kind.unet_config, **sizes})
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({})
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.diffusion_model.parameters():
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return comfy.model_patcher.CoreModelPatcher(model.requires_grad_(False), torch.device("cpu"), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def wan():
+    sizes = {"in_dim": 16, "out_dim": 16, "dim": 48, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 24}
+    return host_patcher(comfy.supported_models.WAN21_T2V, **sizes)
+
+
+@pytest.fixture(scope="module")
+def ltx():
+    """LTX-2: its audio latent is (b, 8, t, 16), its text has passed through the connectors of both streams."""
+    video = {"cross_attention_dim": 32, "attention_head_dim": 16, "num_attention_heads": 2}
+    audio = {"audio_cross_attention_dim": 32, "audio_attention_head_dim": 16, "audio_num_attention_heads": 2}
+    text = {"caption_channels": 24, "connector_attention_head_dim": 12, "connector_num_attention_heads": 2}
+    return host_patcher(comfy.supported_models.LTXAV, **video, **audio, **text, num_layers=1)
+
+
+def ltx_latent() -> dict:
+    generator = torch.Generator().manual_seed(3)
+    streams = [torch.randn(shape, generator=generator) for shape in ((1, 128, 2, 4, 4), (1, 8, 6, 16))]
+    return {"samples": comfy.nested_tensor.NestedTensor(streams)}
+
+
+def test_a_wan_model_of_the_host_gets_cfg(wan) -> None:
+    latent = {"samples": tiny.latents()[0]}
+    assert_close(
+        run(av_guider(wan, "ucg_joint", {"joint": TermScale(4.0, 2.0)}), latent), run(host_guider(wan, 4.0), latent)
+    )
+
+
+def test_audio_for_a_video_model_is_refused(wan) -> None:
+    with pytest.raises(ValueError, match="this model makes video only"):
+        run(av_guider(wan, "cfg", {}), tiny.av_latent())
+
+
+def test_skip_layers_on_a_model_without_them_are_refused(wan) -> None:
+    with pytest.raises(ValueError, match="skip_layers works on CCL models only"):
+        av_guider(wan, "cfg", {}, skip_layers=(1,))
+
+
+def test_modality_guidance_works_on_ltx_2_of_the_host(ltx) -> None:
+    anchored = ltx.clone()
+    anchored.model_options = with_switches(anchored.model_options, ANCHOR)
+    text = [[torch.cat([tiny.conditioning(seed)[0][0] for seed in (1, 2)], dim=-1), {"frame_rate": 16}]]
+    tc, t0 = (run(host_guider(patcher, 1.0, text), ltx_latent(), steps=1) for patcher in (ltx, anchored))
+    clone, passes = recorded(ltx)
+    guider = av_guider(clone, "ucg_cross", {"cross": TermScale(3.0, 2.0)})
+    guider.set_conds(text, text)
+    ours = run(guider, ltx_latent(), steps=1)
+    assert [names(options) for options in passes] == [("TC",), ("T0",)]
+    assert not torch.allclose(tc[0], t0[0], atol=1e-4)
+    assert_close(ours, [t0[0] + 3.0 * (tc[0] - t0[0]), t0[1] + 2.0 * (tc[1] - t0[1])])

@@ -1,0 +1,128 @@
+"""Imports point downwards only: nodes, ccl_core/host, ccl_core/model, the pure files (design section 2)."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ["pure", "model", "host", "nodes"]
+NODE_API = {
+    "comfy_api",
+    "folder_paths",
+    "nodes",
+    "server",
+    "latent_preview",
+    "node_helpers",
+    "execution",
+    "comfy_extras",
+}
+PURE_MAY = {"torch"}
+MODEL_MAY = {"torch", "einops", "torchaudio", "comfy"}
+MODEL_COMFY = (
+    "comfy.ldm",
+    "comfy.ops",
+    "comfy.patcher_extension",
+    "comfy.rmsnorm",
+    "comfy.model_management",
+    "comfy.model_prefetch",
+    "comfy.quant_ops",
+)
+HOST_MAY = {*MODEL_MAY, "safetensors", "sentencepiece", "numpy", "transformers"}
+
+
+def layer_of(path: PurePosixPath) -> str:
+    """The layer a file of the pack belongs to."""
+    if path.parts[0] in ("nodes", "__init__.py"):
+        return "nodes"
+    return path.parts[1] if path.parts[1] in ("host", "model", "training") else "pure"
+
+
+def shipped() -> list[PurePosixPath]:
+    files = [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "ccl_core").rglob("*.py")]
+    return sorted(PurePosixPath(file.relative_to(ROOT).as_posix()) for file in files)
+
+
+FILES = [path for path in shipped() if layer_of(path) != "training"]
+
+
+def imports(path: PurePosixPath, source: str) -> list[str]:
+    """Every import in the file, also inside functions; relative ones as the path they reach, starting with a dot."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            folder = list(path.parts[: len(path.parts) - node.level])
+            base = folder + (node.module.split(".") if node.module else [])
+            found += ["./" + "/".join([*base, alias.name]) for alias in node.names]
+    return found
+
+
+def resolve(target: str) -> PurePosixPath:
+    """The file of the pack behind a relative import, which may name something inside that file."""
+    path = PurePosixPath(target)
+    for candidate in (path, path.parent):
+        for file in (candidate.with_name(candidate.name + ".py"), candidate / "__init__.py"):
+            if candidate.name and (ROOT / file).is_file():
+                return file
+    raise AssertionError(f"{target} is no file of the pack")
+
+
+def faults(path: PurePosixPath, source: str) -> list[str]:
+    """What this file imports against the rules."""
+    layer, bad = layer_of(path), []
+    for name in imports(path, source):
+        if name.startswith("./"):
+            below = layer_of(resolve(name))
+            if below == "training" or LAYERS.index(below) > LAYERS.index(layer):
+                bad.append(f"{path} ({layer}) imports {name} ({below})")
+        elif not allowed(layer, name):
+            bad.append(f"{path} ({layer}) imports {name}")
+    return bad
+
+
+def allowed(layer: str, name: str) -> bool:
+    """Whether a file of this layer may import this module from outside the pack."""
+    package = name.split(".")[0]
+    if package in ("ccl_core", "ccl_pack"):
+        return False
+    if package in sys.stdlib_module_names:
+        return package not in ("subprocess", "socket", "urllib", "http")
+    if layer == "pure":
+        return package in PURE_MAY
+    if layer == "model":
+        return package in MODEL_MAY and (package != "comfy" or name.startswith(MODEL_COMFY))
+    if layer == "host":
+        return package in HOST_MAY
+    return package in NODE_API | HOST_MAY
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_point_downwards(path: PurePosixPath) -> None:
+    assert faults(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("ccl_core/tarp.py", "import comfy.ops"),
+        ("ccl_core/tarp.py", "from .host import latents"),
+        ("ccl_core/tarp.py", "import einops"),
+        ("ccl_core/model/joint.py", "import folder_paths"),
+        ("ccl_core/model/joint.py", "from comfy import model_patcher"),
+        ("ccl_core/model/joint.py", "from ..host.latents import split"),
+        ("ccl_core/host/latents.py", "from comfy_api.latest import io"),
+        ("ccl_core/host/latents.py", "from ...nodes import NODES"),
+        ("ccl_core/host/latents.py", "from ..training.world import sample_clip"),
+        ("nodes/latents.py", "from ccl_core.tarp import windows"),
+        ("nodes/latents.py", "import subprocess"),
+    ],
+)
+def test_a_forbidden_import_is_found(path: str, line: str) -> None:
+    assert faults(PurePosixPath(path), f"def f():\n    {line}\n")

@@ -1,0 +1,180 @@
+"""CCLGuider, CCLJointSampler and CCLDualPrompt: their schemas, and whole runs against the host's KSampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+import pytest
+import torch
+from comfy_api.latest._io import get_finalized_class_inputs
+from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, RandomNoise, SamplerCustomAdvanced
+
+import nodes as host_nodes
+import tiny
+from ccl_pack.ccl_core.guidance import MODES, TermScale
+from ccl_pack.nodes.conditioning import CCLDualPrompt
+from ccl_pack.nodes.sampling import CCLGuider, CCLJointSampler
+
+POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
+CFG = {"mode": "cfg", "video_text": 4.0, "audio_text": 4.0}
+RUN = {"seed": 5, "steps": 3, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.patcher()
+
+
+def joint(model, latent: dict, **changes: Any) -> dict:
+    run = {"mode": CFG, **RUN, **changes}
+    return CCLJointSampler.execute(model, POSITIVE, NEGATIVE, latent, **run)[0]
+
+
+def ksampler(model, latent: dict, denoise: float = 1.0) -> dict:
+    return host_nodes.common_ksampler(model, 5, 3, 4.0, "euler", "simple", POSITIVE, NEGATIVE, latent, denoise)[0]
+
+
+def streams(latent: dict) -> list[torch.Tensor]:
+    return latent["samples"].unbind() if latent["samples"].is_nested else [latent["samples"]]
+
+
+def assert_close(ours: dict, theirs: dict) -> None:
+    for got, wanted in zip(streams(ours), streams(theirs), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.6])
+def test_joint_sampler_with_cfg_is_the_host_ksampler(model, denoise: float) -> None:
+    assert_close(joint(model, tiny.av_latent(), denoise=denoise), ksampler(model, tiny.av_latent(), denoise))
+
+
+def test_joint_sampler_makes_video_alone_from_a_plain_latent(model) -> None:
+    latent = {"samples": torch.zeros(1, 16, 3, 4, 6)}
+    assert_close(joint(model, latent), ksampler(model, latent))
+
+
+def test_an_empty_image_latent_is_adapted_as_by_the_host(model) -> None:
+    latent = {"samples": torch.zeros(1, 4, 4, 6), "downscale_ratio_spacial": 8}
+    out = joint(model, latent)
+    assert out["samples"].shape == (1, 16, 1, 4, 6)
+    assert "downscale_ratio_spacial" not in out
+
+
+def test_no_denoising_returns_the_latent(model) -> None:
+    latent = tiny.av_latent()
+    for got, given in zip(streams(joint(model, latent, denoise=0.0)), streams(latent), strict=True):
+        assert torch.equal(got, given)
+
+
+def test_joint_sampler_keeps_the_other_entries_and_its_input(model) -> None:
+    latent = tiny.av_latent() | {"task": "joint"}
+    before = [stream.clone() for stream in streams(latent)]
+    out = joint(model, latent)
+    assert (out["fps"], out["task"]) == (16.0, "joint")
+    assert all(torch.equal(now, then) for now, then in zip(streams(latent), before, strict=True))
+
+
+def test_a_kept_stream_comes_back_bit_exact(model) -> None:
+    masks = torch.zeros(1, 1, 3, 4, 6), torch.ones(1, 1, 18)
+    latent = tiny.av_latent(masks=masks)
+    video, audio = streams(joint(model, latent, mode={"mode": "ucg_cross", "video_cross": 3.0, "audio_cross": 3.0}))
+    assert torch.equal(video, streams(latent)[0])
+    assert not torch.allclose(audio, streams(latent)[1], atol=1e-2)
+
+
+def test_the_seed_decides_the_result(model) -> None:
+    first, again, other = (streams(joint(model, tiny.av_latent(), seed=seed)) for seed in (1, 1, 2))
+    for i in range(2):
+        assert torch.equal(first[i], again[i])
+        assert not torch.allclose(first[i], other[i], atol=1e-2)
+
+
+def test_the_guider_in_the_host_sampler_gives_the_same_as_the_joint_sampler(model) -> None:
+    mode = {
+        "mode": "ucg",
+        "video_text": 3.0,
+        "audio_text": 2.0,
+        "video_cross": 1.5,
+        "audio_cross": 2.5,
+        "cross_end": 0.7,
+    }
+    guider = CCLGuider.execute(model, POSITIVE, NEGATIVE, mode, skip_layers="1")[0]
+    noise, sampler = RandomNoise.execute(5)[0], KSamplerSelect.execute("euler")[0]
+    sigmas = BasicScheduler.execute(model, "simple", 3, 1.0)[0]
+    theirs = SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, tiny.av_latent())
+    assert_close(joint(model, tiny.av_latent(), mode=mode, skip_layers="1"), theirs[0])
+    assert streams(theirs[1])[1].shape == (1, 8, 18)
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("node", [CCLGuider, CCLJointSampler])
+def test_each_mode_shows_its_own_scales_behind_the_combo(node: type, name: str) -> None:
+    inputs, *_ = get_finalized_class_inputs(node.INPUT_TYPES(), {"mode": name})
+    terms = MODES[name].terms
+    required = [f"mode.{stream}_{term}" for term in terms for stream in ("video", "audio")]
+    optional = [f"mode.{term}_{bound}" for term in terms for bound in ("start", "end")]
+    assert [key for key in inputs["required"] if key.startswith("mode.")] == required
+    assert [key for key in inputs["optional"] if key.startswith("mode.")] == optional
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_the_widgets_start_at_the_defaults_of_the_mode(name: str) -> None:
+    inputs, *_ = get_finalized_class_inputs(CCLGuider.INPUT_TYPES(), {"mode": name})
+    values = {
+        key: value[1]["default"]
+        for kind in ("required", "optional")
+        for key, value in inputs[kind].items()
+        if "mode." in key
+    }
+    for term, row in MODES[name].terms.items():
+        keys = [f"mode.video_{term}", f"mode.audio_{term}", f"mode.{term}_start", f"mode.{term}_end"]
+        assert TermScale(*(values[key] for key in keys)) == row.default
+
+
+@pytest.mark.parametrize("node", [CCLGuider, CCLJointSampler, CCLDualPrompt])
+def test_schemas_hold_and_every_input_has_a_tooltip(node: type) -> None:
+    schema = node.GET_SCHEMA()
+    assert schema.search_aliases
+    for entry in (entry for top in schema.inputs for entry in top.get_all()):
+        assert entry.tooltip, entry.id
+
+
+def test_the_sampler_offers_what_the_host_offers() -> None:
+    required = CCLJointSampler.INPUT_TYPES()["required"]
+    assert required["sampler_name"][1]["options"] == comfy.samplers.KSampler.SAMPLERS
+    assert required["scheduler"][1]["options"] == comfy.samplers.KSampler.SCHEDULERS
+    assert required["seed"][1]["max"] == 2**64 - 1
+
+
+def test_a_word_in_skip_layers_is_refused(model) -> None:
+    with pytest.raises(ValueError, match="skip_layers wants layer numbers such as 7, 8, 9, got 'all'"):
+        CCLGuider.execute(model, POSITIVE, NEGATIVE, CFG, skip_layers="all")
+
+
+def test_dual_prompt_adds_the_audio_text_to_each_entry() -> None:
+    video = tiny.conditioning(1, strength=0.5) + tiny.conditioning(2)
+    audio = tiny.conditioning(3)
+    joined = CCLDualPrompt.execute(video, audio)[0]
+    assert [entry[0] for entry in joined] == [entry[0] for entry in video]
+    assert all(entry[1]["audio_cross_attn"] is audio[0][0] for entry in joined)
+    assert joined[0][1]["strength"] == 0.5
+    assert all("audio_cross_attn" not in entry[1] for entry in video)
+
+
+def test_dual_prompt_changes_the_sound(model) -> None:
+    dual = CCLDualPrompt.execute(POSITIVE, tiny.conditioning(9))[0]
+    same = CCLDualPrompt.execute(POSITIVE, POSITIVE)[0]
+    plain, equal, other = (
+        streams(CCLJointSampler.execute(model, text, NEGATIVE, tiny.av_latent(), mode=CFG, **RUN)[0])
+        for text in (POSITIVE, same, dual)
+    )
+    torch.testing.assert_close(equal[1], plain[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(other[1], plain[1], atol=1e-2)
+
+
+def test_dual_prompt_refuses_what_it_cannot_pair() -> None:
+    with pytest.raises(ValueError, match="audio holds no conditioning"):
+        CCLDualPrompt.execute(POSITIVE, [])
+    with pytest.raises(ValueError, match="audio has 2 entries, video 1"):
+        CCLDualPrompt.execute(POSITIVE, POSITIVE * 2)

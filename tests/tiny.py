@@ -1,0 +1,73 @@
+"""The one tiny model of the tests: real classes, random weights, a few thousand parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from ccl_pack.ccl_core.host.checkpoint import CheckpointFile, build_model
+
+CONFIG = CCLConfig(
+    fps=Fraction(16),
+    video=StreamConfig(in_dim=16, out_dim=16, dim=48, ffn_dim=64, num_heads=2, num_layers=3, text_dim=24, freq_dim=32),
+    audio=StreamConfig(in_dim=8, out_dim=8, dim=32, ffn_dim=48, num_heads=2, num_layers=2, text_dim=24, freq_dim=32, patch_size=(1, 1, 1)),
+    interaction=InteractionConfig(kind="cca", layers=(0, 1), context_tokens=3),
+    audio_latent=AudioLatentConfig(vae="vocos", channels=8, rate=Fraction(32), sample_rate=16000),
+    shift=3.0,
+)
+
+
+def config(**overrides) -> CCLConfig:
+    return replace(CONFIG, **overrides)
+
+
+def state_dict(config: CCLConfig, seed: int = 0, std: float = 0.05) -> dict[str, torch.Tensor]:
+    """Random weights, none neutral: norms near 1, no zero anywhere."""
+    import comfy.ops
+    from ccl_pack.ccl_core.model.joint import JointModel
+
+    generator = torch.Generator().manual_seed(seed)
+    shapes = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init).state_dict()
+    return {
+        key: (1.0 if "norm" in key and key.endswith("weight") else 0.0)
+        + std * (4 if value.ndim > 1 else 1) * torch.randn(value.shape, generator=generator)
+        for key, value in shapes.items()
+    }
+
+
+def patcher(seed: int = 0, model_options: dict | None = None, weights: dict | None = None, **overrides):
+    """A loaded MODEL; keyword arguments replace fields of the configuration."""
+    chosen = config(**overrides)
+    sd = dict(weights) if weights is not None else state_dict(chosen, seed)
+    file = CheckpointFile("tiny", {"": sd}, {"ccl_config": chosen.to_json()})
+    return build_model(file, "tiny.safetensors", {"dtype": torch.float32} | (model_options or {}), False)
+
+
+def write(path: Path, seed: int = 0, **overrides) -> Path:
+    """The tiny model as a file of the published layout, model part only."""
+    chosen = config(**overrides)
+    save_file(state_dict(chosen, seed), path, metadata={"ccl_config": chosen.to_json()})
+    return path
+
+
+def conditioning(seed: int = 1, tokens: int = 5, **options) -> list:
+    return [[torch.randn(1, tokens, 24, generator=torch.Generator().manual_seed(seed)), dict(options)]]
+
+
+def latents(seed: int = 2, batch: int = 1, frames: int = 3, height: int = 4, width: int = 6, tokens: int = 18, channels: int = 16):
+    """A video latent (b, c, t, h, w) and an audio latent (b, 8, a)."""
+    generator = torch.Generator().manual_seed(seed)
+    video = torch.randn(batch, channels, frames, height, width, generator=generator)
+    return video, torch.randn(batch, 8, tokens, generator=generator)
+
+
+def av_latent(seed: int = 2, masks: tuple | None = None, **sizes) -> dict:
+    from comfy.nested_tensor import NestedTensor
+
+    latent = {"samples": NestedTensor(latents(seed, **sizes)), "fps": 16.0}
+    return latent if masks is None else latent | {"noise_mask": NestedTensor(masks)}
