@@ -1,0 +1,39 @@
+"""The nodes of the pack; their ids are for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import ComfyExtension, io
+
+from .audio_vae import CCLAudioVAELoader
+from .conditioning import CCLDualPrompt
+from .decoding import CCLDecodeAV
+from .latents import CCLEmptyAVLatent, CCLEncodeAV
+from .loaders import CCLCheckpointLoader, CCLModelLoader
+from .sampling import CCLGuider, CCLJointSampler
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
+
+NODES: list[type[io.ComfyNode]] = [
+    CCLCheckpointLoader,
+    CCLModelLoader,
+    CCLAudioVAELoader,
+    CCLEmptyAVLatent,
+    CCLEncodeAV,
+    CCLDecodeAV,
+    CCLDualPrompt,
+    CCLGuider,
+    CCLJointSampler,
+]
+
+
+class CCLExtension(ComfyExtension):
+    """What the host asks for: the nodes, and where the embedded checkpoint lies."""
+
+    async def on_load(self) -> None:
+        folder_paths.add_model_folder_path("checkpoints", str(CHECKPOINTS))
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

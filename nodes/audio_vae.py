@@ -1,0 +1,46 @@
+"""CCLAudioVAELoader: the audio VAE of a joint model from its own file."""
+
+from __future__ import annotations
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..ccl_core.host.audio_vae import load_audio_vae_file
+
+NO_VOCODER = "none"
+
+
+def _files() -> list[str]:
+    return [name for name in folder_paths.get_filename_list("vae") if name.lower().endswith((".safetensors", ".sft"))]
+
+
+class CCLAudioVAELoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = _files()
+        return io.Schema(
+            node_id="CCLAudioVAELoader",
+            display_name="Load Audio VAE (CCL)",
+            category="CCL/loaders",
+            description="Loads the audio VAE of a joint model: a mel + Vocos vocoder, or any audio VAE ComfyUI knows.",
+            search_aliases=["vocos", "vocoder", "mel", "audio vae", "mmaudio"],
+            inputs=[
+                io.Combo.Input("vae_name", options=files, tooltip="A safetensors file in models/vae."),
+                io.Combo.Input(
+                    "vocoder_name",
+                    options=[NO_VOCODER, *files],
+                    default=NO_VOCODER,
+                    optional=True,
+                    tooltip="Second file of a release that ships the vocoder separately; its keys are added.",
+                ),
+            ],
+            outputs=[
+                io.Vae.Output(display_name="audio_vae", tooltip="For VAE Encode Audio, VAE Decode Audio, CCL nodes.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str, vocoder_name: str = NO_VOCODER) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("vae", vae_name)
+        vocoder = None if vocoder_name == NO_VOCODER else folder_paths.get_full_path_or_raise("vae", vocoder_name)
+        return io.NodeOutput(load_audio_vae_file(path, vocoder))

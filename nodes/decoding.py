@@ -1,0 +1,134 @@
+"""AV latents into frames, sound, and a video of both."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.sd import VAE
+from comfy_api.latest import InputImpl, Types, io
+
+from ..ccl_core.host.decoding import Tiling, decode_audio, decode_video, silence
+from ..ccl_core.host.latents import AVLatent, frame_rate, require_finite, split
+from ..ccl_core.host.vaes import output_sample_rate, require_connected
+
+CATEGORY = "CCL"
+
+
+class CCLDecodeAV(io.ComfyNode):
+    """Both VAEs at once, and a video whose streams are equally long."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CCLDecodeAV",
+            display_name="Decode Audio-Video (CCL)",
+            category=CATEGORY,
+            description="Decodes an audio-video latent into frames, a sound of exactly their duration, and a video of "
+            "both.",
+            search_aliases=["decode", "vae decode", "latent to video", "video with sound", "ccl"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="The sampled latent. A plain Wan video latent gives a silent video."),
+                io.Vae.Input("video_vae", tooltip="The model's video VAE."),
+                io.Vae.Input(
+                    "audio_vae",
+                    optional=True,
+                    tooltip="The model's audio VAE. Only a latent without audio part can do without it.",
+                ),
+                io.DynamicCombo.Input(
+                    "tiling",
+                    tooltip="Decode the video whole, or in tiles if memory is short.",
+                    options=[
+                        io.DynamicCombo.Option("off", []),
+                        io.DynamicCombo.Option(
+                            "on",
+                            [
+                                io.Int.Input(
+                                    "tile_size",
+                                    default=512,
+                                    min=64,
+                                    max=4096,
+                                    step=32,
+                                    tooltip="Side of a tile in pixels.",
+                                ),
+                                io.Int.Input(
+                                    "overlap",
+                                    default=64,
+                                    min=0,
+                                    max=4096,
+                                    step=32,
+                                    tooltip="Overlap of the tiles in pixels.",
+                                ),
+                                io.Int.Input(
+                                    "temporal_size", default=64, min=8, max=4096, step=4, tooltip="Frames of a tile."
+                                ),
+                                io.Int.Input(
+                                    "temporal_overlap",
+                                    default=8,
+                                    min=4,
+                                    max=4096,
+                                    step=4,
+                                    tooltip="Overlap of the tiles in frames.",
+                                ),
+                            ],
+                        ),
+                    ],
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.001,
+                    tooltip="Only for a latent that does not say its fps (a plain Wan latent). 0: the latent's own.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The frames; clips of a batch one after another."),
+                io.Audio.Output(
+                    "audio",
+                    tooltip="The sound, as long as the frames; one for each clip of the batch. Silence if the latent "
+                    "has no audio part.",
+                ),
+                io.Video.Output(
+                    "video", tooltip="Frames and sound together, for SaveVideo; clips of a batch one after another."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, latent: dict[str, Any], video_vae: VAE, tiling: dict[str, Any], fps: float, audio_vae: VAE | None = None
+    ) -> io.NodeOutput:
+        av = split(latent)
+        require_finite(av, "latent")
+        rate = frame_rate(av, fps)
+        if av.audio is not None:
+            require_connected(audio_vae, "audio_vae", "a latent with an audio part")
+        clips = decode_video(video_vae, av.video, _tiling(video_vae, tiling))  # (b, f, h, w, 3)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        audio = _sound(av, audio_vae, Fraction(clips.shape[1]) / rate)
+        images = clips.flatten(0, 1)
+        joined = {**audio, "waveform": torch.cat(list(audio["waveform"]), dim=-1)[None]}
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=joined, frame_rate=rate))
+        return io.NodeOutput(images, audio, video)
+
+
+def _tiling(vae: VAE, choice: dict[str, Any]) -> Tiling | None:
+    if choice["tiling"] == "off":
+        return None
+    return Tiling.from_pixels(
+        vae, choice["tile_size"], choice["overlap"], choice["temporal_size"], choice["temporal_overlap"]
+    )
+
+
+def _sound(av: AVLatent, vae: VAE | None, seconds: Fraction) -> dict[str, Any]:
+    if av.audio is not None:
+        return decode_audio(vae, av.audio, seconds)
+    return (
+        silence(av.video.shape[0], seconds)
+        if vae is None
+        else silence(av.video.shape[0], seconds, output_sample_rate(vae))
+    )

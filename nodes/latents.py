@@ -1,0 +1,225 @@
+"""AV latents: make an empty one, and write given material into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from comfy_api.latest import io
+
+from ..ccl_core.host.encoding import IMAGE_FITS, LENGTH_FITS, Fit, add_audio, write_audio, write_images
+from ..ccl_core.host.latents import empty, frame_rate, join, model_grid, require_finite, split
+from ..ccl_core.host.vaes import require_connected
+from ..ccl_core.sizing import size_av
+
+CATEGORY = "CCL"
+
+
+class CCLEmptyAVLatent(io.ComfyNode):
+    """Zeros for both streams, sized by the model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CCLEmptyAVLatent",
+            display_name="Empty Audio-Video Latent (CCL)",
+            category=CATEGORY,
+            description="An empty latent for video and sound of the same length, in the sizes that the model can make.",
+            search_aliases=["empty latent", "empty av latent", "video with sound", "length", "ccl"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The joint model the latent is for. It fixes the latent grid, the audio tokens per "
+                    "second and the default fps.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=832,
+                    min=16,
+                    max=16384,
+                    step=16,
+                    tooltip="Width in pixels; rounded down to the model's grid.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=480,
+                    min=16,
+                    max=16384,
+                    step=16,
+                    tooltip="Height in pixels; rounded down to the model's grid.",
+                ),
+                io.DynamicCombo.Input(
+                    "length",
+                    tooltip="Give the length in seconds or in frames. The latent has the next 4k+1 frames that cover "
+                    "it.",
+                    options=[
+                        io.DynamicCombo.Option(
+                            "seconds",
+                            [
+                                io.Float.Input(
+                                    "seconds",
+                                    default=5.0,
+                                    min=0.05,
+                                    max=600.0,
+                                    step=0.05,
+                                    tooltip="Length in seconds. 5 s are 81 frames at 16 fps and 121 at 24 fps.",
+                                )
+                            ],
+                        ),
+                        io.DynamicCombo.Option(
+                            "frames",
+                            [
+                                io.Int.Input(
+                                    "frames",
+                                    default=81,
+                                    min=1,
+                                    max=144000,
+                                    step=4,
+                                    tooltip="Length in frames; rounded up to 4k+1. 1 makes a still image.",
+                                )
+                            ],
+                        ),
+                    ],
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.001,
+                    tooltip="Frames per second. 0 is the rate the model was trained at: leave it unless you know why.",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."),
+            ],
+            outputs=[
+                io.Latent.Output("latent", tooltip="Video and audio latent of the same duration; it carries its fps.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, width: int, height: int, length: dict[str, Any], fps: float, batch_size: int
+    ) -> io.NodeOutput:
+        grid, config = model_grid(model), model.model.ccl_config
+        kind = length["length"]
+        size = size_av(grid, width=width, height=height, **{kind: length[kind]}, fps=fps or None)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: give at least 1")
+        return io.NodeOutput(join(empty(size, config.video.out_dim, config.audio_latent.channels, batch_size)))
+
+
+class CCLEncodeAV(io.ComfyNode):
+    """Given images, a start image or a sound, written into a latent and kept while the rest is generated."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CCLEncodeAV",
+            display_name="Encode Audio-Video (CCL)",
+            category=CATEGORY,
+            description=(
+                "Writes what you give (images, a start image, a sound) into an audio-video latent and keeps "
+                "it; everything else is generated. "
+                "Images alone: sound for a video. A sound alone: video for a sound. It also adds sound to a "
+                "plain Wan video latent."
+            ),
+            search_aliases=[
+                "encode",
+                "image to video",
+                "video to audio",
+                "audio to video",
+                "start image",
+                "foley",
+                "add audio to latent",
+                "ccl",
+            ],
+            inputs=[
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The latent to write into; it sets the size and the length. From CCLEmptyAVLatent, or a "
+                    "plain Wan video latent.",
+                ),
+                io.Vae.Input(
+                    "video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."
+                ),
+                io.Vae.Input(
+                    "audio_vae",
+                    optional=True,
+                    tooltip="The model's audio VAE. Needed for audio; with a plain Wan latent it adds the audio part.",
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="Frames of a given video, at the latent's fps, from its first frame on. They are kept.",
+                ),
+                io.Image.Input(
+                    "start_image",
+                    optional=True,
+                    tooltip="The first frame (or the first few) of the video to be generated.",
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="A given sound, from the first frame on. It is kept. Any sample rate; mono or stereo.",
+                ),
+                io.Combo.Input(
+                    "image_fit",
+                    options=list(IMAGE_FITS),
+                    default="crop",
+                    tooltip="Images of another shape: crop the middle, pad with black, or stretch.",
+                ),
+                io.Combo.Input(
+                    "length_fit",
+                    options=list(LENGTH_FITS),
+                    default="pad",
+                    tooltip="Material that is too short: pad (repeat the last image, add silence), generate the "
+                    "missing part, or refuse. Too long is trimmed (refuse: an error).",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.001,
+                    tooltip="Only for a latent that does not say its fps (a plain Wan latent). 0: the latent's own.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    "latent", tooltip="The latent with the given material inside and a mask that keeps it."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        latent: dict[str, Any],
+        image_fit: str,
+        length_fit: str,
+        fps: float,
+        video_vae: VAE | None = None,
+        audio_vae: VAE | None = None,
+        images: torch.Tensor | None = None,
+        start_image: torch.Tensor | None = None,
+        audio: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        av = split(latent)
+        require_finite(av, "latent")
+        if images is not None and start_image is not None:
+            raise ValueError("images already holds the first frame: disconnect either images or start_image")
+        if av.audio is None and audio_vae is not None:
+            av = add_audio(av, audio_vae, frame_rate(av, fps))
+        if images is not None:
+            av = write_images(
+                av, require_connected(video_vae, "video_vae", "images"), images, Fit(image_fit, length_fit)
+            )
+        if start_image is not None:
+            av = write_images(
+                av, require_connected(video_vae, "video_vae", "start_image"), start_image, Fit(image_fit, "generate")
+            )
+        if audio is not None:
+            av = write_audio(av, require_connected(audio_vae, "audio_vae", "audio"), audio, Fit(image_fit, length_fit))
+        return io.NodeOutput(join(av))

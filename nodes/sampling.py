@@ -1,0 +1,211 @@
+"""CCLGuider and CCLJointSampler: guidance of both streams, as a GUIDER of the host or with the sampler around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+from comfy_api.latest import io
+
+from ..ccl_core.guidance import MODES, TermScale, mode_named
+from ..ccl_core.host.guider import AVGuider
+
+Schedule = comfy.samplers.KSampler
+MODE_TOOLTIP = (
+    "What each step moves away from, with the model passes it takes. "
+    "ucg_joint (2): no text and no coupling, one scale. cfg (2): the negative text. "
+    "ma_cfg (2): as ucg_joint, with the scales of UniAVGen. ucg (3): text and coupling apart. "
+    "ucg_cross (2): coupling only. dual (3): as in the MOVA paper. modality (3): cfg plus coupling, as in LTX-2. "
+    "A scale of 1 is no guidance, and its passes are not run."
+)
+TERM_TOOLTIPS = {
+    "text": "How far the {stream} follows the prompt instead of the negative prompt. 1 = no guidance.",
+    "cross": "How far the {stream} follows the other stream instead of the anchor (no coupling). 1 = no guidance.",
+    "joint": "How far the {stream} follows prompt and other stream together instead of neither. 1 = no guidance.",
+}
+RANGE_TOOLTIPS = {
+    "start": "Part of the run at which the {term} term starts: 0 = first step. Before it the scale is 1.",
+    "end": "Part of the run at which the {term} term ends: 1 = last step. After it the scale is 1.",
+}
+SKIP_LAYERS_TOOLTIP = (
+    "Numbers of the joint layers to leave out in the passes with negative text, such as 11 or 7, 8, 9. Empty: none. "
+    "CCL and Ovi models only (Ovi was published with 11)."
+)
+
+
+def _scale_input(stream: str, term: str, default: float) -> io.Float.Input:
+    tooltip = TERM_TOOLTIPS[term].format(stream=stream)
+    return io.Float.Input(
+        f"{stream}_{term}", default=default, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip
+    )
+
+
+def _range_input(term: str, bound: str, default: float) -> io.Float.Input:
+    tooltip = RANGE_TOOLTIPS[bound].format(term=term)
+    return io.Float.Input(
+        f"{term}_{bound}", optional=True, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip, advanced=True
+    )
+
+
+def _mode_option(name: str) -> io.DynamicCombo.Option:
+    """Scales first: the frontend puts optional inputs behind the required ones."""
+    defaults = {term: row.default for term, row in MODES[name].terms.items()}
+    scales = [
+        _scale_input(stream, term, getattr(default, stream))
+        for term, default in defaults.items()
+        for stream in ("video", "audio")
+    ]
+    ranges = [
+        _range_input(term, bound, getattr(default, bound))
+        for term, default in defaults.items()
+        for bound in ("start", "end")
+    ]
+    return io.DynamicCombo.Option(name, [*scales, *ranges])
+
+
+def _guidance_inputs() -> list[io.Input]:
+    return [
+        io.DynamicCombo.Input("mode", options=[_mode_option(name) for name in MODES], tooltip=MODE_TOOLTIP),
+        io.String.Input("skip_layers", optional=True, default="", tooltip=SKIP_LAYERS_TOOLTIP, advanced=True),
+    ]
+
+
+def _settings(values: dict[str, Any]) -> dict[str, TermScale]:
+    return {
+        term: TermScale(
+            video=values[f"video_{term}"],
+            audio=values[f"audio_{term}"],
+            start=values.get(f"{term}_start", row.default.start),
+            end=values.get(f"{term}_end", row.default.end),
+        )
+        for term, row in mode_named(values["mode"]).terms.items()
+    }
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.replace(",", " ").split())
+    except ValueError as error:
+        message = f"skip_layers wants layer numbers such as 7, 8, 9, got {text!r}: correct it or leave it empty"
+        raise ValueError(message) from error
+
+
+def _guider(model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str) -> AVGuider:
+    guider = AVGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_guidance(mode["mode"], _settings(mode), _layers(skip_layers))
+    return guider
+
+
+class CCLGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CCLGuider",
+            display_name="Audio-Video Guider (CCL)",
+            category="CCL",
+            description="Guidance with a scale per stream for text and for the coupling. For SamplerCustomAdvanced.",
+            search_aliases=["ucg", "ma-cfg", "audio video cfg", "modality guidance", "dual cfg", "cfg guider"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A CCL model or another audio-video model; video models get plain CFG."
+                ),
+                io.Conditioning.Input("positive", tooltip="What to generate."),
+                io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
+                *_guidance_inputs(),
+            ],
+            outputs=[io.Guider.Output("guider", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str = ""
+    ) -> io.NodeOutput:
+        return io.NodeOutput(_guider(model, positive, negative, mode, skip_layers))
+
+
+class CCLJointSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CCLJointSampler",
+            display_name="Joint Sampler (CCL)",
+            category="CCL",
+            description="Denoises video and audio together: the host's KSampler with guidance per stream.",
+            search_aliases=["ksampler", "audio video sampler", "joint sampler", "sample", "denoise"],
+            inputs=[
+                io.Model.Input("model", tooltip="A CCL model. ModelSamplingSD3 changes the shift of its schedule."),
+                io.Conditioning.Input("positive", tooltip="What to generate. CCLDualPrompt joins one text per stream."),
+                io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
+                io.Latent.Input("latent_image", tooltip="An AV latent; a plain video latent means no audio."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise of both streams.",
+                ),
+                io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Number of denoising steps."),
+                io.Combo.Input(
+                    "sampler_name", options=Schedule.SAMPLERS, default="euler", tooltip="The sampling algorithm."
+                ),
+                io.Combo.Input(
+                    "scheduler", options=Schedule.SCHEDULERS, default="simple", tooltip="Spacing of the noise levels."
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much to renew: 1 = everything, less keeps more of the latent.",
+                ),
+                *_guidance_inputs(),
+            ],
+            outputs=[io.Latent.Output("latent", tooltip="The denoised latent; other entries (fps) are kept.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: list,
+        negative: list,
+        latent_image: dict[str, Any],
+        seed: int,
+        steps: int,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        mode: dict[str, Any],
+        skip_layers: str = "",
+    ) -> io.NodeOutput:
+        guider = _guider(model, positive, negative, mode, skip_layers)
+        schedule = Schedule(model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options)
+        sampler = comfy.samplers.sampler_object(sampler_name)
+        return io.NodeOutput(_sample(guider, latent_image, seed, sampler, schedule.sigmas))
+
+
+def _sample(guider: AVGuider, latent: dict[str, Any], seed: int, sampler: Any, sigmas: Any) -> dict[str, Any]:
+    """The host's SamplerCustomAdvanced around this guider; the input dict is not touched."""
+    out = latent.copy()
+    ratios = out.pop("downscale_ratio_spacial", None), out.pop("downscale_ratio_temporal", None)
+    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], *ratios)
+    samples = guider.sample(
+        comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
+        samples,
+        sampler,
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(guider.model_patcher, max(len(sigmas) - 1, 0)),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    memory = comfy.model_management
+    out["samples"] = samples.to(device=memory.intermediate_device(), dtype=memory.intermediate_dtype())
+    return out
