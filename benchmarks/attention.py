@@ -1,0 +1,155 @@
+"""CCA's partitioned attention against the same attention under one dense mask, at the size of a 5 second 480p clip.
+
+    python benchmarks/attention.py --report attention.json
+
+Both read the same queries, keys, values, context tokens and windows, and both end in torch's
+scaled_dot_product_attention.
+Building the dense mask is not timed. Repeats alternate between the two, so that a change of clock speed hits both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+from console import Ticker, say
+from environment import load_pack, reexec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LATENT_FRAMES, SPATIAL_TOKENS, AUDIO_TOKENS, CONTEXT_TOKENS, HEAD_DIM = 21, 880, 168, 16, 128
+HEADS = (40, 12)
+WANTED = {"v2a": 5.0, "a2v": 1.8}
+TOLERANCE = 1e-5
+
+
+def dense_mask(
+    direction: str, ranges: Sequence[tuple[int, int]], spatial_tokens: int, context_tokens: int, audio_tokens: int
+) -> Tensor:
+    """What each query may see: the context tokens, and the keys its windows (a2v) or its frame (v2a) allow."""
+    import torch
+
+    seen = torch.zeros(len(ranges), audio_tokens, dtype=torch.bool)  # (t, a)
+    for frame, (start, stop) in enumerate(ranges):
+        seen[frame, start:stop] = True
+    seen = seen.repeat_interleave(spatial_tokens, dim=0)  # (v, a)
+    seen = seen if direction == "a2v" else seen.T  # (q, k)
+    return torch.cat([seen.new_ones(seen.shape[0], context_tokens), seen], dim=1)  # (q, c+k)
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, anchor: tuple[Tensor, Tensor], mask: Tensor, heads: int) -> Tensor:
+    """Every query against every key, and a mask that undoes most of it."""
+    import torch
+
+    keys, values = (
+        torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True)
+    )  # (b, c+k, d)
+    q, keys, values = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, keys, values))  # (b, h, n, d/h)
+    out = torch.nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+    return out.transpose(1, 2).flatten(2)  # (b, q, d)
+
+
+def tensors(direction: str, heads: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Random q, k, v and context tokens of one direction."""
+    import torch
+
+    generator = torch.Generator().manual_seed(heads)
+    video, audio, dim = LATENT_FRAMES * SPATIAL_TOKENS, AUDIO_TOKENS, heads * HEAD_DIM
+    queries, keys = (video, audio) if direction == "a2v" else (audio, video)
+    counts = (queries, keys, keys, CONTEXT_TOKENS, CONTEXT_TOKENS)
+    q, k, v, *anchor = (torch.randn(1, n, dim, generator=generator) for n in counts)
+    return q, k, v, tuple(anchor)
+
+
+def compare(direction: str, heads: int, repeats: int, ticker: Ticker) -> dict[str, object]:
+    """Median times of both, their ratio and their largest difference."""
+    from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
+    from ccl_pack.ccl_core.tarp import align
+
+    tarp = align("uniform", LATENT_FRAMES, AUDIO_TOKENS)
+    partition, ranges = {"a2v": (frames_to_windows, tarp.a2v), "v2a": (tokens_to_frames, tarp.v2a)}[direction]
+    q, k, v, anchor = tensors(direction, heads)
+    mask = dense_mask(direction, ranges, SPATIAL_TOKENS, CONTEXT_TOKENS, AUDIO_TOKENS)
+    runs = {
+        "partitioned": lambda: partition(q, k, v, anchor, ranges, heads, {}),
+        "dense": lambda: dense_attention(q, k, v, anchor, mask, heads),
+    }
+    difference = (runs["partitioned"]() - runs["dense"]()).abs().max().item()
+    seconds = measure(runs, repeats, lambda: ticker.tick(f"{direction}, {heads} heads"))
+    speedup = seconds["dense"] / seconds["partitioned"]
+    return {
+        "direction": direction,
+        "heads": heads,
+        "seconds_partitioned": round(seconds["partitioned"], 5),
+        "seconds_dense": round(seconds["dense"], 5),
+        "speedup": round(speedup, 2),
+        "wanted_speedup": WANTED[direction],
+        "max_difference": difference,
+        "ok": speedup >= WANTED[direction] and difference <= TOLERANCE,
+    }
+
+
+def measure(runs: dict[str, Callable[[], Tensor]], repeats: int, tick: Callable[[], None]) -> dict[str, float]:
+    """Median seconds of each, taken in turns."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+            tick()
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Run every direction and head count, print a table, write the report; exit code 1 where a figure is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path, help="JSON file to write")
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
+    reexec()
+    load_pack()
+    import comfy.cli_args
+    import torch
+
+    # On a CPU the host would take its sub-quadratic attention, and the comparison would be of two attentions.
+    comfy.cli_args.args.use_pytorch_cross_attention = True
+    ticker = Ticker("attention")
+    with torch.inference_mode():
+        rows = [compare(direction, heads, arguments.repeats, ticker) for heads in HEADS for direction in WANTED]
+    ticker.done()
+    for row in rows:
+        say(
+            f"{row['direction']} {row['heads']:>2} heads: partitioned {row['seconds_partitioned']:.3f} s, "
+            f"dense {row['seconds_dense']:.3f} s, {row['speedup']:.1f}x (wanted {row['wanted_speedup']}x), "
+            f"largest difference {row['max_difference']:.1e}{'' if row['ok'] else '   MISSED'}"
+        )
+    report = {
+        "latent_frames": LATENT_FRAMES,
+        "spatial_tokens": SPATIAL_TOKENS,
+        "audio_tokens": AUDIO_TOKENS,
+        "context_tokens": CONTEXT_TOKENS,
+        "head_dim": HEAD_DIM,
+        "dtype": "float32",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "repeats": arguments.repeats,
+        "results": rows,
+    }
+    if arguments.report:
+        arguments.report.write_text(json.dumps(report, indent=2) + "\n")
+    sys.exit(0 if all(row["ok"] for row in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()

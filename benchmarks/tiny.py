@@ -1,0 +1,331 @@
+"""ccl-tiny measured through the real nodes: does it show what was asked, and do sounds begin at the visible contacts?
+
+    python benchmarks/tiny.py --task t2av --clips 32 --seed 1 --report tiny.json
+
+The seed decides which captions are asked (from the combinations of colour, shape, motion and sound that no training
+clip had), how they are worded, and the noise. Beside the model stand two ceilings on clips of the world with the same
+captions (as they are, and after a round trip through the model's VAEs), and as the floor `chance`: each clip's contacts
+against the onsets of the next clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+from console import Ticker, say
+from environment import REPOSITORY, load_pack, reexec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ccl_pack.ccl_core.training.world import Clip
+
+CHECKPOINT = REPOSITORY / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+TASKS = {"t2av": (False, False), "v2a": (True, False), "a2v": (False, True)}  # video given, audio given
+GUIDANCE = ("ucg_joint", "cfg", "ma_cfg", "ucg", "ucg_cross", "dual", "modality")
+SIZE = 64
+TOLERANCE = 0.0625  # seconds, one frame at 16 fps: for recall and precision against the exact contacts
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What CCLCheckpointLoader gives, and the model's frame rate."""
+
+    model: Any
+    clip: Any
+    video_vae: Any
+    audio_vae: Any
+    fps: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One clip as frames and sound."""
+
+    frames: Tensor  # (f, h, w, 3)
+    waveform: Tensor  # (n,)
+    sample_rate: int
+
+
+def draw_clips(seed: int, count: int, frames: int, fps: float) -> list[Clip]:
+    """World clips of held-out combinations, every one of the 32 before one comes again."""
+    import numpy as np
+
+    from ccl_pack.ccl_core.training.captions import Attributes, held_out
+    from ccl_pack.ccl_core.training.world import COLOURS, MOTIONS, SHAPES, SOUNDS, sample_clip
+
+    rng = np.random.default_rng(seed)
+    names = ("colour", "shape", "motion", "sound")
+    grid = [(c, s, m, n) for c in COLOURS for s in SHAPES for m in MOTIONS for n in SOUNDS]
+    unseen = [words for row in grid if held_out(Attributes(**(words := dict(zip(names, row, strict=True)))))]
+    rounds = [unseen[i] for _ in range(count // len(unseen) + 1) for i in rng.permutation(len(unseen))]
+    return [sample_clip(rng, frames=frames, size=SIZE, fps=fps, **words) for words in rounds[:count]]
+
+
+def load(path: Path) -> Loaded:
+    """The checkpoint through its node."""
+    import folder_paths
+
+    from ccl_pack.nodes.loaders import CCLCheckpointLoader
+
+    folder_paths.add_model_folder_path("checkpoints", str(path.parent), is_default=True)
+    model, clip, video_vae, audio_vae = CCLCheckpointLoader.execute(checkpoint=path.name).result
+    return Loaded(model, clip, video_vae, audio_vae, float(model.model.ccl_config.fps))
+
+
+def defaults(node: Any, choice: str, option: str | None = None) -> dict[str, Any]:
+    """The default of every widget of a node, with the named dynamic choice set to an option (else its first)."""
+    inputs = node.define_schema().inputs
+    values = {entry.id: entry.default for entry in inputs if getattr(entry, "default", None) is not None}
+    options = {entry.key: entry.inputs for entry in next(entry for entry in inputs if entry.id == choice).options}
+    chosen = option or next(iter(options))
+    return {**values, choice: {choice: chosen, **{entry.id: entry.default for entry in options[chosen]}}}
+
+
+def empty_latent(loaded: Loaded, frames: int, batch: int) -> dict[str, Any]:
+    from ccl_pack.nodes.latents import CCLEmptyAVLatent
+
+    settings = defaults(CCLEmptyAVLatent, "length", "frames")
+    settings |= {"width": SIZE, "height": SIZE, "length": {"length": "frames", "frames": frames}, "batch_size": batch}
+    return CCLEmptyAVLatent.execute(model=loaded.model, **settings).result[0]
+
+
+def encode(loaded: Loaded, clip: Clip, video: bool, audio: bool) -> dict[str, Any]:
+    """A latent of one clip that holds its frames, its sound, or both, as given material."""
+    import torch
+
+    from ccl_pack.ccl_core.training.world import SAMPLE_RATE
+    from ccl_pack.nodes.latents import CCLEncodeAV
+
+    given: dict[str, Any] = {}
+    if video:
+        given["images"] = torch.from_numpy(clip.frames).float() / 255  # (f, h, w, 3)
+    if audio:
+        given["audio"] = {"waveform": torch.from_numpy(clip.waveform)[None, None], "sample_rate": SAMPLE_RATE}
+    return CCLEncodeAV.execute(
+        latent=empty_latent(loaded, len(clip.frames), 1),
+        image_fit="crop",
+        length_fit="pad",
+        fps=0.0,
+        video_vae=loaded.video_vae,
+        audio_vae=loaded.audio_vae,
+        **given,
+    ).result[0]
+
+
+def stack(latents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Latents of one clip each as one batch."""
+    import torch
+
+    from ccl_pack.ccl_core.host.latents import join, split
+
+    parts = [split(latent) for latent in latents]
+    tensors = ("video", "audio", "video_mask", "audio_mask")
+    batches = {name: [getattr(part, name) for part in parts] for name in tensors}
+    return join(replace(parts[0], **{k: None if v[0] is None else torch.cat(v) for k, v in batches.items()}))
+
+
+def conditioning(loaded: Loaded, texts: Sequence[str]) -> list[list[Any]]:
+    """One text per clip of the batch, padded to the longest."""
+    import torch
+
+    from nodes import CLIPTextEncode
+
+    tokens = [CLIPTextEncode().encode(loaded.clip, text)[0][0][0] for text in texts]  # (1, t, d) each
+    longest = max(x.shape[1] for x in tokens)
+    padded = [torch.nn.functional.pad(x, (0, 0, 0, longest - x.shape[1])) for x in tokens]
+    return [[torch.cat(padded), {"pooled_output": None}]]
+
+
+def sample(loaded: Loaded, clips: Sequence[Clip], options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """One run of CCLJointSampler for a batch of clips."""
+    from ccl_pack.nodes.sampling import CCLJointSampler
+
+    video, audio = TASKS[options.task]
+    if video or audio:
+        latent = stack([encode(loaded, clip, video, audio) for clip in clips])
+    else:
+        latent = empty_latent(loaded, options.frames, len(clips))
+    settings = defaults(CCLJointSampler, "mode", options.guidance)
+    settings |= {"seed": seed} | ({"steps": options.steps} if options.steps else {})
+    positive, negative = conditioning(loaded, [clip.caption for clip in clips]), conditioning(loaded, [""])
+    return CCLJointSampler.execute(
+        model=loaded.model, positive=positive, negative=negative, latent_image=latent, **settings
+    ).result[0]
+
+
+def decode(loaded: Loaded, latent: dict[str, Any], count: int) -> list[Result]:
+    from ccl_pack.nodes.decoding import CCLDecodeAV
+
+    images, audio, _ = CCLDecodeAV.execute(
+        latent=latent, video_vae=loaded.video_vae, audio_vae=loaded.audio_vae, tiling={"tiling": "off"}, fps=0.0
+    ).result
+    frames = images.unflatten(0, (count, -1))  # (b, f, h, w, 3)
+    return [Result(*pair, audio["sample_rate"]) for pair in zip(frames, audio["waveform"].mean(1), strict=True)]
+
+
+def measure(asked: Clip, result: Result, fps: float) -> dict[str, Any]:
+    """What is seen and heard in one clip, and whether it is what was asked."""
+    from ccl_pack.ccl_core.metrics import detect_contacts, detect_onsets, match_events, summarise_sync
+    from ccl_pack.ccl_core.training.judge import judge_sound, judge_video
+
+    contacts = detect_contacts(result.frames, fps)
+    onsets = detect_onsets(result.waveform, result.sample_rate)
+    colour, motion = judge_video(result.frames, fps)
+    sound = judge_sound(result.waveform, result.sample_rate)
+    sync = asdict(summarise_sync(contacts, onsets))
+    return {
+        "caption": asked.caption,
+        **{"spurious_onsets" if key == "spurious" else key: value for key, value in sync.items()},
+        **{"colour_right": colour == asked.colour, "motion_right": motion == asked.motion},
+        "sound_right": sound == asked.sound,
+        **{"colour": colour, "motion": motion, "sound": sound},
+        "contacts_s": [round(t, 4) for t in contacts],
+        "onsets_s": [round(t, 4) for t in onsets],
+        "true_contacts_s": asked.contacts,
+        "contacts_true": len(match_events(asked.contacts, contacts, TOLERANCE).pairs),
+        "onsets_true": len(match_events(asked.contacts, onsets, TOLERANCE).pairs),
+    }
+
+
+def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts summed over the clips, shares of clips, and the median over all pairs within 125 ms."""
+    counts = ("contacts", "onsets", "matched_62ms", "matched_125ms", "spurious_onsets")
+    summed = {key: sum(row[key] for row in rows) for key in counts}
+    errors = [error for row in rows for error in row["errors_ms"]]
+    shares = ("colour_right", "motion_right", "sound_right")
+    return {
+        **summed,
+        "matched_62ms_share": share(summed["matched_62ms"], summed["contacts"]),
+        "matched_125ms_share": share(summed["matched_125ms"], summed["contacts"]),
+        **{key: share(sum(row[key] for row in rows), len(rows)) for key in shares},
+        "sync_error_ms_median": round(statistics.median(errors), 2) if errors else None,
+    }
+
+
+def ceiling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The same of clips whose contacts are known, with recall and precision of both detectors within 62.5 ms."""
+    true = sum(len(row["true_contacts_s"]) for row in rows)
+    found = {name: sum(row[f"{name}_true"] for row in rows) for name in ("contacts", "onsets")}
+    detected = {name: sum(row[name] for row in rows) for name in found}
+    return {
+        **total(rows),
+        **{f"{name}_recall": share(found[name], true) for name in found},
+        **{f"{name}_precision": share(found[name], detected[name]) for name in found},
+    }
+
+
+def chance(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The floor: contacts of each clip against the onsets of the next, which know nothing of each other."""
+    from ccl_pack.ccl_core.metrics import summarise_sync
+
+    pairs = zip(rows, [*rows[1:], rows[0]], strict=True)
+    syncs = [summarise_sync(row["contacts_s"], other["onsets_s"]) for row, other in pairs]
+    contacts = sum(sync.contacts for sync in syncs)
+    matched = {key: sum(getattr(sync, key) for sync in syncs) for key in ("matched_62ms", "matched_125ms")}
+    return {**matched, **{f"{key}_share": share(count, contacts) for key, count in matched.items()}}
+
+
+def share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def show_progress(ticker: Ticker, state: Callable[[], str]) -> None:
+    """How far sampler and VAEs are, on the console in place of the host's own bar."""
+    import comfy.utils
+
+    comfy.utils.PROGRESS_BAR_ENABLED = False
+    comfy.utils.set_progress_bar_global_hook(lambda value, whole, *_, **__: ticker.tick(f"{state()}, {value}/{whole}"))
+
+
+def generate(loaded: Loaded, clips: Sequence[Clip], options: argparse.Namespace) -> tuple[list[dict], dict[str, float]]:
+    """Sample, decode and measure every clip; the second value is the mean time of each part in seconds per clip."""
+    ticker, rows, spent = Ticker(f"{options.task}, {len(clips)} clips"), [], {"sample": 0.0, "decode": 0.0}
+    show_progress(ticker, lambda: f"{len(rows)} of {len(clips)} done")
+    for batch in batches(clips, options.batch):
+        start = time.perf_counter()
+        latent = sample(loaded, batch, options, seed=options.seed * 1000 + len(rows))
+        sampled = time.perf_counter()
+        results = decode(loaded, latent, len(batch))
+        spent["sample"] += sampled - start
+        spent["decode"] += time.perf_counter() - sampled
+        rows += [measure(clip, result, loaded.fps) for clip, result in zip(batch, results, strict=True)]
+        ticker.tick(f"{len(rows)} of {len(clips)} done")
+    ticker.done()
+    return rows, {f"seconds_{name}_per_clip": round(value / len(clips), 3) for name, value in spent.items()}
+
+
+def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
+    """World clips of the same captions, as they are and after the VAEs."""
+    import torch
+
+    from ccl_pack.ccl_core.training.world import SAMPLE_RATE
+
+    ticker, rows = Ticker("ceilings"), {"ground_truth": [], "vae_round_trip": []}
+    show_progress(ticker, lambda: f"{len(rows['ground_truth'])} of {len(clips)} done")
+    for clip in clips:
+        truth = Result(torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform), SAMPLE_RATE)
+        (again,) = decode(loaded, encode(loaded, clip, video=True, audio=True), 1)
+        rows["ground_truth"].append(measure(clip, truth, loaded.fps))
+        rows["vae_round_trip"].append(measure(clip, again, loaded.fps))
+    ticker.done()
+    return {name: ceiling(measured) for name, measured in rows.items()}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=list(TASKS), default="t2av", help="what is generated (the rest is given)")
+    parser.add_argument("--clips", type=int, default=32)
+    parser.add_argument("--seed", type=int, required=True, help="decides captions, wording and noise")
+    parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--guidance", choices=GUIDANCE, help="default: that of CCLJointSampler")
+    parser.add_argument("--steps", type=int, help="default: that of CCLJointSampler")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--frames", type=int, default=33, help="4k + 1 (default: 33, two seconds)")
+    parser.add_argument("--batch", type=int, default=8, help="clips per run of the sampler")
+    options = parser.parse_args()
+    low = [name for name in ("clips", "batch") if getattr(options, name) < 1]
+    if low or (options.steps is not None and options.steps < 1) or options.seed < 0:
+        parser.error("--clips, --batch and --steps must be at least 1, --seed at least 0")
+    if options.frames < 17 or options.frames % 4 != 1:
+        parser.error(f"--frames must be 4k + 1 and at least 17, so that a contact fits in; got {options.frames}")
+    if not options.checkpoint.is_file():
+        parser.error(f"--checkpoint {options.checkpoint} is not there")
+    return options
+
+
+def main() -> None:
+    """Measure, print a summary, write the report."""
+    options = parse()
+    reexec()
+    load_pack()
+    import torch
+
+    with torch.inference_mode():
+        loaded = load(options.checkpoint.resolve())
+        clips = draw_clips(options.seed, options.clips, options.frames, loaded.fps)
+        rows, seconds = generate(loaded, clips, options)
+        beside = {"chance": chance(rows), **ceilings(loaded, clips)}
+    settings = {key: value for key, value in vars(options).items() if key not in ("report", "checkpoint")}
+    settings |= {"checkpoint": options.checkpoint.name, "fps": loaded.fps}
+    report = {**settings, **seconds, "total": total(rows), **beside, "per_clip": rows}
+    options.report.write_text(json.dumps(report, indent=1) + "\n")
+    for name in ("total", *beside):
+        say(f"{name}: {json.dumps(report[name])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Multi-task training of the joint model (CCL, arXiv 2603.18600): flow matching on both streams, DCR routes per task."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import comfy.ops
+import torch
+from torch import Tensor
+
+from ..config import CCLConfig
+from ..model.joint import JointModel
+from ..tasks import TASKS, State, Task
+from .data import Batch, Dataset
+
+log = logging.getLogger(__name__)
+
+# The paper's mix, with t2v and t2a in one pass: both directions anchored is exactly both of them side by side.
+SEPARATE = "t2v + t2a"
+TASK_MIX = {"joint": 0.55, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.15}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result besides model and data."""
+
+    minutes: float = 80.0
+    steps: int = 1_000_000
+    seed: int = 0
+    batch: int = 16
+    lengths: tuple[int, ...] = (9, 12)
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    decay_minutes: float = 20.0
+    ema: float = 0.999
+    text_drop: float = 0.1
+    shift: float = 3.0
+    save_seconds: float = 120.0
+    threads: int = 2
+
+
+class Trainer:
+    """The state of a run: weights, their average, the optimiser, the clock. Saved whole, resumed whole."""
+
+    def __init__(self, config: CCLConfig, recipe: Recipe) -> None:
+        torch.manual_seed(recipe.seed)
+        self.config, self.recipe = config, recipe
+        self.model = JointModel(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+        initialise(self.model)
+        self.average = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.step = 0
+        self.seconds = 0.0
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step on one task; returns the losses of the generated streams."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * self.schedule()
+        task = self.draw_task()
+        losses = loss(self.model, batch, task, self.recipe.shift, self.generator)
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.recipe.ema, self.step / (self.step + 20))
+        parameters = dict(self.model.named_parameters())
+        torch._foreach_lerp_([self.average[key] for key in parameters], [p.detach() for p in parameters.values()], 1 - decay)
+        return {f"{task}/{stream}": float(value.detach()) for stream, value in losses.items()}
+
+    def schedule(self) -> float:
+        """Linear warm-up by steps, then constant, then linear to a twentieth over the last minutes."""
+        left = (self.recipe.minutes - self.seconds / 60) / self.recipe.decay_minutes
+        return min(1.0, (self.step + 1) / self.recipe.warmup, max(0.05, left))
+
+    def draw_task(self) -> str:
+        names = list(TASK_MIX)
+        return names[int(torch.multinomial(torch.tensor(list(TASK_MIX.values())), 1, generator=self.generator))]
+
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def initialise(model: JointModel) -> None:
+    """Wan's initialisation; output heads and the coupling's `o` start at zero, context tokens at random."""
+    for name, value in model.named_parameters():
+        if name.endswith(("head.head.weight", "head.head.bias")) or (".o." in name and name.startswith("interaction.")):
+            torch.nn.init.zeros_(value)
+        elif value.ndim == 1:
+            torch.nn.init.constant_(value, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        elif name.endswith("modulation"):
+            torch.nn.init.normal_(value, std=value.shape[-1] ** -0.5)
+        elif name.endswith("context"):
+            torch.nn.init.normal_(value)
+        elif "text_embedding" in name or "time_embedding" in name:
+            torch.nn.init.normal_(value, std=0.02)
+        else:
+            torch.nn.init.xavier_uniform_(value.flatten(1))
+
+
+def loss(model: JointModel, batch: Batch, task: str, shift: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Flow-matching losses of the streams the task generates: the model predicts noise - clean (Wan's velocity)."""
+    row = TASKS["joint" if task == SEPARATE else task]
+    time = sample_time(len(batch.video), shift, generator)
+    video, video_target, video_time = noised(batch.video, row.video, time, generator)
+    audio, audio_target, audio_time = noised(batch.audio, row.audio, time, generator)
+    made_video, made_audio = model(
+        [video, audio], (video_time * 1000, audio_time * 1000), batch.text, transformer_options={}, routes=routes(task, row)
+    )
+    losses = {}
+    if row.video is State.GENERATED:
+        losses["video"] = weighted(made_video, video_target, batch.video_weight)
+    if row.audio is State.GENERATED:
+        losses["audio"] = weighted(made_audio, audio_target, batch.audio_weight)
+    return losses
+
+
+def routes(task: str, row: Task) -> tuple[bool, bool]:
+    return (False, False) if task == SEPARATE else (row.a2v_open, row.v2a_open)
+
+
+def sample_time(batch: int, shift: float, generator: torch.Generator) -> Tensor:
+    """Uniform time, stratified over the batch, under the same shift the sampler uses. (b,), 1 is noise."""
+    time = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    return shift * time / (1 + (shift - 1) * time)
+
+
+def noised(clean: Tensor, state: State, time: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The model's input, its target and the stream's own time; a given stream is clean at time 0."""
+    if state is State.GIVEN:
+        return clean, torch.zeros_like(clean), torch.zeros_like(time)
+    noise = torch.randn(clean.shape, generator=generator)
+    t = time.view(-1, *[1] * (clean.ndim - 1))
+    return torch.lerp(clean, noise, t), noise - clean, time
+
+
+def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    return ((made - target).square() * weight).mean() / weight.mean()
+
+
+def train(config: CCLConfig, dataset: Dataset, out: Path, recipe: Recipe) -> Trainer:
+    """Train until the recipe's minutes or steps are over; continues from `out` if it is there. Logs JSON lines beside it."""
+    comfy.model_management.in_training = True
+    torch.set_num_threads(recipe.threads)
+    trainer = Trainer(config, recipe)
+    if out.exists():
+        trainer.resume(out)
+    sums: dict[str, list[float]] = {}
+    saved = time.monotonic()
+    with out.with_suffix(".jsonl").open("a") as record:
+        while trainer.step < recipe.steps and trainer.seconds < recipe.minutes * 60:
+            started = time.monotonic()
+            batch = dataset.draw(trainer.generator, recipe.batch, recipe.lengths, recipe.text_drop)
+            for name, value in trainer.update(batch).items():
+                sums.setdefault(name, []).append(value)
+            trainer.seconds += time.monotonic() - started
+            if trainer.step % 50 == 0:
+                means = {name: round(sum(values) / len(values), 4) for name, values in sorted(sums.items())}
+                line = {"step": trainer.step, "seconds": round(trainer.seconds), **means}
+                record.write(json.dumps(line) + "\n")
+                record.flush()
+                log.info("%s", line)
+                sums.clear()
+            if time.monotonic() - saved > recipe.save_seconds:
+                trainer.save(out)
+                saved = time.monotonic()
+    trainer.save(out)
+    return trainer

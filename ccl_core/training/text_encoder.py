@@ -1,0 +1,251 @@
+"""Train the tiny umT5 encoder and its SentencePiece vocabulary (design, ccl-tiny).
+
+The encoder learns what a caption states (size, colour, shape, motion, sound; each may be left open) and to restore
+masked words. Every token's output must give all attributes through a linear probe, so whatever token a cross-attention
+reads, it finds them.
+"""
+
+import argparse
+import io
+import json
+import logging
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import comfy.ops
+import comfy.text_encoders.t5
+import sentencepiece
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from .captions import OTHER_WORDS, WORDS, Attributes, held_out, paraphrase
+
+log = logging.getLogger(__name__)
+
+PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of umT5
+MASKED = UNKNOWN  # byte fallback leaves the unknown piece unused
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the encoder is built and trained."""
+
+    vocab_size: int = 1024
+    d_model: int = 64
+    num_layers: int = 3
+    num_heads: int = 4
+    d_kv: int = 16
+    d_ff: int = 192
+    min_length: int = 24
+    batch: int = 128
+    steps: int = 1500
+    learning_rate: float = 3e-3
+    seed: int = 0
+    evaluated: int = 4000
+
+    def model_config(self) -> dict:
+        """The part of the recipe that the host needs to build the encoder."""
+        sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers")
+        fixed = {"model_type": "umt5", "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}
+        return {**{key: getattr(self, key) for key in sizes}, **fixed}
+
+
+def sample_attributes(rng: random.Random, present: float = 0.85) -> Attributes:
+    """Draw each attribute, or leave it open; now and then leave everything open (the empty prompt)."""
+    present = 0.0 if rng.random() < 0.04 else present
+    odds = {kind: min(present, 0.3) if kind == "size" else present for kind in WORDS}
+    return Attributes(
+        **{kind: rng.choice(list(words)) if rng.random() < odds[kind] else None for kind, words in WORDS.items()}
+    )
+
+
+def draw(rng: random.Random, unseen: bool = False) -> tuple[str, Attributes]:
+    """A caption and what it states, from the trained combinations or from those held out."""
+    while True:
+        attributes = sample_attributes(rng, 1.0 if unseen else 0.85)
+        if held_out(attributes) == unseen:
+            return paraphrase(rng, attributes), attributes
+
+
+def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000) -> bytes:
+    """Fit a SentencePiece unigram model; bytes stand in for what it has no piece for, case is folded."""
+    lines = [draw(rng)[0] for _ in range(captions)]
+    lines += [word for word in OTHER_WORDS for _ in range(3)]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for line in lines if line]),
+        model_writer=model,
+        normalization_rule_name="nmt_nfkc_cf",
+        model_type="unigram",
+        vocab_size=vocab_size,
+        byte_fallback=True,
+        character_coverage=1.0,
+        split_digits=True,
+        pad_id=PAD,
+        eos_id=EOS,
+        unk_id=UNKNOWN,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+class Probes(nn.Module):
+    """Read the attributes and the words back from the encoder's output; thrown away after training."""
+
+    def __init__(self, d_model: int, vocab_size: int) -> None:
+        super().__init__()
+        self.queries = nn.ParameterDict({kind: nn.Parameter(torch.randn(d_model) * 0.1) for kind in WORDS})
+        self.pooled = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
+        self.per_token = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
+        self.words = nn.Linear(d_model, vocab_size)
+
+    def pool(self, x: torch.Tensor, mask: torch.Tensor, kind: str) -> torch.Tensor:
+        """Attention of one learned query over the tokens, then a linear readout."""
+        scores = (x @ self.queries[kind]).masked_fill(mask == 0, -1e9)  # (b, t)
+        return self.pooled[kind]((scores.softmax(-1)[..., None] * x).sum(1))  # (b, classes)
+
+    def attribute_loss(self, x: torch.Tensor, mask: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Cross-entropy of every attribute: from the pooled output and from each single token."""
+        loss = x.new_zeros(())
+        for kind, label in labels.items():
+            loss = loss + F.cross_entropy(self.pool(x, mask, kind), label)
+            single = self.per_token[kind](x)[mask.bool()]  # (tokens, classes)
+            loss = loss + 0.5 * F.cross_entropy(single, label[:, None].expand_as(mask)[mask.bool()])
+        return loss
+
+    def word_loss(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the original word at every real position, masked or not."""
+        return F.cross_entropy(self.words(x).flatten(0, 1), tokens.flatten(), ignore_index=PAD)
+
+
+def build_encoder(recipe: Recipe) -> comfy.text_encoders.t5.T5:
+    """The host's own T5, initialised for training. The final norm stays 1, which pins the output's scale at rms 1."""
+    model = comfy.text_encoders.t5.T5(recipe.model_config(), torch.float32, "cpu", comfy.ops.disable_weight_init)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.ones_(parameter)
+        elif "relative_attention_bias" in name:
+            nn.init.normal_(parameter, std=0.1)
+        else:
+            nn.init.normal_(parameter, std=1.0 if name == "shared.weight" else parameter.shape[1] ** -0.5)
+        # The host multiplies k by sqrt(d_kv) to undo the scale of its attention; T5 starts q small instead.
+        if name.endswith("SelfAttention.q.weight"):
+            parameter.data.mul_(recipe.d_kv**-0.5)
+    model.encoder.final_layer_norm.weight.requires_grad_(False)
+    return model
+
+
+def encode(model: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the encoder as the host does: padding is not seen and comes out as zeros."""
+    mask = (tokens != PAD).long()  # (b, t)
+    x, _ = model(tokens, mask)
+    return x * mask[..., None], mask  # (b, t, d)
+
+
+class Batches:
+    """Draw captions as padded token ids with their labels; class 0 of an attribute means it is left open."""
+
+    def __init__(self, vocabulary: bytes, recipe: Recipe, rng: random.Random) -> None:
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary, add_eos=True)
+        self.length, self.rng = recipe.min_length, rng
+
+    def tokens(self, captions: list[str]) -> torch.Tensor:
+        rows = self.processor.encode(captions)
+        width = max(map(len, rows))
+        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])  # (b, t)
+
+    def draw(self, count: int, unseen: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        captions, attributes = [], []
+        while len(captions) < count:
+            caption, stated = draw(self.rng, unseen)
+            if len(self.processor.encode(caption)) <= self.length:
+                captions.append(caption)
+                attributes.append(stated)
+        return self.tokens(captions), labels_of(attributes)
+
+
+def labels_of(attributes: list[Attributes]) -> dict[str, torch.Tensor]:
+    classes = {kind: {None: 0, **{word: i + 1 for i, word in enumerate(words)}} for kind, words in WORDS.items()}
+    return {kind: torch.tensor([index[getattr(a, kind)] for a in attributes]) for kind, index in classes.items()}
+
+
+def accuracy(model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> float:
+    """Share of captions of which every attribute is read correctly."""
+    with torch.no_grad():
+        x, mask = encode(model, tokens)
+        right = torch.stack([probes.pool(x, mask, kind).argmax(-1) == label for kind, label in labels.items()])
+    return right.all(0).float().mean().item()
+
+
+def train(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Return the state dict in the host's names, vocabulary included, and the held-out measurements."""
+    torch.manual_seed(recipe.seed)
+    rng = random.Random(recipe.seed)
+    vocabulary = train_vocabulary(rng, recipe.vocab_size)
+    batches = Batches(vocabulary, recipe, rng)
+    model, probes = build_encoder(recipe), Probes(recipe.d_model, recipe.vocab_size)
+    _fit(model, probes, batches, recipe)
+    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    model.load_state_dict({key: value.float() for key, value in weights.items()})
+    tokens, labels = batches.draw(recipe.evaluated, unseen=True)
+    x, mask = encode(model.requires_grad_(False), tokens)
+    report = {
+        "accuracy_held_out": accuracy(model, probes, tokens, labels),
+        "accuracy_empty": accuracy(model, probes, batches.tokens([""]), labels_of([Attributes()])),
+        "token_std": x[mask.bool()].std().item(),
+    }
+    return {**weights, "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}, report
+
+
+def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> None:
+    trained = [p for p in (*model.parameters(), *probes.parameters()) if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.05)
+    for step in range(recipe.steps):
+        # The host's T5 adds in place; without the guard autograd would find its saved inputs overwritten.
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            stated, words = _losses(model, probes, *batches.draw(recipe.batch))
+            optimiser.zero_grad()
+            (stated + words).backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 100 == 0 or step == recipe.steps - 1:
+            log.info("step %d: attributes %.4f, words %.4f", step, stated.item(), words.item())
+
+
+def _losses(
+    model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Words are masked in the first half of the batch; the second keeps every word that its labels ask for."""
+    half = len(tokens) // 2
+    hidden = (torch.rand(tokens.shape) < 0.15) & (tokens > UNKNOWN)
+    hidden[half:] = False
+    x, mask = encode(model, tokens.masked_fill(hidden, MASKED))
+    stated = probes.attribute_loss(x[half:], mask[half:], {kind: label[half:] for kind, label in labels.items()})
+    return stated, probes.word_loss(x, tokens)
+
+
+def main() -> None:
+    """Train and write one safetensors file whose metadata `text_encoder` is what the loader needs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    recipe = Recipe(steps=arguments.steps, seed=arguments.seed)
+    weights, report = train(recipe)
+    log.info("%s", json.dumps(report))
+    config = {"umt5xxl_model_config": recipe.model_config(), "min_length": recipe.min_length}
+    metadata = {"text_encoder": config, "text_encoder_training": {**asdict(recipe), **report}}
+    save_file(weights, arguments.output, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+if __name__ == "__main__":
+    main()

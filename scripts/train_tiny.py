@@ -1,0 +1,125 @@
+"""Train ccl-tiny: the embedded model, from nothing but the procedural world. docs/ccl-tiny.md has the log of the shipped one.
+
+Stages, in this order: video_vae, text_encoder, data, joint, vocoder, export. Every stage reads what earlier ones left in
+--work; `joint` continues a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from environment import ROOT, load_pack, reexec
+
+STAGES = ("video_vae", "text_encoder", "data", "joint", "vocoder", "export")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", default=STAGES, help=f"which of {', '.join(STAGES)}; all by default")
+    parser.add_argument("--work", type=Path, default=Path("ccl-tiny-training"), help="folder of checkpoints and data")
+    parser.add_argument("--out", type=Path, default=ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors")
+    parser.add_argument("--clips", type=int, default=6000, help="world clips to encode for the joint stage")
+    parser.add_argument("--minutes", type=float, help="length of the stages that run by the clock")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    unknown = set(args.stages) - set(STAGES)
+    if unknown:
+        parser.error(f"unknown stages {sorted(unknown)}, known are {', '.join(STAGES)}")
+    return args
+
+
+def encoders(work: Path):
+    import json
+
+    import comfy.sd
+    from safetensors.torch import load_file
+
+    from ccl_pack.ccl_core.host.audio_vae import load_audio_vae
+    from ccl_pack.ccl_core.host.text_encoder import load_text_encoder
+    from ccl_pack.ccl_core.training.data import Encoders
+    from ccl_pack.ccl_core.training.export import metadata
+
+    files = {part: work / f"{part}.safetensors" for part in ("video_vae", "audio_vae", "text_encoder")}
+    text_config = json.loads(metadata(files["text_encoder"])["text_encoder"])
+    return Encoders(
+        video=comfy.sd.VAE(sd=load_file(files["video_vae"])),
+        audio=load_audio_vae(load_file(files["audio_vae"]), metadata(files["audio_vae"])),
+        text=load_text_encoder(load_file(files["text_encoder"]), text_config),
+    )
+
+
+def overrides(args: argparse.Namespace) -> dict:
+    return {"seed": args.seed} | ({"minutes": args.minutes} if args.minutes else {})
+
+
+def video_vae(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.video_vae import Recipe, train
+
+    train(args.work / "video_vae.safetensors", Recipe(**overrides(args)))
+
+
+def text_encoder(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training import text_encoder as stage
+
+    sys.argv = ["text_encoder", "--output", str(args.work / "text_encoder.safetensors"), "--seed", str(args.seed)]
+    stage.main()
+
+
+def data(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.data import make
+
+    make(encoders(args.work), args.work / "data.safetensors", args.clips, seed=1000 + args.seed)
+
+
+def joint(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.data import load
+    from ccl_pack.ccl_core.training.export import CCL_TINY
+    from ccl_pack.ccl_core.training.joint import Recipe, train
+
+    train(CCL_TINY, load(args.work / "data.safetensors"), args.work / "joint.pt", Recipe(**overrides(args)))
+
+
+def vocoder(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.vocoder import Recipe, train
+
+    train(args.work / "audio_vae.safetensors", Recipe(**overrides(args)))
+
+
+def export(args: argparse.Namespace) -> None:
+    import itertools
+
+    import numpy as np
+    import torch
+
+    from ccl_pack.ccl_core.training import world
+    from ccl_pack.ccl_core.training.data import Encoders
+    from ccl_pack.ccl_core.training.export import CCL_TINY, preview_factors
+    from ccl_pack.ccl_core.training.export import export as write
+    from ccl_pack.ccl_core.training.video_vae import encode_moments, pixels_of
+
+    pixels = pixels_of(np.stack([clip.frames for clip in itertools.islice(world.clips(args.seed, frames=9), 32)]))
+    with torch.no_grad():
+        latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
+    small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (9, *latent.shape[-2:]))
+    small = small[:, :, [0, 2, 6]].movedim(1, -1)  # the middle of what each of the three latent frames covers
+    weights = torch.load(args.work / "joint.pt", weights_only=True)["average"]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write(weights, CCL_TINY, args.work, preview_factors(Encoders.normalise(latent), small), args.out)
+
+
+def main() -> None:
+    args = parse()
+    reexec()
+    load_pack()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    for stage in args.stages:
+        logging.info("stage %s", stage)
+        globals()[stage](args)
+
+
+if __name__ == "__main__":
+    main()

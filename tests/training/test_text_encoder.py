@@ -1,0 +1,172 @@
+"""The captions say what they state, the vocabulary reads everything, training learns and the host loads the result."""
+
+import random
+import re
+from dataclasses import replace
+
+import pytest
+import sentencepiece
+import torch
+
+from ccl_pack.ccl_core.host.text_encoder import load_text_encoder
+from ccl_pack.ccl_core.training import world
+from ccl_pack.ccl_core.training.captions import OTHER_WORDS, WORDS, Attributes, held_out, paraphrase
+from ccl_pack.ccl_core.training.text_encoder import (
+    EOS,
+    PAD,
+    UNKNOWN,
+    Batches,
+    Recipe,
+    build_encoder,
+    draw,
+    encode,
+    labels_of,
+    train,
+    train_vocabulary,
+)
+
+SMALL = Recipe(
+    vocab_size=560,
+    d_model=32,
+    num_layers=1,
+    num_heads=2,
+    d_ff=64,
+    batch=64,
+    steps=80,
+    learning_rate=1e-2,
+    evaluated=300,
+)
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> bytes:
+    return train_vocabulary(random.Random(3), SMALL.vocab_size, captions=2000)
+
+
+def says(caption: str, kind: str, value: str) -> bool:
+    heard = set(re.findall(r"[a-z-]+", caption.lower()))
+    return any(heard.issuperset(word.split()) for word in WORDS[kind][value])
+
+
+def test_every_word_of_the_world_can_be_said():
+    assert set(WORDS["colour"]) == set(world.COLOURS)
+    assert set(WORDS["shape"]) == set(world.SHAPES)
+    assert set(WORDS["motion"]) == set(world.MOTIONS)
+    assert set(WORDS["sound"]) == set(world.SOUNDS)
+
+
+def test_paraphrases_say_what_they_state_and_nothing_else():
+    rng = random.Random(1)
+    for _ in range(500):
+        caption, stated = draw(rng)
+        for kind, values in WORDS.items():
+            for value in values:
+                assert says(caption, kind, value) == (getattr(stated, kind) == value), (caption, kind, value)
+
+
+def test_paraphrases_differ():
+    rng = random.Random(2)
+    stated = Attributes(colour="red", shape="ball", motion="bounces", sound="drum")
+    captions = {paraphrase(rng, stated) for _ in range(200)}
+    assert len(captions) > 100
+    assert "a red ball bounces, drum" in captions
+
+
+def test_meaningless_words_mean_nothing():
+    meaningful = {
+        part for values in WORDS.values() for words in values.values() for word in words for part in word.split()
+    }
+    assert not set(OTHER_WORDS) & meaningful - {
+        "down",
+        "up",
+        "left",
+        "right",
+        "and",
+        "on",
+        "off",
+        "is",
+        "that",
+        "kick",
+        "snow",
+    }
+
+
+def test_one_colour_of_every_scene_is_held_out_and_never_trained_on():
+    rng = random.Random(4)
+    held = [
+        (shape, motion, sound)
+        for colour in WORDS["colour"]
+        for shape in WORDS["shape"]
+        for motion in WORDS["motion"]
+        for sound in WORDS["sound"]
+        if held_out(Attributes(colour=colour, shape=shape, motion=motion, sound=sound))
+    ]
+    assert len(held) == len(set(held)) == 32
+    assert not any(held_out(draw(rng)[1]) for _ in range(500))
+    assert all(held_out(draw(rng, unseen=True)[1]) for _ in range(100))
+
+
+def test_vocabulary_reads_any_text_in_any_case(vocabulary):
+    processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary, add_eos=True)
+    assert (processor.pad_id(), processor.eos_id(), processor.unk_id()) == (PAD, EOS, UNKNOWN)
+    assert processor.get_piece_size() == SMALL.vocab_size
+    for text in ("A RED BALL bounces", "Qwyjibo? 100 %!", "\u65e5\u672c \N{SNOWMAN} \n tab\t", ""):
+        assert UNKNOWN not in processor.encode(text)
+    assert processor.encode("A Red BALL") == processor.encode("a red ball")
+    assert processor.encode("") == [EOS]
+
+
+def test_vocabulary_and_batches_repeat_with_the_seed(vocabulary):
+    assert vocabulary == train_vocabulary(random.Random(3), SMALL.vocab_size, captions=2000)
+    first, second = (Batches(vocabulary, SMALL, random.Random(5)).draw(8) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert all(torch.equal(first[1][kind], second[1][kind]) for kind in WORDS)
+
+
+def test_batches_are_whole_captions_within_the_context(vocabulary):
+    tokens, labels = Batches(vocabulary, SMALL, random.Random(6)).draw(64)
+    assert tokens.shape[1] <= SMALL.min_length
+    assert ((tokens == EOS).sum(1) == 1).all()
+    assert {kind: int(label.max()) <= len(WORDS[kind]) for kind, label in labels.items()} == dict.fromkeys(WORDS, True)
+
+
+def test_labels_count_from_one_and_zero_is_open():
+    labels = labels_of([Attributes(), Attributes(colour="red", sound="beep")])
+    assert labels["colour"].tolist() == [0, 1]
+    assert labels["sound"].tolist() == [0, 4]
+    assert labels["motion"].tolist() == [0, 0]
+
+
+def test_padding_is_neither_seen_nor_returned():
+    torch.manual_seed(0)
+    model = build_encoder(SMALL).requires_grad_(False)
+    tokens = torch.tensor([[9, 8, 7, EOS]])
+    alone, _ = encode(model, tokens)
+    padded, _ = encode(model, torch.nn.functional.pad(tokens, (0, 5), value=PAD))
+    torch.testing.assert_close(padded[:, :4], alone)
+    assert not padded[:, 4:].any()
+    torch.testing.assert_close(alone.square().mean(-1), torch.ones(1, 4), atol=1e-4, rtol=0)
+
+
+def test_training_learns_and_the_host_loads_the_result():
+    _, untrained = train(replace(SMALL, steps=1))
+    weights, report = train(SMALL)
+    assert untrained["accuracy_held_out"] < 0.1
+    assert report["accuracy_held_out"] > 0.5
+    assert report["token_std"] == pytest.approx(1, abs=0.05)
+    assert {value.dtype for key, value in weights.items() if key != "spiece_model"} == {torch.float16}
+    config = {"umt5xxl_model_config": SMALL.model_config(), "min_length": SMALL.min_length}
+    clip = load_text_encoder(weights, config)
+    ((cond, _),) = clip.encode_from_tokens_scheduled(clip.tokenize("a red ball bounces, drum"))
+    assert cond.shape == (1, 24, 32)
+
+
+def test_host_and_training_encode_alike(vocabulary):
+    torch.manual_seed(1)
+    model = build_encoder(SMALL).requires_grad_(False)
+    sd = {**model.state_dict(), "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}
+    clip = load_text_encoder(sd, {"umt5xxl_model_config": SMALL.model_config(), "min_length": 24})
+    caption = "a big blue square slides, bell"
+    ((cond, _),) = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+    ours, _ = encode(model, Batches(vocabulary, SMALL, random.Random(0)).tokens([caption]))
+    torch.testing.assert_close(cond[:, : ours.shape[1]], ours, atol=1e-5, rtol=1e-4)
