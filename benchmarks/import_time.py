@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from console import Ticker, say
-from environment import REPOSITORY, locate, reexec
+from environment import ROOT, locate, reexec
 
 TARGET_SECONDS = 0.2
 OWN_FIGURE = re.compile(r"([\d.]+) seconds.*: .*ccl-audio-video")
@@ -53,7 +53,7 @@ def measure(pairs: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
         for base in (empty, full):
             (Path(base) / "custom_nodes").mkdir()
-        (Path(full) / "custom_nodes" / "ccl-audio-video").symlink_to(REPOSITORY, target_is_directory=True)
+        (Path(full) / "custom_nodes" / "ccl-audio-video").symlink_to(ROOT, target_is_directory=True)
         runs: list[tuple[dict, dict]] = []
         for turn in range(pairs + 1):
             runs.append((start_once(Path(empty)), start_once(Path(full))))

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 from console import Ticker, say
-from environment import REPOSITORY, load_pack, reexec
+from environment import ROOT, load_pack, reexec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ccl_pack.ccl_core.training.world import Clip
 
-CHECKPOINT = REPOSITORY / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 TASKS = {"t2av": (False, False), "v2a": (True, False), "a2v": (False, True)}  # video given, audio given
 GUIDANCE = ("ucg_joint", "cfg", "ma_cfg", "ucg", "ucg_cross", "dual", "modality")
 SIZE = 64

@@ -158,8 +158,7 @@ def detect_onsets(waveform: Tensor, sample_rate: int) -> list[float]:
     """Seconds at which sounds begin: peaks of spectral flux, placed where the energy rises. Waveform (n,) or (c, n)."""
     if sample_rate <= 0:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    signal = torch.as_tensor(waveform).float().cpu()
-    signal = signal.reshape(-1, signal.shape[-1]).mean(0)
+    signal = to_mono(waveform)
     window, hop = (max(1, round(n * sample_rate / 16000)) for n in (WINDOW, HOP))
     if len(signal) < window or signal.abs().amax() < 1e-3:
         return []
@@ -170,9 +169,16 @@ def detect_onsets(waveform: Tensor, sample_rate: int) -> list[float]:
     return drop_close(sorted(starts), REFRACTORY * 0.8)
 
 
+def to_mono(waveform: Tensor) -> Tensor:
+    """The mean of all channels, (n,), from (n,), (c, n) or (b, c, n)."""
+    signal = torch.as_tensor(waveform).float().cpu()
+    return signal.flatten(0, -2).mean(0) if signal.ndim > 1 else signal
+
+
 def spectral_flux(signal: Tensor, window: int, hop: int) -> Tensor:
     """Sum over frequencies of the growth of the compressed magnitude, with the clip's loudest bin as reference."""
-    spectrum = torch.stft(signal, window, hop, window=torch.hann_window(window), return_complex=True, pad_mode="constant").abs()
+    taper = torch.hann_window(window)
+    spectrum = torch.stft(signal, window, hop, window=taper, return_complex=True, pad_mode="constant").abs()
     compressed = torch.log1p(100 * spectrum / spectrum.amax())  # (bins, frames)
     growth = compressed[:, 2:] - compressed[:, :-2]
     flux = growth.clamp_min(0).sum(0)
@@ -217,7 +223,7 @@ def match_events(contacts: list[float], onsets: list[float], tolerance: float) -
 
 
 def summarise_sync(contacts: list[float], onsets: list[float]) -> SyncSummary:
-    """Counts at 62.5 ms (one frame at 16 fps) and at 125 ms; spurious onsets are those without a contact within 125 ms."""
+    """Counts at 62.5 ms (one frame at 16 fps) and 125 ms; a spurious onset has no contact within 125 ms."""
     wide = match_events(contacts, onsets, 0.125)
     errors = tuple(1000 * abs(c - o) for c, o in wide.pairs)
     return SyncSummary(

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from console import ScriptError, Ticker, last_line, tail
-from environment import REPOSITORY, locate
+from environment import ROOT, locate
 
 PACK_FOLDER = "ccl-audio-video"
-START_SECONDS = 180
+START_SECONDS = 600
 RUN_SECONDS = 1800
 MODEL_FOLDERS = ("checkpoints", "diffusion_models", "vae", "text_encoders")
 VIEW_FIELDS = ("filename", "subfolder", "type")
@@ -103,7 +103,7 @@ class ComfyServer:
     """Starts the server on entering the context and ends it on leaving."""
 
     def __init__(
-        self, base: Path, *, port: int | None = None, pack: Path | None = REPOSITORY, arguments: tuple[str, ...] = ()
+        self, base: Path, *, port: int | None = None, pack: Path | None = ROOT, arguments: tuple[str, ...] = ()
     ) -> None:
         self.base = base
         self.port = port or free_port()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from console import ScriptError, Ticker, exit_on_script_error, say
-from environment import REPOSITORY, load_pack, reexec
+from environment import ROOT, load_pack, reexec
 from workflow_api import Prompt, to_prompt
 
 PROMPT = "a red ball bounces, drum"
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
 
 
 def template(chosen: Path | None) -> Path:
-    path = chosen or REPOSITORY / "workflows" / f"{TEMPLATE}.json"
+    path = chosen or ROOT / "workflows" / f"{TEMPLATE}.json"
     if not path.is_file():
         raise ScriptError(f"{path} is not there", "name a workflow with --workflow, or fetch the repository again")
     return path

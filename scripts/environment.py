@@ -24,7 +24,7 @@ from types import ModuleType
 from console import ScriptError, Ticker, exit_on_script_error, run_shown, say, tail
 from host_source import HOST_VERSION, host_version, provide_host
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PACK_NAME = "ccl_pack"
 OLDEST_PYTHON = (3, 10)
 FREE_GIGABYTES = 10
@@ -100,7 +100,7 @@ def locate() -> Environment:
 
 def step_keys(env: Environment) -> dict[str, str]:
     """What each step installs, as the text its stamp must hold."""
-    requirements = [env.comfyui / "requirements.txt", REPOSITORY / "requirements.txt"]
+    requirements = [env.comfyui / "requirements.txt", ROOT / "requirements.txt"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in requirements if path.is_file())).hexdigest()
     return {"torch": json.dumps(TORCH), "requirements": digest, "tools": json.dumps(TOOLS)}
 
@@ -172,8 +172,8 @@ def _set_up(env: Environment) -> None:
     keys = step_keys(env)
     pins = [f"{name}=={version}" for name, version in TORCH.items()]
     requirements = ["-r", str(env.comfyui / "requirements.txt")]
-    if (REPOSITORY / "requirements.txt").is_file():
-        requirements += ["-r", str(REPOSITORY / "requirements.txt")]
+    if (ROOT / "requirements.txt").is_file():
+        requirements += ["-r", str(ROOT / "requirements.txt")]
     wanted = {"torch": pins, "requirements": [*pins, *requirements], "tools": TOOLS}
     for step, arguments in wanted.items():
         if not env.finished(step, keys[step]):
@@ -288,7 +288,7 @@ def load_pack(*, cpu: bool = True) -> ModuleType:
 
     comfy.cli_args.args.cpu = cpu
     spec = importlib.util.spec_from_file_location(
-        PACK_NAME, REPOSITORY / "__init__.py", submodule_search_locations=[str(REPOSITORY)]
+        PACK_NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     pack = importlib.util.module_from_spec(spec)
     sys.modules[PACK_NAME] = pack

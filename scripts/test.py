@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from console import ScriptError, exit_on_script_error, say
-from environment import REPOSITORY, ensure
+from environment import ROOT, ensure
 
 HELP = f"{__doc__}\nThe environment: CCL_ENV names its folder, COMFYUI_PATH an existing ComfyUI."
 
@@ -24,7 +24,7 @@ def run_tests(arguments: list[str]) -> int:
     if not pytest.exists():
         raise ScriptError(f"{pytest} is not there", f"delete {env.venv} and start again")
     variables = {**os.environ, "COMFYUI_PATH": str(env.comfyui)}
-    return subprocess.run([str(pytest), *arguments], cwd=REPOSITORY, env=variables, check=False).returncode
+    return subprocess.run([str(pytest), *arguments], cwd=ROOT, env=variables, check=False).returncode
 
 
 if __name__ == "__main__":

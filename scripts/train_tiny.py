@@ -1,7 +1,7 @@
 """Train ccl-tiny: the embedded model, from nothing but the procedural world. docs/ccl-tiny.md has the log of the shipped one.
 
 Stages, in this order: video_vae, text_encoder, data, joint, vocoder, export. Every stage reads what earlier ones left in
---work; `joint` continues a run that was stopped.
+--work; `data` may run several times with other seeds and lengths, `joint` trains on all it finds and continues a run that was stopped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import logging
 import sys
 from pathlib import Path
 
-from environment import ROOT, load_pack, reexec
+from environment import load_pack, reexec
+
+ROOT = Path(__file__).resolve().parents[1]
 
 STAGES = ("video_vae", "text_encoder", "data", "joint", "vocoder", "export")
 
@@ -21,7 +23,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("stages", nargs="*", default=STAGES, help=f"which of {', '.join(STAGES)}; all by default")
     parser.add_argument("--work", type=Path, default=Path("ccl-tiny-training"), help="folder of checkpoints and data")
     parser.add_argument("--out", type=Path, default=ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors")
-    parser.add_argument("--clips", type=int, default=6000, help="world clips to encode for the joint stage")
+    parser.add_argument("--clips", type=int, default=3000, help="world clips the data stage encodes into a file of their own")
+    parser.add_argument("--frames", type=int, default=33, help="pixel frames of those clips")
     parser.add_argument("--minutes", type=float, help="length of the stages that run by the clock")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -71,15 +74,15 @@ def text_encoder(args: argparse.Namespace) -> None:
 def data(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.data import make
 
-    make(encoders(args.work), args.work / "data.safetensors", args.clips, seed=1000 + args.seed)
+    make(encoders(args.work), args.work / f"data-{args.frames}-{args.seed}.safetensors", args.clips, 1000 + args.seed, args.frames)
 
 
 def joint(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.data import load
+    from ccl_pack.ccl_core.training.data import Mixture
     from ccl_pack.ccl_core.training.export import CCL_TINY
     from ccl_pack.ccl_core.training.joint import Recipe, train
 
-    train(CCL_TINY, load(args.work / "data.safetensors"), args.work / "joint.pt", Recipe(**overrides(args)))
+    train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", Recipe(**overrides(args)))
 
 
 def vocoder(args: argparse.Namespace) -> None:
@@ -100,11 +103,11 @@ def export(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.export import export as write
     from ccl_pack.ccl_core.training.video_vae import encode_moments, pixels_of
 
-    pixels = pixels_of(np.stack([clip.frames for clip in itertools.islice(world.clips(args.seed, frames=9), 32)]))
+    pixels = pixels_of(np.stack([clip.frames for clip in itertools.islice(world.clips(args.seed, frames=17), 16)]))
     with torch.no_grad():
         latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
-    small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (9, *latent.shape[-2:]))
-    small = small[:, :, [0, 2, 6]].movedim(1, -1)  # the middle of what each of the three latent frames covers
+    small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (17, *latent.shape[-2:]))
+    small = small[:, :, [0, 2, 6, 10, 14]].movedim(1, -1)  # the middle of what each of the five latent frames covers
     weights = torch.load(args.work / "joint.pt", weights_only=True)["average"]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write(weights, CCL_TINY, args.work, preview_factors(Encoders.normalise(latent), small), args.out)

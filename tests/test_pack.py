@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ccl_pack import WEB_DIRECTORY, comfy_entrypoint
-from environment import REPOSITORY
+from environment import ROOT
 
 IDS = {
     "CCLCheckpointLoader",
@@ -56,10 +56,10 @@ LARGEST_MEGABYTES = 30
 def shipped() -> list[Path]:
     """The archive of the registry: the files of git, new ones included, without those .comfyignore names."""
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
-    ignored = [line.strip() for line in (REPOSITORY / ".comfyignore").read_text().splitlines() if line.strip()]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    ignored = [line.strip() for line in (ROOT / ".comfyignore").read_text().splitlines() if line.strip()]
     kept = [name for name in names if not any(is_ignored(name, pattern) for pattern in ignored)]
-    return [REPOSITORY / name for name in sorted(set(kept)) if (REPOSITORY / name).is_file()]
+    return [ROOT / name for name in sorted(set(kept)) if (ROOT / name).is_file()]
 
 
 def is_ignored(name: str, pattern: str) -> bool:
@@ -75,11 +75,11 @@ def nodes() -> list[Any]:
 
 
 def test_only_what_users_need_ships() -> None:
-    folders = {path.relative_to(REPOSITORY).parts[0] for path in shipped() if path.parent != REPOSITORY}
+    folders = {path.relative_to(ROOT).parts[0] for path in shipped() if path.parent != ROOT}
     assert folders <= SHIPPED_FOLDERS
-    assert not [path for path in shipped() if "training" in path.relative_to(REPOSITORY).parts]
+    assert not [path for path in shipped() if "training" in path.relative_to(ROOT).parts]
     assert {"__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"} <= {
-        path.name for path in shipped() if path.parent == REPOSITORY
+        path.name for path in shipped() if path.parent == ROOT
     }
 
 
@@ -89,7 +89,7 @@ def test_archive_is_small() -> None:
 
 def test_no_text_for_the_scanner() -> None:
     found = [
-        f"{path.relative_to(REPOSITORY)}: {match.group(0)}"
+        f"{path.relative_to(ROOT)}: {match.group(0)}"
         for path in shipped()
         if path.suffix in TEXT
         for match in re.finditer("|".join(SCANNED), path.read_text())
@@ -119,7 +119,7 @@ def test_node_is_explained(node_id: str) -> None:
     assert [name for name, options in inputs.items() if not options.get("tooltip")] == []
     assert all(info["output_tooltips"]) and info["output_tooltips"]
     assert info["description"] and info["search_aliases"] and info["category"].startswith("CCL")
-    page = REPOSITORY / WEB_DIRECTORY / "docs" / f"{node_id}.md"
+    page = ROOT / WEB_DIRECTORY / "docs" / f"{node_id}.md"
     assert page.is_file(), f"{node_id} has no help page"
     text = page.read_text()
     top_level = {name.split(".")[0] for name in inputs}
@@ -147,7 +147,7 @@ def test_execute_takes_what_the_schema_offers() -> None:
 
 
 def test_templates_are_graphs_people_can_open() -> None:
-    templates = sorted((REPOSITORY / "workflows").iterdir())
+    templates = sorted((ROOT / "workflows").iterdir())
     assert templates
     for path in templates:
         assert path.suffix in {".json", ".jpg"}
@@ -161,22 +161,22 @@ def test_templates_are_graphs_people_can_open() -> None:
 
 
 def project(field: str) -> str:
-    text = (REPOSITORY / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text()
     return re.search(rf'^{field} = "(.+)"', text, re.MULTILINE).group(1)
 
 
 def test_requirements_equal_the_dependencies_of_the_project() -> None:
-    text = (REPOSITORY / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL).group(1)
     dependencies = {entry for entry in re.findall(r'"(.+?)"', listed) if not entry.startswith("comfyui-frontend")}
-    requirements = (REPOSITORY / "requirements.txt").read_text().split("\n")
+    requirements = (ROOT / "requirements.txt").read_text().split("\n")
     assert dependencies == {line.strip() for line in requirements if line.strip()}
 
 
 def test_name_and_version_suit_the_registry() -> None:
     assert re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{1,98}", project("name")) and "comfyui" not in project("name").lower()
     assert re.fullmatch(r"\d+\.\d+\.\d+", project("version"))
-    assert f"## {project('version')}" in (REPOSITORY / "CHANGELOG.md").read_text()
+    assert f"## {project('version')}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_importing_the_pack_is_light() -> None:
@@ -188,5 +188,5 @@ sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 print([name for name in sys.modules if name.split(".")[0] in ("torch", "comfy") or name.startswith("pack.")])
 """
-    ran = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -21,11 +21,11 @@ import environment
 import host_source
 from comfy_server import free_port, need_free_port
 from console import ScriptError
-from environment import REPOSITORY, Environment
+from environment import ROOT, Environment
 from workflow_api import WorkflowError, to_prompt
 
 BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
-PROGRAMS = [*sorted((REPOSITORY / "scripts").glob("*.py")), *sorted((REPOSITORY / "benchmarks").glob("*.py"))]
+PROGRAMS = [*sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 REPORT = {
     "comfyui_version",
     "frames",
@@ -73,7 +73,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A program of ours under the plain Python, outside the virtual environment."""
     env = {**os.environ, **variables}
     return subprocess.run(
-        [BASE_PYTHON, *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
+        [BASE_PYTHON, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
 
 
@@ -267,7 +267,7 @@ def test_the_demo_writes_a_clip_and_its_report(tmp_path: Path) -> None:
         "--seed",
         "3",
     ]
-    ran = subprocess.run(command, cwd=REPOSITORY, env=pytest_free, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, cwd=ROOT, env=pytest_free, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     facts = json.loads((tmp_path / "report.json").read_text())
     assert set(facts) >= REPORT
@@ -284,8 +284,8 @@ def test_the_test_program_hands_its_arguments_to_pytest() -> None:
 
 
 def test_ci_runs_the_command_of_the_readme() -> None:
-    text = (REPOSITORY / ".ci" / "run").read_text()
-    assert "scripts/test.py" in text and os.access(REPOSITORY / ".ci" / "run", os.X_OK)
-    readme = (REPOSITORY / "README.md").read_text()
+    text = (ROOT / ".ci" / "run").read_text()
+    assert "scripts/test.py" in text and os.access(ROOT / ".ci" / "run", os.X_OK)
+    readme = (ROOT / "README.md").read_text()
     assert "python scripts/test.py" in readme and "python scripts/demo.py" in readme
     assert shutil.which("bash")

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfy_server import PACK_FOLDER, ComfyServer, Event, Prompt, PromptRejected, Run
-from environment import REPOSITORY
+from environment import ROOT
 from workflow_api import to_prompt
 
 IDS = [
@@ -257,7 +257,7 @@ def bad_files(server: ComfyServer) -> ComfyServer:
         (models / folder / "garbage.safetensors").write_bytes(b"this is not a model" * 100)
         (models / folder / "empty.safetensors").write_bytes(b"")
         save_file({"some.other.weight": torch.zeros(3, 5)}, models / folder / "other.safetensors")
-    whole = (REPOSITORY / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors").read_bytes()
+    whole = (ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors").read_bytes()
     (models / "checkpoints" / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     _save_latent(server.base, "nan", torch.full((1, 16, 3, 8, 8), float("nan")))
     _save_latent(server.base, "channels", torch.ones(1, 5, 3, 8, 8))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import comfy.latent_formats
 import comfy.sd
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from . import world
 from .captions import Attributes, paraphrase
-from .video_vae import encode_moments, pixels_of
+from .video_vae import encode_moments, pixels_of, use_channels_last
 
 log = logging.getLogger(__name__)
 
@@ -39,27 +41,36 @@ class Encoders:
     audio: comfy.sd.VAE
     text: comfy.sd.CLIP
 
-    def encode_clips(self, clips: list[world.Clip], captions: list[str]) -> dict[str, Tensor]:
-        pixels = pixels_of(np.stack([clip.frames for clip in clips]))
+    def encode_clips(self, clips: list[world.Clip], rng: random.Random) -> dict[str, Tensor]:
+        pixels = pixels_of(np.stack([clip.frames for clip in clips])).contiguous(memory_format=torch.channels_last_3d)
         waveforms = torch.from_numpy(np.stack([clip.waveform for clip in clips]))[:, None]
-        latent, _ = encode_moments(self.video.first_stage_model, pixels)
+        with torch.autocast("cpu", torch.bfloat16):  # half the time, at an error far below the latent's own noise
+            latent, _ = encode_moments(self.video.first_stage_model, pixels)
         return {
-            "video": self.normalise(latent).half(),
+            "video": self.normalise(latent.float()).half(),
             "audio": self.audio.first_stage_model.encode(waveforms).half(),
-            "text": torch.cat([self.encode_text(caption) for caption in captions]).half(),
+            "text": torch.cat([self.encode_caption(rng, clip) for clip in clips]).half(),
         }
 
     @staticmethod
     def normalise(latent: Tensor) -> Tensor:
         return comfy.latent_formats.Wan21().process_in(latent)
 
-    def encode_text(self, caption: str) -> Tensor:
-        """(1, n, d); captions of the world fit the shortest context, so all have the same n."""
+    def encode_caption(self, rng: random.Random, clip: world.Clip) -> Tensor:
+        """A caption of the clip that fits the shortest context, so that all have the same length."""
+        text = self.encode_text(caption_of(rng, clip))
+        return text if text.shape[1] == self.no_text.shape[1] else self.encode_text(clip.caption)
+
+    @cached_property
+    def no_text(self) -> Tensor:
+        return self.encode_text("")
+
+    def encode_text(self, caption: str) -> Tensor:  # (1, n, d)
         return self.text.encode_from_tokens_scheduled(self.text.tokenize(caption))[0][0]
 
 
 class Dataset:
-    """Encoded clips in memory. Shorter clips are the first latents of longer ones: the video encoder is causal."""
+    """Encoded clips of one length in memory."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.video, self.audio, self.text = tensors["video"], tensors["audio"], tensors["text"]
@@ -74,32 +85,33 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.video)
 
-    def draw(self, generator: torch.Generator, batch: int, lengths: tuple[int, ...], text_drop: float) -> Batch:
+    def draw(self, generator: torch.Generator, batch: int, text_drop: float) -> Batch:
         rows = torch.randint(len(self), (batch,), generator=generator)
-        frames = lengths[int(torch.randint(len(lengths), (1,), generator=generator))]
-        tokens = round(self.audio.shape[-1] * (4 * frames - 3) / (4 * self.video.shape[2] - 3))
         dropped = torch.rand(batch, 1, 1, generator=generator) < text_drop
         return Batch(
-            video=self.video[rows, :, :frames].float(),
-            audio=self.audio[rows, :, :tokens].float(),
+            video=self.video[rows].float(),
+            audio=self.audio[rows].float(),
             text=torch.where(dropped, self.no_text.float(), self.text[rows].float()),
-            video_weight=1 + 3 * self.motion[rows, :, :frames].float(),
-            audio_weight=1 + self.loudness[rows, :, :tokens].float(),
+            video_weight=1 + 3 * self.motion[rows].float(),
+            audio_weight=1 + self.loudness[rows].float(),
         )
 
 
-def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int = 45, chunk: int = 16) -> Path:
+@torch.no_grad()
+def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int, chunk: int = 8) -> Path:
     """Encode `clips` world clips of `frames` pixel frames into `path`."""
+    use_channels_last(encoders.video.first_stage_model)
     source = world.clips(seed, frames=frames)
     rng = random.Random(seed)
     parts = []
     for done in range(0, clips, chunk):
         drawn = [next(source) for _ in range(min(chunk, clips - done))]
-        parts.append(encoders.encode_clips(drawn, [caption_of(rng, clip) for clip in drawn]))
-        log.info("encoded %d of %d clips", done + len(drawn), clips)
-    tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    save_file(tensors | {"no_text": encoders.encode_text("").half()}, path)
-    return path
+        parts.append(encoders.encode_clips(drawn, rng))
+        if done % (10 * chunk) == 0:
+            log.info("encoded %d of %d clips", done + len(drawn), clips)
+    tensors = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
+    save_file(tensors | {"no_text": encoders.no_text.half()}, path.with_suffix(".part"))
+    return path.with_suffix(".part").replace(path)
 
 
 def caption_of(rng: random.Random, clip: world.Clip) -> str:
@@ -110,5 +122,24 @@ def caption_of(rng: random.Random, clip: world.Clip) -> str:
     return paraphrase(rng, said)
 
 
-def load(path: Path) -> Dataset:
-    return Dataset(load_file(path))
+class Mixture:
+    """The data files of a folder, which may be of different lengths; each batch comes from one, as often as it has clips."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.datasets: dict[Path, Dataset] = {}
+        self.refresh()
+        if not self.datasets:
+            raise ValueError(f"{folder} holds no data-*.safetensors: run the data stage first")
+
+    def refresh(self) -> None:
+        """Read files that have come since; encoding may go on while the training runs."""
+        for path in sorted(self.folder.glob("data-*.safetensors")):
+            if path not in self.datasets:
+                self.datasets[path] = Dataset(load_file(path))
+                log.info("%s: %d clips", path.name, len(self.datasets[path]))
+        self.sizes = torch.tensor([len(dataset) for dataset in self.datasets.values()], dtype=torch.float32)
+
+    def draw(self, generator: torch.Generator, batch: int, text_drop: float) -> Batch:
+        chosen = int(torch.multinomial(self.sizes, 1, generator=generator))
+        return list(self.datasets.values())[chosen].draw(generator, batch, text_drop)

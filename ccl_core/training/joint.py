@@ -16,7 +16,8 @@ from torch import Tensor
 from ..config import CCLConfig
 from ..model.joint import JointModel
 from ..tasks import TASKS, State, Task
-from .data import Batch, Dataset
+from .data import Batch, Mixture
+from .muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,9 @@ class Recipe:
     steps: int = 1_000_000
     seed: int = 0
     batch: int = 16
-    lengths: tuple[int, ...] = (9, 12)
-    learning_rate: float = 1e-3
-    warmup: int = 200
+    muon_rate: float = 0.015
+    adam_rate: float = 1e-3
+    warmup: int = 100
     decay_minutes: float = 20.0
     ema: float = 0.999
     text_drop: float = 0.1
@@ -53,21 +54,24 @@ class Trainer:
         self.model = JointModel(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         initialise(self.model)
         self.average = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        self.optimisers = optimisers_of(self.model, recipe)
+        self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.step = 0
         self.seconds = 0.0
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One optimiser step on one task; returns the losses of the generated streams."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * self.schedule()
+        groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
+        for group, rate in zip(groups, self.rates):
+            group["lr"] = rate * self.schedule()
         task = self.draw_task()
         losses = loss(self.model, batch, task, self.recipe.shift, self.generator)
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.recipe.ema, self.step / (self.step + 20))
         parameters = dict(self.model.named_parameters())
@@ -87,7 +91,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "generator": self.generator.get_state(),
             "step": self.step,
             "seconds": self.seconds,
@@ -99,9 +103,22 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"]):
+            optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def optimisers_of(model: JointModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, Adam for embeddings, heads, norms, modulations and context tokens."""
+    inner = {
+        name: value
+        for name, value in model.named_parameters()
+        if value.ndim == 2 and ("blocks." in name or "interaction." in name) and not name.endswith("context")
+    }
+    others = [value for name, value in model.named_parameters() if name not in inner]
+    adam = torch.optim.AdamW(others, recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return [Muon(list(inner.values()), recipe.muon_rate), adam]
 
 
 def initialise(model: JointModel) -> None:
@@ -161,7 +178,7 @@ def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((made - target).square() * weight).mean() / weight.mean()
 
 
-def train(config: CCLConfig, dataset: Dataset, out: Path, recipe: Recipe) -> Trainer:
+def train(config: CCLConfig, data: Mixture, out: Path, recipe: Recipe) -> Trainer:
     """Train until the recipe's minutes or steps are over; continues from `out` if it is there. Logs JSON lines beside it."""
     comfy.model_management.in_training = True
     torch.set_num_threads(recipe.threads)
@@ -173,7 +190,7 @@ def train(config: CCLConfig, dataset: Dataset, out: Path, recipe: Recipe) -> Tra
     with out.with_suffix(".jsonl").open("a") as record:
         while trainer.step < recipe.steps and trainer.seconds < recipe.minutes * 60:
             started = time.monotonic()
-            batch = dataset.draw(trainer.generator, recipe.batch, recipe.lengths, recipe.text_drop)
+            batch = data.draw(trainer.generator, recipe.batch, recipe.text_drop)
             for name, value in trainer.update(batch).items():
                 sums.setdefault(name, []).append(value)
             trainer.seconds += time.monotonic() - started
@@ -186,6 +203,7 @@ def train(config: CCLConfig, dataset: Dataset, out: Path, recipe: Recipe) -> Tra
                 sums.clear()
             if time.monotonic() - saved > recipe.save_seconds:
                 trainer.save(out)
+                data.refresh()
                 saved = time.monotonic()
     trainer.save(out)
     return trainer

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics import JUMP, Track, detect_onsets, track_foreground
+from ..metrics import JUMP, Track, detect_onsets, to_mono, track_foreground
 from .world import PALETTE, SAMPLE_RATE, SOUNDS, strike
 
 STILL = "still"
@@ -37,7 +38,7 @@ def hue(colour: Tensor) -> Tensor:
 
 
 def motion_of(track: Track, fps: float) -> str:
-    """Dark spells are blinking; else the longer axis decides, and a fall differs from a bounce by never rising visibly."""
+    """Dark spells are blinking; else the longer axis decides, and a fall is a bounce that never rises visibly."""
     if (track.presence < 0.3).float().mean() > 0.08:
         return "blinks"
     wide, tall = (float(p.quantile(0.95) - p.quantile(0.05)) for p in (track.x, track.y))
@@ -53,8 +54,7 @@ def motion_of(track: Track, fps: float) -> str:
 
 def judge_sound(waveform: Tensor, sample_rate: int) -> str:
     """The world's sound whose spectrum is nearest to what follows the onsets; "silent" without onsets."""
-    signal = torch.as_tensor(waveform).float().cpu()
-    signal = signal.reshape(-1, signal.shape[-1]).mean(0)
+    signal = to_mono(waveform)
     onsets = detect_onsets(signal, sample_rate)
     if not onsets:
         return SILENT
@@ -73,11 +73,11 @@ def sound_templates() -> dict[str, Tensor]:
 
 
 def profile(signal: Tensor, sample_rate: int) -> Tensor:
-    """Shares of loudness in logarithmic bands over the first 150 ms, and how much of it is left in the second half."""
+    """Shares of loudness in logarithmic bands over the first 150 ms."""
     cut = signal[: round(0.15 * sample_rate)]
     cut = torch.nn.functional.pad(cut, (0, round(0.15 * sample_rate) - len(cut)))
     power = torch.fft.rfft(cut * torch.hann_window(2 * len(cut))[len(cut) :]).abs() ** 2
     hertz = torch.linspace(0, sample_rate / 2, len(power))
     edges = torch.logspace(np.log10(50), np.log10(7600), BANDS + 1)
-    bands = torch.stack([power[(hertz >= low) & (hertz < high)].sum() for low, high in zip(edges, edges[1:], strict=False)])
+    bands = torch.stack([power[(hertz >= low) & (hertz < high)].sum() for low, high in pairwise(edges)])
     return (bands / bands.sum().clamp_min(1e-12)).sqrt()  # (BANDS,)

@@ -40,8 +40,8 @@ class Recipe:
     d_kv: int = 16
     d_ff: int = 192
     min_length: int = 24
-    batch: int = 128
-    steps: int = 1500
+    batch: int = 64
+    steps: int = 800
     learning_rate: float = 3e-3
     seed: int = 0
     evaluated: int = 4000
@@ -207,11 +207,11 @@ def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> 
     optimiser = torch.optim.AdamW(trained, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.05)
     for step in range(recipe.steps):
-        # The host's T5 adds in place; without the guard autograd would find its saved inputs overwritten.
-        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        # The host's T5 adds in place; without a copy autograd would find its saved inputs overwritten.
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x if x.is_leaf else x.clone(), lambda x: x):
             stated, words = _losses(model, probes, *batches.draw(recipe.batch))
-            optimiser.zero_grad()
-            (stated + words).backward()
+        optimiser.zero_grad()
+        (stated + words).backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()

@@ -1,4 +1,4 @@
-"""Training of ccl-tiny's video VAE (design 9): the host's Wan 2.1 autoencoder at a small width, on the procedural world."""
+"""Training of ccl-tiny's video VAE (design 9): the host's Wan 2.1 autoencoder at a small width, on the world."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import world
+from .muon import Muon
 
 log = logging.getLogger(__name__)
 LATENT_CHANNELS = 16
@@ -28,10 +29,11 @@ class Recipe:
 
     width: int = 16
     steps: int = 100_000
-    minutes: float = 20.0
+    minutes: float = 13.0
     seed: int = 0
-    # (clips, frames, crop) of a step. First single pictures, as Wan's own VAE was made: colours and edges are learnt cheaply. At the end whole and long clips: borders, the attention over a frame and the memory of
-    # the causal convolutions must meet what they will see in use.
+    # (clips, frames, crop) of a step. First single pictures, as Wan's own VAE was made: colours and edges are learnt
+    # cheaply. At the end whole and long clips: borders, the attention over a frame and the memory of the causal
+    # convolutions must meet what they will see in use.
     first_windows: tuple[tuple[int, int, int], ...] = ((32, 1, 32),)
     windows: tuple[tuple[int, int, int], ...] = ((4, 9, 32), (2, 17, 32))
     last_windows: tuple[tuple[int, int, int], ...] = ((1, 17, 64), (2, 17, 32), (1, 33, 40))
@@ -42,7 +44,7 @@ class Recipe:
     kl: float = 3e-4
     latent_noise: float = 0.1
     pool: int = 400
-    save_seconds: float = 120.0
+    save_seconds: float = 100.0
     threads: int = 2
 
 
@@ -61,7 +63,7 @@ def build_vae(width: int) -> WanVAE:
     )
     for name, module in vae.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-            # The host leaves weights unset; second convolutions of residual blocks start small so that depth is harmless.
+            # The host leaves weights unset; second convolutions of residual blocks start small: depth is harmless then.
             gain = 0.2 if name.endswith(("residual.6", "proj")) else 1.0
             fan_in = module.weight[0].numel() / (module.weight.shape[2] if module.weight.ndim == 5 else 1)
             nn.init.normal_(module.weight, std=gain / math.sqrt(fan_in))
@@ -152,6 +154,12 @@ def pixels_of(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (b, 3, f, h, w)
 
 
+def whole_clips(seed: int, count: int) -> Tensor:
+    """Clips of their own seed, to measure on."""
+    source = world.clips(seed, frames=17)
+    return pixels_of(np.stack([next(source).frames for _ in range(count)]))
+
+
 def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
     """Mean absolute error of pixels and of their spatial and temporal differences, shape and its surroundings first."""
     background = wanted.amax(1, keepdim=True) < -0.4  # (b, 1, f, h, w)
@@ -177,7 +185,7 @@ def training_loss(vae: WanVAE, pixels: Tensor, recipe: Recipe) -> Tensor:
 
 @torch.no_grad()
 def fold_normalisation(vae: WanVAE, pixels: Tensor, floor: float = 0.3, unit: bool = False) -> Tensor:
-    """Rescale the latent inside conv1 and conv2 to the statistics the host's Wan21 format expects; decode(encode(x)) stays.
+    """Rescale the latent inside conv1 and conv2 to what the host's Wan21 format expects; decode(encode(x)) stays.
 
     `unit` asks for mean 0 and deviation 1 instead, the scale at which the KL of the training holds a latent.
 
@@ -207,8 +215,7 @@ def export(vae: WanVAE, path: Path, seed: int) -> Tensor:
     """Write a normalised copy under the host's own key names; returns the signal share of each channel."""
     copy = build_vae(vae.dim)
     copy.load_state_dict(vae.state_dict())
-    source = world.clips(seed, frames=17)
-    signal = fold_normalisation(copy, pixels_of(np.stack([next(source).frames for _ in range(24)])))
+    signal = fold_normalisation(copy, whole_clips(seed, 24))
     tensors = {key: value.contiguous() for key, value in copy.state_dict().items()}
     part = path.with_suffix(".part")
     save_file(tensors, part)
@@ -225,37 +232,6 @@ def psnr(vae: WanVAE, pixels: Tensor) -> float:
     return float((-10 * error.log10()).mean())
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum made orthogonal (Jordan, 2024) for convolution kernels; it needs far fewer steps than Adam here."""
-
-    def __init__(self, kernels: list[Tensor], lr: float, momentum: float = 0.95):
-        super().__init__(kernels, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            for kernel in (p for p in group["params"] if p.grad is not None):
-                velocity = self.state[kernel].setdefault("velocity", torch.zeros_like(kernel))
-                velocity.lerp_(kernel.grad, 1 - group["momentum"])
-                ahead = kernel.grad.lerp(velocity, group["momentum"]).reshape(len(kernel), -1)
-                kernel.add_(orthogonal(ahead).view_as(kernel), alpha=-group["lr"])
-
-
-def orthogonal(matrix: Tensor, rounds: int = 6) -> Tensor:
-    """Nearest (semi-)orthogonal matrix by Newton-Schulz, iterated on the small Gram matrix only."""
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T, rounds).T
-    matrix = matrix / matrix.norm().clamp_min(1e-12)
-    gram = matrix @ matrix.T
-    eye = torch.eye(len(gram))
-    total = eye
-    for _ in range(rounds):
-        factor = 3.4445 * eye - 4.775 * gram + 2.0315 * gram @ gram
-        total = factor @ total
-        gram = factor @ gram @ factor
-    return total @ matrix
-
-
 def optimisers_of(vae: WanVAE, recipe: Recipe) -> tuple[list[torch.optim.Optimizer], list[float]]:
     kernels = [p for p in vae.parameters() if p.ndim >= 4 and p.flatten(1).shape[1] > 1]
     rest = [p for p in vae.parameters() if not any(p is kernel for kernel in kernels)]
@@ -264,7 +240,7 @@ def optimisers_of(vae: WanVAE, recipe: Recipe) -> tuple[list[torch.optim.Optimiz
 
 
 def plan_step(recipe: Recipe, done: float) -> tuple[tuple[tuple[int, int, int], ...], float]:
-    """Windows and learning rate factor after a share of the time: pictures, crops of films, whole films; each stage slows down."""
+    """Windows and learning rate factor after a share of the time: pictures, crops of films, then whole films."""
     if done < recipe.first_share:
         return recipe.first_windows, 1 - 0.6 * done / recipe.first_share
     left = (1 - done) / (1 - recipe.first_share)
@@ -272,7 +248,7 @@ def plan_step(recipe: Recipe, done: float) -> tuple[tuple[tuple[int, int, int], 
 
 
 def train(out: Path, recipe: Recipe | None = None, start: Path | None = None) -> Path:
-    """Train for the recipe's minutes (or steps), keeping a usable normalised file at `out`; `start` is a file to go on from."""
+    """Train for the recipe's minutes or steps, a usable file at `out` all along; `start` is a file to go on from."""
     recipe = recipe or Recipe()
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
@@ -283,7 +259,7 @@ def train(out: Path, recipe: Recipe | None = None, start: Path | None = None) ->
         fold_normalisation(vae, pool.draw(16, 17, 64), unit=True)
     use_channels_last(vae)
     optimisers, rates = optimisers_of(vae, recipe)
-    held_out = pixels_of(np.stack([clip.frames for clip, _ in zip(world.clips(9000 + recipe.seed, frames=17), range(8), strict=False)]))
+    held_out = whole_clips(9000 + recipe.seed, 8)
     begin = saved = time.monotonic()
     average = 0.0
     for step in range(recipe.steps):

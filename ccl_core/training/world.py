@@ -20,6 +20,7 @@ COLOURS = tuple(PALETTE)
 SHAPES = ("ball", "square")
 MOTIONS = ("bounces", "falls", "slides", "blinks")
 SOUNDS = ("drum", "bell", "click", "beep")
+WORD_KINDS = ("colour", "shape", "motion", "sound")
 SAMPLE_RATE = 16000
 
 BACKGROUND = (18, 20, 28)
@@ -79,8 +80,8 @@ class Path:
 
 def sample_scene(rng: np.random.Generator, **fixed: str) -> Scene:
     """Draw what is not fixed (colour, shape, motion, sound, caption); a fixed caption decides the words it contains."""
-    words = dict(zip(("colour", "shape", "motion", "sound"), read_caption(fixed["caption"]), strict=True)) if "caption" in fixed else {}
-    choices = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "sound": SOUNDS}
+    words = dict(zip(WORD_KINDS, read_caption(fixed.get("caption", "")), strict=True))
+    choices = dict(zip(WORD_KINDS, (COLOURS, SHAPES, MOTIONS, SOUNDS), strict=True))
     picked = {name: fixed.get(name) or words.get(name) or str(rng.choice(options)) for name, options in choices.items()}
     for name, value in picked.items():
         if value not in choices[name]:
@@ -105,9 +106,7 @@ def read_caption(caption: str) -> tuple[str | None, str | None, str | None, str 
 GERUND_OF = {gerund: motion for motion, gerund in GERUNDS.items()}
 
 
-def sample_clip(
-    rng: np.random.Generator, frames: int = 45, size: int = 64, fps: float = 16, **fixed: str
-) -> Clip:
+def sample_clip(rng: np.random.Generator, frames: int = 45, size: int = 64, fps: float = 16, **fixed: str) -> Clip:
     """One random clip; `fixed` pins colour, shape, motion, sound or the caption."""
     if frames < 17 or frames % 4 != 1:
         raise ValueError(f"a clip needs 4k+1 frames and at least 17 (one contact must fit), got {frames}")
@@ -238,13 +237,13 @@ def strike(rng: np.random.Generator, sound: str) -> np.ndarray:
     return (NOTES[sound](rng, seconds) * fade).astype(np.float32)
 
 
-def drum(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+def drum(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """A low thump that sinks in pitch."""
     turns = 85 * seconds + 75 * 0.03 * (1 - np.exp(-seconds / 0.03))
     return 0.8 * np.cos(2 * np.pi * turns) * np.exp(-seconds / 0.06)
 
 
-def bell(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+def bell(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """Slightly inharmonic partials that ring."""
     partials = ((700, 0.28), (1410, 0.22), (2130, 0.16), (3480, 0.12))
     return sum(level * np.cos(2 * np.pi * hertz * seconds) for hertz, level in partials) * np.exp(-seconds / 0.1)
@@ -256,7 +255,7 @@ def click(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     return 0.25 * (noise[1:] - noise[:-1]) * np.exp(-seconds / 0.025)
 
 
-def beep(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+def beep(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """A steady tone that begins and ends sharply."""
     return 0.4 * np.cos(2 * np.pi * 1050 * seconds) * np.clip((0.15 - seconds) / 0.01, 0, 1)
 

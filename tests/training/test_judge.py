@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from ccl_pack.ccl_core.training.judge import judge_sound, judge_video
 from ccl_pack.ccl_core.training.world import COLOURS, MOTIONS, PALETTE, SOUNDS, sample_clip
 

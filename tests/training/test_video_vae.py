@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from ccl_pack.ccl_core.training import video_vae, world
 from comfy.latent_formats import Wan21
 from comfy.sd import VAE
 from safetensors.torch import load_file
+
+from ccl_pack.ccl_core.training import video_vae, world
 
 
 @pytest.fixture
@@ -51,7 +52,16 @@ def test_a_dead_channel_is_not_blown_up(vae):
 
 
 def test_training_learns_and_writes_a_file_the_host_loads(tmp_path):
-    recipe = video_vae.Recipe(width=8, steps=25, minutes=2, pool=8, batch=2, whole_share=0.1, whole_frames=5, threads=1)
+    recipe = video_vae.Recipe(
+        width=8,
+        steps=25,
+        minutes=2,
+        pool=8,
+        windows=((2, 5, 32),),
+        last_windows=((1, 5, 64),),
+        first_share=0.5,
+        threads=1,
+    )
     path = video_vae.train(tmp_path / "vae.safetensors", recipe)
     loaded = VAE(sd=load_file(path))
     clip = next(world.clips(8, frames=17)).frames[:5]

@@ -1,8 +1,11 @@
 """The procedural world: contacts are exact, sounds begin on them, captions say what is shown."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+
 from ccl_pack.ccl_core.metrics import detect_contacts, detect_onsets, match_events
 from ccl_pack.ccl_core.training.world import (
     COLOURS,
@@ -28,7 +31,7 @@ def test_contacts_are_spaced_and_inside_the_clip(rng, motion, frames):
     for _ in range(20):
         contacts = sample_clip(rng, frames=frames, motion=motion).contacts
         assert contacts and contacts[0] >= 0.1 - 1e-4 and contacts[-1] <= frames / 16 - 0.1
-        assert all(later - earlier >= 0.3 for earlier, later in zip(contacts, contacts[1:], strict=False))
+        assert all(later - earlier >= 0.3 for earlier, later in pairwise(contacts))
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
