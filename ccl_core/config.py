@@ -28,7 +28,9 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
-            raise ValueError(f"a stream of width {self.dim} cannot have {self.num_heads} heads: each head needs an even width")
+            raise ValueError(
+                f"a stream of width {self.dim} cannot have {self.num_heads} heads: each head needs an even width"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,15 @@ class CCLConfig:
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
-            raise ValueError(f"ccl_config has schema {self.schema}, this version of the pack reads {SCHEMA}: update the pack")
+            raise ValueError(
+                f"ccl_config has schema {self.schema}, this version of the pack reads {SCHEMA}: update the pack"
+            )
         if self.clock not in CLOCKS:
             raise ValueError(f"ccl_config names the clock {self.clock!r}, known are {', '.join(CLOCKS)}")
         if self.audio.in_dim != self.audio_latent.channels:
-            raise ValueError(f"the audio stream takes {self.audio.in_dim} channels, its latent has {self.audio_latent.channels}")
+            raise ValueError(
+                f"the audio stream takes {self.audio.in_dim} channels, its latent has {self.audio_latent.channels}"
+            )
 
     @classmethod
     def from_json(cls, text: str) -> CCLConfig:
@@ -79,7 +85,9 @@ class CCLConfig:
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"the ccl_config metadata is not JSON ({error}): the file was not written by this pack") from error
+            raise ValueError(
+                f"the ccl_config metadata is not JSON ({error}): the file was not written by this pack"
+            ) from error
         if not isinstance(data, dict):
             raise ValueError(f"the ccl_config metadata is a JSON {type(data).__name__}, wanted an object")
         return _build(cls, data, "ccl_config")

@@ -1,8 +1,9 @@
 """TARP: temporally aligned RoPE and partitioning (CCL, arXiv 2603.18600; windows as public trainers implement them).
 
 Both streams are placed on one clock counted in latent frames. Two clocks exist. `uniform` is the paper's: every latent
-frame lasts equally long. `causal` follows Wan's VAE, whose first latent frame covers one pixel frame and every other four:
-latent frame i > 0 lies at pixel frame 4i - 1.5, frame 0 at 0, and audio token j at (j + 0.5) * pixel frames / tokens.
+frame lasts equally long. `causal` follows Wan's VAE, whose first latent frame covers one pixel frame and every other
+four: latent frame i > 0 lies at pixel frame 4i - 1.5, frame 0 at 0, and audio token j at
+(j + 0.5) * pixel frames / tokens.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from math import ceil, floor
 
 WINDOW_FRAMES = 3  # an A2V window spans s = 3c audio tokens
@@ -34,8 +36,8 @@ class Tarp:
 def align(clock: str, latent_frames: int, audio_tokens: int, first: int = 0) -> Tarp:
     """Place the tokens of a clip on the clock.
 
-    `first` is the index, in the whole clip, of the first latent frame of a context window: only a window that starts at 0
-    holds the short first frame. Raises ValueError for an empty stream or an unknown clock.
+    `first` is the index, in the whole clip, of the first latent frame of a context window: only a window that starts
+    at 0 holds the short first frame. Raises ValueError for an empty stream or an unknown clock.
     """
     if latent_frames < 1 or audio_tokens < 1:
         raise ValueError(f"TARP needs both streams, got {latent_frames} latent frames and {audio_tokens} audio tokens")
@@ -60,7 +62,7 @@ def _tokens_per_frame(clock: str, latent_frames: int, audio_tokens: int, first: 
 
 
 def _uniform_centres(latent_frames: int, audio_tokens: int) -> list[Fraction]:
-    """Middle of each frame in audio tokens. The paper's floor(c/2) + c*i, but with the exact ratio: a floored c drifts."""
+    """Middle of each frame in audio tokens: the paper's floor(c/2) + c*i, but exact, because a floored c drifts."""
     ratio = Fraction(audio_tokens, latent_frames)
     return [ratio * i + ratio / 2 for i in range(latent_frames)]
 
@@ -78,12 +80,12 @@ def _window(centre: Fraction, span: int, audio_tokens: int) -> tuple[int, int]:
 
 def _nearest(centres: list[Fraction], audio_tokens: int) -> tuple[tuple[int, int], ...]:
     """Cut the audio half-way between neighbouring frames; a token belongs to the frame its middle lies nearest to."""
-    cuts = [min(audio_tokens, max(0, ceil((a + b) / 2 - Fraction(1, 2)))) for a, b in zip(centres, centres[1:])]
-    return tuple(zip([0, *cuts], [*cuts, audio_tokens]))
+    cuts = [min(audio_tokens, max(0, ceil((a + b) / 2 - Fraction(1, 2)))) for a, b in pairwise(centres)]
+    return tuple(zip([0, *cuts], [*cuts, audio_tokens], strict=True))
 
 
 def _positions(clock: str, centres: list[Fraction], audio_tokens: int, ratio: Fraction) -> tuple[float, ...]:
-    """The paper puts token j at j / c; on the causal clock a token's middle is interpolated between the frames' times."""
+    """The paper puts token j at j / c; on the causal clock its middle is interpolated between the frames' times."""
     if clock == "uniform" or len(centres) == 1:
         return tuple(float(j / ratio) for j in range(audio_tokens))
     return tuple(float(_interpolate(centres, j + Fraction(1, 2))) for j in range(audio_tokens))

@@ -16,7 +16,10 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the routing table. An open direction sees context tokens and the other stream, else the tokens alone."""
+    """One row of the routing table.
+
+    An open direction sees the context tokens and the other stream, a closed one the context tokens alone.
+    """
 
     name: str
     video: State

@@ -39,7 +39,9 @@ class CCLCheckpointLoader(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.Model.Output("model", tooltip="The joint model: works in every sampler, for video alone and with audio."),
+                io.Model.Output(
+                    "model", tooltip="The joint model: works in every sampler, for video alone and with audio."
+                ),
                 io.Clip.Output("clip", tooltip="The text encoder of both streams."),
                 io.Vae.Output("video_vae", tooltip="Encodes and decodes frames."),
                 io.Vae.Output("audio_vae", tooltip="Encodes and decodes sound."),
@@ -62,16 +64,25 @@ class CCLModelLoader(io.ComfyNode):
             description="Loads a joint audio-video model from a file that holds the model only.",
             search_aliases=["ccl", "audio video model", "twin tower", "unet"],
             inputs=[
-                io.Combo.Input("model_name", options=_files("diffusion_models"), tooltip="A CCL file in models/diffusion_models."),
+                io.Combo.Input(
+                    "model_name", options=_files("diffusion_models"), tooltip="A CCL file in models/diffusion_models."
+                ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(DTYPES),
                     default="default",
                     advanced=True,
-                    tooltip="How weights are kept in memory. default: as in the file. fp8 halves a bf16 model at some loss of quality.",
+                    tooltip=(
+                        "How weights are kept in memory. default: as in the file. "
+                        "fp8 halves a bf16 model at some loss of quality."
+                    ),
                 ),
             ],
-            outputs=[io.Model.Output("model", tooltip="The joint model: works in every sampler, for video alone and with audio.")],
+            outputs=[
+                io.Model.Output(
+                    "model", tooltip="The joint model: works in every sampler, for video alone and with audio."
+                )
+            ],
         )
 
     @classmethod

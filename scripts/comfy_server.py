@@ -40,6 +40,13 @@ class PromptRejected(RuntimeError):
         self.node_errors = answer.get("node_errors", {})
         super().__init__(json.dumps(answer, indent=1))
 
+    @property
+    def summary(self) -> str:
+        """Each error in a line: node, message, details."""
+        nodes = self.node_errors.values() if self.node_errors else ()
+        rows = [(node["class_type"], error) for node in nodes for error in node["errors"]]
+        return "; ".join(f"{name}: {error['message']} ({error['details']})" for name, error in rows) or str(self)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -168,7 +175,8 @@ class ComfyServer:
                 continue
             ticker.done()
             return
-        raise ScriptError(f"ComfyUI did not start:\n{tail(self.log)}", "see the last lines above for the cause")
+        what = f"did not answer within {START_SECONDS} s" if self.alive() else "ended while it started"
+        raise ScriptError(f"ComfyUI {what}:\n{tail(self.log)}", "the last lines above name the cause")
 
     def get(self, path: str) -> Any:
         """The JSON answer of a route."""

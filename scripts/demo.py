@@ -188,13 +188,30 @@ def report(options: argparse.Namespace, server: Any, prompt: Prompt, run: Any, p
     }
 
 
+def read_prompt(options: argparse.Namespace, server: Any) -> Prompt:
+    """The workflow as a prompt, with what was asked for filled in."""
+    path = template(options.workflow)
+    try:
+        prompt = to_prompt(json.loads(path.read_text()), server.get("/object_info"))
+    except (ValueError, KeyError) as error:
+        raise ScriptError(
+            f"{path} is no workflow this script can read: {error!r}",
+            "save it in the frontend with Save, not Export (API)",
+        ) from error
+    fill_in(prompt, options)
+    return prompt
+
+
 def generate(options: argparse.Namespace, server: Any) -> None:
     """One clip: queue the workflow, fetch the file, measure it."""
-    workflow = json.loads(template(options.workflow).read_text())
-    prompt = to_prompt(workflow, server.get("/object_info"))
-    fill_in(prompt, options)
+    from comfy_server import PromptRejected
+
+    prompt = read_prompt(options, server)
     ticker = Ticker(f"generating {options.prompt!r}")
-    run = server.run(prompt, follow(prompt, ticker))
+    try:
+        run = server.run(prompt, follow(prompt, ticker))
+    except PromptRejected as error:
+        raise ScriptError(f"ComfyUI refuses the prompt: {error.summary}", "correct the value it names") from error
     if run.status != "success":
         raise ScriptError(
             f"node {run.error.get('node_type')} says: {run.error.get('exception_message', run.status)}",

@@ -14,15 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from console import ScriptError, Ticker, exit_on_script_error, run_shown, say, tail
-from host_source import HOST_VERSION, host_version, provide_host
+from console import ScriptError, exit_on_script_error, run_shown, say, tail
+from host_source import HOST_VERSION, host_version, need_host, provide_host
+from lock import only_one
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK_NAME = "ccl_pack"
@@ -115,32 +113,6 @@ def ready(env: Environment) -> bool:
     )
 
 
-@contextmanager
-def only_one(root: Path) -> Iterator[None]:
-    """Hold the lock of the environment; the system lets go of it if we die."""
-    ticker = Ticker("waiting for another set-up to finish")
-    with (root / ".lock").open("a+") as lock:
-        while not _try_lock(lock.fileno()):
-            ticker.tick()
-            time.sleep(0.3)
-        yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def ensure() -> Environment:
     """Set up what is missing and return the environment."""
     if sys.version_info < OLDEST_PYTHON:
@@ -151,6 +123,8 @@ def ensure() -> Environment:
     env = locate()
     if ready(env):
         return env
+    if os.environ.get("COMFYUI_PATH"):
+        need_host(env.comfyui)
     say(f"Setting up {env.root} (about 7 GB; once)")
     try:
         env.root.mkdir(parents=True, exist_ok=True)
@@ -168,7 +142,7 @@ def _set_up(env: Environment) -> None:
     _discard_broken_venv(env)
     if not env.has_venv():
         _make_venv(env)
-    provide_host(env.comfyui, env.python, chosen="COMFYUI_PATH" in os.environ, log=env.root / "setup.log")
+    provide_host(env.comfyui, env.python, env.root / "setup.log")
     keys = step_keys(env)
     pins = [f"{name}=={version}" for name, version in TORCH.items()]
     requirements = ["-r", str(env.comfyui / "requirements.txt")]

@@ -31,13 +31,23 @@ def host_version(folder: Path) -> str | None:
     return found.group(1) if found else None
 
 
-def provide_host(folder: Path, python: Path, *, chosen: bool, log: Path) -> None:
-    """Make sure that a fitting ComfyUI is in the folder; one the user chose is only looked at."""
+def need_host(folder: Path) -> None:
+    """Stop where the folder holds no ComfyUI, or one that is too old."""
     version = host_version(folder)
-    if version is None and chosen:
+    if version is None:
         raise ScriptError(f"COMFYUI_PATH={folder} has no ComfyUI", "name the folder that holds main.py, or unset it")
-    if version is not None:
-        _need_version(version, folder)
+    if numbers(version) < numbers(HOST_VERSION):
+        raise ScriptError(f"{folder} is ComfyUI {version}, and this pack needs {HOST_VERSION}", "update ComfyUI")
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def provide_host(folder: Path, python: Path, log: Path) -> None:
+    """Make sure that ComfyUI is in the folder."""
+    if host_version(folder) is not None:
+        need_host(folder)
         return
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".comfyui-") as scratch:
         target = Path(scratch) / "ComfyUI"
@@ -52,12 +62,6 @@ def provide_host(folder: Path, python: Path, *, chosen: bool, log: Path) -> None
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(target, folder)
-
-
-def _need_version(version: str, folder: Path) -> None:
-    wanted = tuple(int(part) for part in HOST_VERSION.split("."))
-    if tuple(int(part) for part in version.split(".")) < wanted:
-        raise ScriptError(f"{folder} is ComfyUI {version}, and this pack needs {HOST_VERSION}", "update ComfyUI")
 
 
 def _clone(target: Path, log: Path) -> bool:

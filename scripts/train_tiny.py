@@ -1,7 +1,10 @@
-"""Train ccl-tiny: the embedded model, from nothing but the procedural world. docs/ccl-tiny.md has the log of the shipped one.
+"""Train ccl-tiny: the embedded model, from nothing but the procedural world.
 
-Stages, in this order: video_vae, text_encoder, data, joint, vocoder, export. Every stage reads what earlier ones left in
---work; `data` may run several times with other seeds and lengths, `joint` trains on all it finds and continues a run that was stopped.
+docs/ccl-tiny.md has the log of the shipped one.
+
+Stages, in this order: video_vae, text_encoder, data, joint, vocoder, export. Every stage reads what earlier ones left
+in --work; `data` may run several times with other seeds and lengths, `joint` trains on all it finds and continues a run
+that was stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("stages", nargs="*", default=STAGES, help=f"which of {', '.join(STAGES)}; all by default")
     parser.add_argument("--work", type=Path, default=Path("ccl-tiny-training"), help="folder of checkpoints and data")
     parser.add_argument("--out", type=Path, default=ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors")
-    parser.add_argument("--clips", type=int, default=3000, help="world clips the data stage encodes into a file of their own")
+    parser.add_argument(
+        "--clips", type=int, default=3000, help="world clips the data stage encodes into a file of their own"
+    )
     parser.add_argument("--frames", type=int, default=33, help="pixel frames of those clips")
     parser.add_argument("--minutes", type=float, help="length of the stages that run by the clock")
     parser.add_argument("--seed", type=int, default=0)
@@ -74,7 +79,13 @@ def text_encoder(args: argparse.Namespace) -> None:
 def data(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.data import make
 
-    make(encoders(args.work), args.work / f"data-{args.frames}-{args.seed}.safetensors", args.clips, 1000 + args.seed, args.frames)
+    make(
+        encoders(args.work),
+        args.work / f"data-{args.frames}-{args.seed}.safetensors",
+        args.clips,
+        1000 + args.seed,
+        args.frames,
+    )
 
 
 def joint(args: argparse.Namespace) -> None:

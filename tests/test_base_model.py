@@ -11,24 +11,30 @@ import comfy.sample
 import comfy.samplers
 import comfy.sd
 import comfy.utils
-import nodes as host_nodes
 import pytest
 import torch
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_custom_sampler import CFGGuider, Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_easycache import EasyCacheNode
+
+import nodes as host_nodes
 from tiny import CONFIG, av_latent, conditioning, latents, patcher
 
 
 def sample(model, latent, steps=3, cfg=3.0, seed=1, **conds):
-    return host_nodes.common_ksampler(model, seed, steps, cfg, "euler", "simple", conditioning(1, **conds), conditioning(2), latent)[0]["samples"]
+    return host_nodes.common_ksampler(
+        model, seed, steps, cfg, "euler", "simple", conditioning(1, **conds), conditioning(2), latent
+    )[0]["samples"]
 
 
 def test_packed_latent_normalises_like_the_unpacked_one():
     model = patcher().model
     video, audio = latents()
     packed, model.latent_shapes = comfy.utils.pack_latents([video, audio])
-    for packed_out, plain in ((model.process_latent_in(packed), model.process_latent_in(video)), (model.process_latent_out(packed), model.process_latent_out(video))):
+    for packed_out, plain in (
+        (model.process_latent_in(packed), model.process_latent_in(video)),
+        (model.process_latent_out(packed), model.process_latent_out(video)),
+    ):
         video_out, audio_out = comfy.utils.unpack_latents(packed_out, model.latent_shapes)
         assert torch.equal(video_out, plain)
         assert torch.equal(audio_out, audio)
@@ -47,10 +53,13 @@ def test_sampler_custom_advanced_equals_ksampler():
     model, latent = patcher(), av_latent()
     guider = CFGGuider.execute(model, conditioning(1), conditioning(2), 3.0)[0]
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 3)
-    out, denoised = SamplerCustomAdvanced.execute(Noise_RandomNoise(1), guider, comfy.samplers.sampler_object("euler"), sigmas, latent).args
-    for x, y in zip(out["samples"].unbind(), sample(model, latent).unbind()):
+    out, denoised = SamplerCustomAdvanced.execute(
+        Noise_RandomNoise(1), guider, comfy.samplers.sampler_object("euler"), sigmas, latent
+    ).args
+    for x, y in zip(out["samples"].unbind(), sample(model, latent).unbind(), strict=True):
         torch.testing.assert_close(x, y)
-    for x, y in zip(denoised["samples"].unbind(), out["samples"].unbind()):  # the last step ends at sigma 0
+    # the last step ends at sigma 0
+    for x, y in zip(denoised["samples"].unbind(), out["samples"].unbind(), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-3)
 
 
@@ -76,7 +85,9 @@ def test_kept_tokens_are_read_at_time_zero():
     model = patcher().model
     timestep = torch.tensor([500.0, 900.0])
     frame_mask = torch.tensor([0.0, 1.0, 1.0]).view(1, 1, 3, 1, 1).expand(2, -1, -1, -1, -1)
-    video, audio = model.process_timestep(timestep, latent_shapes=[(), ()], video_mask=frame_mask, audio_mask=torch.tensor([[[1.0, 0.0]]]))
+    video, audio = model.process_timestep(
+        timestep, latent_shapes=[(), ()], video_mask=frame_mask, audio_mask=torch.tensor([[[1.0, 0.0]]])
+    )
     assert torch.equal(video, torch.tensor([[0.0, 500, 500], [0, 900, 900]]))
     assert torch.equal(audio, torch.tensor([[500.0, 0], [900, 0]]))
     patch_mask = torch.zeros(2, 1, 1, 4, 6)
@@ -92,9 +103,14 @@ def test_kept_tokens_are_read_at_time_zero():
 def test_masks_choose_the_routes_of_the_task(given, routes):
     model = patcher().model
     video, audio = latents()
-    masks = [torch.zeros_like(video) if given == "video" else torch.ones_like(video), torch.zeros_like(audio) if given == "audio" else torch.ones_like(audio)]
+    masks = [
+        torch.zeros_like(video) if given == "video" else torch.ones_like(video),
+        torch.zeros_like(audio) if given == "audio" else torch.ones_like(audio),
+    ]
     packed, shapes = comfy.utils.pack_latents([video, audio])
-    conds = model.extra_conds(noise=packed, latent_shapes=shapes, denoise_mask=comfy.utils.pack_latents(masks)[0], device="cpu")
+    conds = model.extra_conds(
+        noise=packed, latent_shapes=shapes, denoise_mask=comfy.utils.pack_latents(masks)[0], device="cpu"
+    )
     assert conds["routes"].cond == routes
     assert model.extra_conds(noise=video, latent_shapes=[video.shape], device="cpu")["routes"].cond == (False, False)
 
@@ -102,7 +118,10 @@ def test_masks_choose_the_routes_of_the_task(given, routes):
 def test_audio_prompt_of_its_own_reaches_only_the_audio():
     model = patcher()
     fresh = {key: value.clone() for key, value in model.model.diffusion_model.state_dict().items()}
-    silent = {key: torch.zeros_like(value) if key.startswith("interaction.") and ".o." in key else value for key, value in fresh.items()}
+    silent = {
+        key: torch.zeros_like(value) if key.startswith("interaction.") and ".o." in key else value
+        for key, value in fresh.items()
+    }
     model = patcher(weights=silent)
     base = sample(model, av_latent(), cfg=1.0).unbind()
     other = sample(model, av_latent(), cfg=1.0, audio_cross_attn=conditioning(9)[0][0]).unbind()
@@ -110,19 +129,34 @@ def test_audio_prompt_of_its_own_reaches_only_the_audio():
     assert (base[1] - other[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["diffusion_model.blocks.0.self_attn.q", "lora_unet_blocks_0_self_attn_q", "diffusion_model.audio.blocks.0.self_attn.q"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "diffusion_model.blocks.0.self_attn.q",
+        "lora_unet_blocks_0_self_attn_q",
+        "diffusion_model.audio.blocks.0.self_attn.q",
+    ],
+)
 def test_lora_with_wan_names_changes_exactly_the_video_stream(name):
     model = patcher()
     width = 32 if ".audio." in name else 48
-    down, up = (".lora_down.weight", ".lora_up.weight") if name.startswith("lora_unet") else (".lora_A.weight", ".lora_B.weight")
+    down, up = (
+        (".lora_down.weight", ".lora_up.weight")
+        if name.startswith("lora_unet")
+        else (".lora_A.weight", ".lora_B.weight")
+    )
     lora = {name + down: torch.randn(2, width), name + up: torch.randn(width, 2)}
     patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)
-    where = "diffusion_model.audio.blocks.0.self_attn.q.weight" if ".audio." in name else "diffusion_model.blocks.0.self_attn.q.weight"
+    where = (
+        "diffusion_model.audio.blocks.0.self_attn.q.weight"
+        if ".audio." in name
+        else "diffusion_model.blocks.0.self_attn.q.weight"
+    )
     assert list(patched.patches) == [where]
     silent = {"transformer_options": {"a2v_cross_attn": False, "v2a_cross_attn": False}}
     model.model_options = patched.model_options = model.model_options | silent
     base, changed = sample(model, av_latent()).unbind(), sample(patched, av_latent()).unbind()
-    same = [torch.equal(x, y) for x, y in zip(base, changed)]
+    same = [torch.equal(x, y) for x, y in zip(base, changed, strict=True)]
     assert same == ([True, False] if ".audio." in name else [False, True])
 
 
@@ -145,7 +179,7 @@ def test_easycache_keeps_an_audio_latent_wider_than_the_video_latent():
     model = patcher(audio=audio, audio_latent=replace(CONFIG.audio_latent, channels=channels))
     cached = EasyCacheNode.execute(model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)[0]
     latent = {"samples": comfy.nested_tensor.NestedTensor([latents()[0], torch.randn(1, channels, 18)])}
-    video, audio = sample(cached, latent, steps=12).unbind()
+    _, audio = sample(cached, latent, steps=12).unbind()
     assert audio.shape == (1, channels, 18) and audio.isfinite().all()
 
 
@@ -154,7 +188,15 @@ def test_context_windows_map_to_the_audio():
     indices = model.model.map_context_window_to_modalities([0, 1, 2], [(1, 16, 6, 4, 6), (1, 8, 42)], 2)
     assert indices[0] == [0, 1, 2] and indices[1] == list(range(indices[1][-1] + 1)) and 14 <= len(indices[1]) <= 22
     windowed = ContextWindowsManualNode.execute(
-        model, context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1, closed_loop=False, fuse_method="pyramid", dim=2, freenoise=False
+        model,
+        context_length=4,
+        context_overlap=2,
+        context_schedule="standard_static",
+        context_stride=1,
+        closed_loop=False,
+        fuse_method="pyramid",
+        dim=2,
+        freenoise=False,
     )[0]
     masks = (torch.ones(1, 1, 8, 4, 6), torch.ones(1, 1, 58))
     masks[0][:, :, :1] = 0

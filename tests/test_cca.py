@@ -13,7 +13,7 @@ HEADS, DIM, CONTEXT = 2, 16, 3
 
 def dense(q, k, v, anchor, allowed):
     """One masked attention over context tokens and all of the source. allowed: (queries, keys)."""
-    k, v = (torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v)))
+    k, v = (torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True))
     mask = torch.cat([torch.ones(len(allowed), CONTEXT, dtype=torch.bool), allowed], dim=1)
     heads = [x.unflatten(2, (HEADS, -1)).transpose(1, 2) for x in (q, k, v)]
     return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2).flatten(2)
@@ -35,10 +35,14 @@ def test_partition_equals_the_dense_mask(clock, frames, tokens, spatial):
     for i, (start, stop) in enumerate(tarp.a2v):
         sees[i, start:stop] = True
     q, k, v, anchor = tensors(2, frames * spatial, tokens)
-    torch.testing.assert_close(frames_to_windows(q, k, v, anchor, tarp.a2v, HEADS, {}), dense(q, k, v, anchor, sees[frame_of]))
+    torch.testing.assert_close(
+        frames_to_windows(q, k, v, anchor, tarp.a2v, HEADS, {}), dense(q, k, v, anchor, sees[frame_of])
+    )
 
     nearest = torch.zeros(tokens, frames, dtype=torch.bool)
     for i, (start, stop) in enumerate(tarp.v2a):
         nearest[start:stop, i] = True
     q, k, v, anchor = tensors(2, tokens, frames * spatial)
-    torch.testing.assert_close(tokens_to_frames(q, k, v, anchor, tarp.v2a, HEADS, {}), dense(q, k, v, anchor, nearest[:, frame_of]))
+    torch.testing.assert_close(
+        tokens_to_frames(q, k, v, anchor, tarp.v2a, HEADS, {}), dense(q, k, v, anchor, nearest[:, frame_of])
+    )

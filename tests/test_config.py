@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny import CONFIG
 
 from ccl_pack.ccl_core.config import CCLConfig
+from tiny import CONFIG
 
 
 def test_round_trip():
@@ -21,7 +21,10 @@ def test_round_trip():
         ({"clock": "sidereal"}, "clock 'sidereal'"),
         ({"colour": "red"}, r"unknown entries \['colour'\]"),
         ({"video": {"dim": 8}}, "ccl_config.video is incomplete"),
-        ({"audio_latent": {"vae": "vocos", "channels": 9, "rate": "32", "sample_rate": 16000}}, "takes 8 channels, its latent has 9"),
+        (
+            {"audio_latent": {"vae": "vocos", "channels": 9, "rate": "32", "sample_rate": 16000}},
+            "takes 8 channels, its latent has 9",
+        ),
     ],
 )
 def test_bad_configuration_is_named(change, message):

@@ -9,9 +9,9 @@ import comfy.ops
 import pytest
 import torch
 from comfy.ldm.wan.model import WanModel
-from tiny import CONFIG, config, latents, state_dict
 
 from ccl_pack.ccl_core.model.joint import JointModel
+from tiny import CONFIG, config, latents, state_dict
 
 VARIANTS = {
     "t2v": {},
@@ -102,8 +102,10 @@ def test_route_per_sample_equals_each_sample_alone():
     mixed = model([video, audio], time, context, transformer_options={}, routes=(a2v, v2a))
     for i in range(3):
         rows = slice(i, i + 1)
-        alone = model([video[rows], audio[rows]], time[rows], context[rows], transformer_options={}, routes=(a2v[i], v2a[i]))
-        for whole, part in zip(mixed, alone):
+        alone = model(
+            [video[rows], audio[rows]], time[rows], context[rows], transformer_options={}, routes=(a2v[i], v2a[i])
+        )
+        for whole, part in zip(mixed, alone, strict=True):
             torch.testing.assert_close(whole[rows], part, rtol=1e-4, atol=1e-4)
 
 
@@ -113,7 +115,7 @@ def test_host_flags_mean_the_anchor():
     streams = list(latents(batch=2))
     flagged = model(streams, time, context, transformer_options={"a2v_cross_attn": False, "v2a_cross_attn": False})
     routed = model(streams, time, context, transformer_options={}, routes=(False, False))
-    assert all(torch.equal(x, y) for x, y in zip(flagged, routed))
+    assert all(torch.equal(x, y) for x, y in zip(flagged, routed, strict=True))
 
 
 def test_stream_switched_off_is_absent():
@@ -134,7 +136,10 @@ def test_patches_see_the_video_stream_only():
     time, context = inputs()
     video, audio = latents(batch=2)
     seen = []
-    patch = {"attn1_patch": [lambda args: seen.append(args["x"].shape[1]) or args["x"]], "attn2_patch": [lambda args: args["x"] * 1.5]}
+    patch = {
+        "attn1_patch": [lambda args: seen.append(args["x"].shape[1]) or args["x"]],
+        "attn2_patch": [lambda args: args["x"] * 1.5],
+    }
     base = model([video, audio], time, context, transformer_options={})
     patched = model([video, audio], time, context, transformer_options={"patches": patch})
     assert seen == [3 * 2 * 3] * CONFIG.video.num_layers
@@ -151,14 +156,20 @@ def test_replaced_block_runs_the_whole_layer_inside():
         calls.append(args["img"].shape)
         return extra["original_block"](args)
 
-    replaced = model(streams, time, context, transformer_options={"patches_replace": {"dit": {("double_block", 1): around}}})
+    replaced = model(
+        streams, time, context, transformer_options={"patches_replace": {"dit": {("double_block", 1): around}}}
+    )
     assert len(calls) == 1
-    assert all(torch.equal(x, y) for x, y in zip(replaced, model(streams, time, context, transformer_options={})))
+    plain = model(streams, time, context, transformer_options={})
+    assert all(torch.equal(x, y) for x, y in zip(replaced, plain, strict=True))
     skipped = model(
-        streams, time, context, transformer_options={"patches_replace": {"dit": {("double_block", 1): lambda args, extra: args}}}
+        streams,
+        time,
+        context,
+        transformer_options={"patches_replace": {"dit": {("double_block", 1): lambda args, _: args}}},
     )
     left_out = model(streams, time, context, transformer_options={"skip_layers": (1,)})
-    assert all(torch.equal(x, y) for x, y in zip(skipped, left_out))
+    assert all(torch.equal(x, y) for x, y in zip(skipped, left_out, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -170,6 +181,6 @@ def test_half_precision_stays_close(dtype):
     half = JointModel(CONFIG, dtype=dtype, operations=comfy.ops.manual_cast)
     half.load_state_dict(state_dict(CONFIG))
     out = half.requires_grad_(False)([x.to(dtype) for x in streams], time, context.to(dtype), transformer_options={})
-    for x, y in zip(out, exact):
+    for x, y in zip(out, exact, strict=True):
         assert x.dtype is dtype
         assert (x.float() - y).norm() / y.norm() < 0.05

@@ -6,7 +6,13 @@ import pytest
 
 from ccl_pack.ccl_core.tasks import TASKS, State, task_of
 
-ROUTES = {"joint": (True, True), "a2v": (True, False), "v2a": (False, True), "t2v": (False, False), "t2a": (False, False)}
+ROUTES = {
+    "joint": (True, True),
+    "a2v": (True, False),
+    "v2a": (False, True),
+    "t2v": (False, False),
+    "t2a": (False, False),
+}
 
 
 @pytest.mark.parametrize("name", ROUTES)

@@ -15,7 +15,17 @@ from ccl_pack.ccl_core.host.checkpoint import CheckpointFile, build_model
 CONFIG = CCLConfig(
     fps=Fraction(16),
     video=StreamConfig(in_dim=16, out_dim=16, dim=48, ffn_dim=64, num_heads=2, num_layers=3, text_dim=24, freq_dim=32),
-    audio=StreamConfig(in_dim=8, out_dim=8, dim=32, ffn_dim=48, num_heads=2, num_layers=2, text_dim=24, freq_dim=32, patch_size=(1, 1, 1)),
+    audio=StreamConfig(
+        in_dim=8,
+        out_dim=8,
+        dim=32,
+        ffn_dim=48,
+        num_heads=2,
+        num_layers=2,
+        text_dim=24,
+        freq_dim=32,
+        patch_size=(1, 1, 1),
+    ),
     interaction=InteractionConfig(kind="cca", layers=(0, 1), context_tokens=3),
     audio_latent=AudioLatentConfig(vae="vocos", channels=8, rate=Fraction(32), sample_rate=16000),
     shift=3.0,
@@ -29,6 +39,7 @@ def config(**overrides) -> CCLConfig:
 def state_dict(config: CCLConfig, seed: int = 0, std: float = 0.05) -> dict[str, torch.Tensor]:
     """Random weights, none neutral: norms near 1, no zero anywhere."""
     import comfy.ops
+
     from ccl_pack.ccl_core.model.joint import JointModel
 
     generator = torch.Generator().manual_seed(seed)
@@ -59,7 +70,15 @@ def conditioning(seed: int = 1, tokens: int = 5, **options) -> list:
     return [[torch.randn(1, tokens, 24, generator=torch.Generator().manual_seed(seed)), dict(options)]]
 
 
-def latents(seed: int = 2, batch: int = 1, frames: int = 3, height: int = 4, width: int = 6, tokens: int = 18, channels: int = 16):
+def latents(
+    seed: int = 2,
+    batch: int = 1,
+    frames: int = 3,
+    height: int = 4,
+    width: int = 6,
+    tokens: int = 18,
+    channels: int = 16,
+):
     """A video latent (b, c, t, h, w) and an audio latent (b, 8, a)."""
     generator = torch.Generator().manual_seed(seed)
     video = torch.randn(batch, channels, frames, height, width, generator=generator)

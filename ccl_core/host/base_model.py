@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.conds
 import comfy.context_windows
@@ -46,7 +46,7 @@ class CCLModel(comfy.model_base.WAN21):
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
             if "c_concat" in out:  # cannot be concatenated to a packed latent
                 out["video_concat"] = comfy.conds.CONDRegular(out.pop("c_concat").cond)
-        for name, mask in zip(("video_mask", "audio_mask"), masks):
+        for name, mask in zip(("video_mask", "audio_mask"), masks, strict=False):
             if mask is not None:
                 out[name] = comfy.conds.CONDRegular(_mask_for_timesteps(mask))
         out["routes"] = comfy.conds.CONDConstant(_routes(masks, len(shapes) > 1))
@@ -56,9 +56,17 @@ class CCLModel(comfy.model_base.WAN21):
         return out
 
     def process_timestep(
-        self, timestep: Tensor, latent_shapes: Any = None, video_mask: Tensor | None = None, audio_mask: Tensor | None = None, **_: Any
+        self,
+        timestep: Tensor,
+        latent_shapes: Any = None,
+        video_mask: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        **_: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Time 0 where a mask keeps the latent: (b,) without masks, else per latent frame, per patch, or per audio token."""
+        """Time 0 where a mask keeps the latent.
+
+        (b,) without masks, else per latent frame, per patch, or per audio token.
+        """
         video = timestep if video_mask is None else self._masked(timestep, video_mask, self.diffusion_model.patch_size)
         if latent_shapes is None:
             return video
@@ -93,11 +101,16 @@ class CCLModel(comfy.model_base.WAN21):
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] = {}) -> float:  # noqa: B006
         """The host counts positions, and a packed latent (b, 1, n) as n of them: count those of the streams instead."""
         if len(input_shape) == 3:
-            positions = sum(math.prod(shape[2:]) for shape in self.latent_shapes) or input_shape[2] // self.latent_format.latent_channels
+            positions = (
+                sum(math.prod(shape[2:]) for shape in self.latent_shapes)
+                or input_shape[2] // self.latent_format.latent_channels
+            )
             input_shape = [input_shape[0], 1, positions]
         return super().memory_required(input_shape, cond_shapes)
 
-    def map_context_window_to_modalities(self, primary_indices: list[int], latent_shapes: list[torch.Size], dim: int) -> list[list[int]]:
+    def map_context_window_to_modalities(
+        self, primary_indices: list[int], latent_shapes: list[torch.Size], dim: int
+    ) -> list[list[int]]:
         """The audio tokens of a window are those TARP assigns to its latent frames."""
         if len(latent_shapes) < 2:
             return [primary_indices]
@@ -105,21 +118,31 @@ class CCLModel(comfy.model_base.WAN21):
         return [primary_indices, [j for i in primary_indices for j in range(*ranges[i])]]
 
     def resize_cond_for_context_window(
-        self, cond_key: str, cond_value: Any, window: Any, x_in: Tensor, device: Any, retain_index_list: list[int] = []  # noqa: B006
+        self,
+        cond_key: str,
+        cond_value: Any,
+        window: Any,
+        x_in: Tensor,
+        device: Any,
+        retain_index_list: list[int] = [],  # noqa: B006
     ) -> Any:
         if cond_key == "audio_mask":
             audio_window = window.get_window_for_modality(1)
             return cond_value._copy_with(audio_window.get_tensor(cond_value.cond, device, dim=2))
         if cond_key in ("video_mask", "video_concat"):
-            return comfy.context_windows.slice_cond(cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list)
-        return super().resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list)
+            return comfy.context_windows.slice_cond(
+                cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list
+            )
+        return super().resize_cond_for_context_window(
+            cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list
+        )
 
 
 class CCLModelConfig(comfy.supported_models_base.BASE):
     """The host's description of a model; one instance per loaded file."""
 
-    unet_extra_config: dict[str, Any] = {}
-    supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]
+    unet_extra_config: ClassVar[dict[str, Any]] = {}
+    supported_inference_dtypes: ClassVar[list[torch.dtype]] = [torch.float16, torch.bfloat16, torch.float32]
     latent_format = comfy.latent_formats.Wan21
 
     def __init__(self, ccl_config: CCLConfig) -> None:
@@ -144,7 +167,9 @@ def _video_view(kwargs: dict[str, Any], shapes: list[torch.Size]) -> dict[str, A
     if len(shapes) < 2:
         return kwargs
     packed = ("noise", "denoise_mask", "latent_image")
-    return kwargs | {name: comfy.utils.unpack_latents(kwargs[name], shapes)[0] for name in packed if kwargs.get(name) is not None}
+    return kwargs | {
+        name: comfy.utils.unpack_latents(kwargs[name], shapes)[0] for name in packed if kwargs.get(name) is not None
+    }
 
 
 def _unpack_mask(mask: Tensor | None, shapes: list[torch.Size]) -> list[Tensor | None]:
@@ -154,7 +179,7 @@ def _unpack_mask(mask: Tensor | None, shapes: list[torch.Size]) -> list[Tensor |
 
 
 def _mask_for_timesteps(mask: Tensor) -> Tensor:
-    """One channel; one value per latent frame where the mask is the same all over the frame, which keeps modulation small."""
+    """One channel; one value per latent frame where the mask is the same all over it, which keeps modulation small."""
     mask = mask.amax(dim=1, keepdim=True)
     if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
         return mask[..., :1, :1]  # (b, 1, t, 1, 1)
@@ -172,7 +197,14 @@ def _routes(masks: list[Tensor | None], has_audio: bool) -> tuple[bool, bool]:
 
 
 def sample_streams(
-    executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, denoise_mask: Tensor | None = None, *args: Any, **kwargs: Any
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
 ) -> Tensor:
     """Wrapper of the host's OUTER_SAMPLE: the model learns the shapes of a packed latent before it has to normalise it.
 

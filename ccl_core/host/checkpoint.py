@@ -1,4 +1,7 @@
-"""Files in, MODEL / CLIP / VAE out: what a file holds, whether it is whole, and the patchers built from it (design section 7)."""
+"""Files in, MODEL / CLIP / VAE out (design section 7).
+
+What a file holds, whether it is whole, and the patchers built from it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,15 @@ from .text_encoder import load_text_encoder
 PARTS = ("text_encoders.", "vae.", "audio_vae.")
 MODEL_PREFIX = "model.diffusion_model."
 # Written beside a quantised weight; which of them a layer has depends on the format.
-QUANT_SUFFIXES = (".comfy_quant", ".weight_scale", ".weight_scale_2", ".input_scale", ".pre_quant_scale", ".scale_weight", ".scale_input")
+QUANT_SUFFIXES = (
+    ".comfy_quant",
+    ".weight_scale",
+    ".weight_scale_2",
+    ".input_scale",
+    ".pre_quant_scale",
+    ".scale_weight",
+    ".scale_input",
+)
 OTHER_FILES = {
     "decoder.head.0.gamma": "a Wan VAE: use Load VAE",
     "backbone.embed.weight": "a Vocos vocoder: use CCL Audio VAE Loader",
@@ -62,7 +73,9 @@ def read(path: str) -> CheckpointFile:
     name = os.path.basename(path)
     metadata = metadata or {}
     if "ccl_config" not in metadata:
-        raise ValueError(f"{name} is {_describe(sd)}. Wanted: a CCL checkpoint, which has a ccl_config entry in its metadata")
+        raise ValueError(
+            f"{name} is {_describe(sd)}. Wanted: a CCL checkpoint, which has a ccl_config entry in its metadata"
+        )
     parts = {prefix: _take(sd, prefix) for prefix in PARTS}
     parts[""] = {key.removeprefix(MODEL_PREFIX): value for key, value in sd.items()}
     return CheckpointFile(name, parts, metadata)
@@ -72,21 +85,31 @@ def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
     """All tensors and the metadata of a safetensors file."""
     name = os.path.basename(path)
     if not path.endswith((".safetensors", ".sft")):
-        raise ValueError(f"{name} is not a safetensors file: files of other formats can run code when loaded. Convert it first")
+        raise ValueError(
+            f"{name} is not a safetensors file: files of other formats can run code when loaded. Convert it first"
+        )
     try:
         return comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except FileNotFoundError as error:
-        raise ValueError(f"{name} is gone from {os.path.dirname(path)}: refresh the node list and choose the file again") from error
+        raise ValueError(
+            f"{name} is gone from {os.path.dirname(path)}: refresh the node list and choose the file again"
+        ) from error
     except Exception as error:  # the host wraps every kind of damage differently
-        raise ValueError(f"{name} cannot be read as safetensors ({error}): it is damaged or cut off, download it again") from error
+        raise ValueError(
+            f"{name} cannot be read as safetensors ({error}): it is damaged or cut off, download it again"
+        ) from error
 
 
-def load_model(path: str, model_options: dict[str, Any] | None = None, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def load_model(
+    path: str, model_options: dict[str, Any] | None = None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     """The MODEL of a CCL file, on the host's dynamic VRAM unless `disable_dynamic`."""
     return build_model(read(path), path, model_options or {}, disable_dynamic)
 
 
-def load_checkpoint(path: str, embedding_directory: Any = None) -> tuple[Any, comfy.sd.CLIP, comfy.sd.VAE, comfy.sd.VAE]:
+def load_checkpoint(
+    path: str, embedding_directory: Any = None
+) -> tuple[Any, comfy.sd.CLIP, comfy.sd.VAE, comfy.sd.VAE]:
     """MODEL, CLIP, video VAE and audio VAE of an all-in-one file."""
     file = read(path)
     text = file.part("text_encoders.", "text encoder")
@@ -97,10 +120,15 @@ def load_checkpoint(path: str, embedding_directory: Any = None) -> tuple[Any, co
     return model, clip, comfy.sd.VAE(sd=video_vae, metadata=file.metadata), load_audio_vae(audio_vae, file.metadata)
 
 
-def build_model(file: CheckpointFile, path: str, model_options: dict[str, Any], disable_dynamic: bool) -> comfy.model_patcher.ModelPatcher:
+def build_model(
+    file: CheckpointFile, path: str, model_options: dict[str, Any], disable_dynamic: bool
+) -> comfy.model_patcher.ModelPatcher:
     config = file.config
     if config.interaction.kind not in INTERACTIONS:
-        raise ValueError(f"{file.name} has the interaction {config.interaction.kind!r}, known are {', '.join(INTERACTIONS)}: update the pack")
+        raise ValueError(
+            f"{file.name} has the interaction {config.interaction.kind!r}, known are {', '.join(INTERACTIONS)}: "
+            "update the pack"
+        )
     sd, metadata = file.parts[""], file.metadata
     custom_operations = model_options.get("custom_operations")
     if custom_operations is None:
@@ -135,10 +163,15 @@ def check_keys(sd: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> N
             raise ValueError(f"{name}: {key} has shape {tuple(found)}, its ccl_config wants {tuple(value.shape)}")
     extra = [key for key in sd if key not in wanted and not key.endswith(QUANT_SUFFIXES)]
     if extra:
-        raise ValueError(f"{name} holds {len(extra)} unknown keys, the first is {extra[0]}: the file is of another model or a newer pack")
+        raise ValueError(
+            f"{name} holds {len(extra)} unknown keys, the first is {extra[0]}: "
+            "the file is of another model or a newer pack"
+        )
 
 
-def _choose_dtypes(model_config: CCLModelConfig, sd: dict[str, Tensor], dtype: torch.dtype | None, device: torch.device) -> None:
+def _choose_dtypes(
+    model_config: CCLModelConfig, sd: dict[str, Tensor], dtype: torch.dtype | None, device: torch.device
+) -> None:
     """The host's choice of weight and compute dtype, as its own loader of diffusion models makes it."""
     supported = model_config.supported_inference_dtypes
     quantised = model_config.quant_config is not None
@@ -160,4 +193,7 @@ def _take(sd: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _describe(sd: dict[str, Tensor]) -> str:
     if any(".lora_" in key for key in sd):
         return "a LoRA: use Load LoRA"
-    return next((text for key, text in OTHER_FILES.items() if key in sd or MODEL_PREFIX + key in sd), f"a file of an unknown kind ({len(sd)} tensors)")
+    return next(
+        (text for key, text in OTHER_FILES.items() if key in sd or MODEL_PREFIX + key in sd),
+        f"a file of an unknown kind ({len(sd)} tensors)",
+    )

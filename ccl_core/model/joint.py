@@ -43,7 +43,12 @@ class JointModel(VideoStream):
     """Denoises a video latent (b, c, t, h, w) alone, or a pair of it and an audio latent (b, c, a)."""
 
     def __init__(
-        self, config: CCLConfig, image_model: str | None = None, dtype: torch.dtype | None = None, device: Any = None, operations: Any = None
+        self,
+        config: CCLConfig,
+        image_model: str | None = None,  # noqa: ARG002 - the host hands on its unet_config
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+        operations: Any = None,
     ) -> None:
         factory = {"dtype": dtype, "device": device}
         super().__init__(**_wan_sizes(config.video), operations=operations, **factory)
@@ -70,7 +75,7 @@ class JointModel(VideoStream):
     def forward(self, x: Tensor | list[Tensor], timestep: Any, context: Tensor, **kwargs: Any) -> Tensor | list[Tensor]:
         """As `_forward`, inside the host's DIFFUSION_MODEL wrappers.
 
-        They see the audio as (b, 1, c, a): EasyCache cuts dimension 1 of both latents to the video's number of channels.
+        They see the audio as (b, 1, c, a): EasyCache cuts dimension 1 of both latents to the number of video channels.
         """
         if torch.is_tensor(x):
             return super().forward(x, timestep, context, **kwargs)
@@ -90,7 +95,7 @@ class JointModel(VideoStream):
         routes: tuple[Routes, Routes] = (True, True),
         **conds: Any,
     ) -> Tensor | list[Tensor]:
-        """Velocities of the streams that came in, in their shapes; a stream switched off by run_vx / run_ax gives zeros.
+        """Velocities of the streams that came in, in their shapes; one switched off by run_vx / run_ax gives zeros.
 
         timestep: one tensor for both streams or one each, (b,) or per latent frame or per token. audio_context: text of
         the audio stream, by default the video's. video_concat: channels beside the video latent (Wan i2v).
@@ -130,7 +135,12 @@ class JointModel(VideoStream):
         return align(self.clock, latent_frames, audio_tokens, first)
 
     def _link(
-        self, video: StreamState | None, audio: StreamState | None, tarp: Tarp | None, switches: Switches, options: dict[str, Any]
+        self,
+        video: StreamState | None,
+        audio: StreamState | None,
+        tarp: Tarp | None,
+        switches: Switches,
+        options: dict[str, Any],
     ) -> Link:
         """Rotary tables of both directions: each needs both streams' positions in the head width of its queries."""
         a2v_freqs = v2a_freqs = None
@@ -141,16 +151,22 @@ class JointModel(VideoStream):
             keys = None
             if video is not None:
                 t, h, w = video.grid
-                keys = self.audio.rope_encode(t, h, w, device=audio.tokens.device, dtype=torch.float32, transformer_options=options)
+                keys = self.audio.rope_encode(
+                    t, h, w, device=audio.tokens.device, dtype=torch.float32, transformer_options=options
+                )
                 keys = keys[:, : video.main.stop - video.main.start]
             v2a_freqs = (audio.freqs, keys)
         return Link(tarp, a2v_freqs, v2a_freqs, switches.a2v, switches.v2a, options)
 
-    def _blocks(self, video: StreamState | None, audio: StreamState | None, link: Link, options: dict[str, Any]) -> None:
+    def _blocks(
+        self, video: StreamState | None, audio: StreamState | None, link: Link, options: dict[str, Any]
+    ) -> None:
         """All layers; the deeper stream runs its last ones alone."""
         layers = [self._layer(i, video, audio) for i in range(max(self._depths(video, audio)))]
         device = (video or audio).tokens.device
-        queue = comfy.model_prefetch.make_prefetch_queue([torch.nn.ModuleList(filter(None, layer)) for layer in layers], device, options)
+        queue = comfy.model_prefetch.make_prefetch_queue(
+            [torch.nn.ModuleList(filter(None, layer)) for layer in layers], device, options
+        )
         replace = options.get("patches_replace", {}).get("dit", {})
         options["total_blocks"] = len(layers)
         options["block_type"] = "double"
@@ -176,17 +192,24 @@ class JointModel(VideoStream):
         """Layer i: the video block, the audio block and their interaction; a stream that ended or is absent is None."""
         video_block = self.blocks[i] if video is not None and i < len(self.blocks) else None
         audio_block = self.audio.blocks[i] if audio is not None and i < len(self.audio.blocks) else None
-        return video_block, audio_block, self.interaction[str(i)] if str(i) in self.interaction else self.uncoupled
+        coupled = str(i) in self.interaction
+        return video_block, audio_block, self.interaction[str(i)] if coupled else self.uncoupled
 
 
 def _wan_sizes(stream: StreamConfig) -> dict[str, Any]:
     return asdict(stream) | {"patch_size": tuple(stream.patch_size)}
 
 
-def _run_layer(layer: tuple[Any, Any, Interaction], video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+def _run_layer(
+    layer: tuple[Any, Any, Interaction], video: StreamState | None, audio: StreamState | None, link: Link
+) -> None:
     *blocks, interaction = layer
     interaction.before_block(video, audio, link)
-    streams = [(block, state, block.modulate(state)) for block, state in zip(blocks, (video, audio)) if block is not None]
+    streams = [
+        (block, state, block.modulate(state))
+        for block, state in zip(blocks, (video, audio), strict=True)
+        if block is not None
+    ]
     for block, state, modulation in streams:
         state.tokens = block.self_attention(state, modulation)
     interaction.text_attention(blocks, video, audio, link)
@@ -195,7 +218,9 @@ def _run_layer(layer: tuple[Any, Any, Interaction], video: StreamState | None, a
         state.tokens = block.feed_forward(state, modulation)
 
 
-def _replaced(patch: Any, layer: tuple[Any, Any, Interaction], video: StreamState, audio: StreamState | None, link: Link) -> None:
+def _replaced(
+    patch: Any, layer: tuple[Any, Any, Interaction], video: StreamState, audio: StreamState | None, link: Link
+) -> None:
     """The host's `patches_replace["dit"]`: the patch sees the video tokens, the audio goes along inside the block."""
 
     def original_block(args: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,9 @@ class StreamBlock(WanAttentionBlock):
     def self_attention(self, state: StreamState, modulation: tuple[Tensor, ...]) -> Tensor:
         x = state.tokens.contiguous()
         shift, scale, gate = (repeat_e(e, x) for e in modulation[:3])
-        y = self.self_attn(torch.addcmul(shift, self.norm1(x), 1 + scale), state.freqs, transformer_options=state.options)
+        y = self.self_attn(
+            torch.addcmul(shift, self.norm1(x), 1 + scale), state.freqs, transformer_options=state.options
+        )
         return torch.addcmul(x, y, gate)  # (b, n, d)
 
     def text_attention(self, state: StreamState) -> Tensor:
@@ -68,7 +70,14 @@ class Stream(WanModel):
         super().__init__(wan_attn_block_class=StreamBlock, **sizes)
 
     def embed(
-        self, x: Tensor, timestep: Tensor, context: Tensor, freqs: Tensor, options: dict[str, Any], frames: int, clip_fea: Tensor | None = None
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        freqs: Tensor,
+        options: dict[str, Any],
+        frames: int,
+        clip_fea: Tensor | None = None,
     ) -> StreamState:
         """Patchify a padded latent (b, c, t, h, w), of which the first `frames` are to be denoised.
 
@@ -109,7 +118,13 @@ class VideoStream(Stream):
     """The video stream with the host's conditioning of Wan: CLIP vision, reference latent, in-context latents."""
 
     def embed_video(
-        self, x: Tensor, timestep: Tensor, context: Tensor, options: dict[str, Any], time_dim_concat: Tensor | None = None, **conds: Any
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        options: dict[str, Any],
+        time_dim_concat: Tensor | None = None,
+        **conds: Any,
     ) -> StreamState:
         """x: (b, c, t, h, w) of any size; odd sizes are padded here and cropped by `unembed_video`."""
         frames, height, width = x.shape[2:]
@@ -136,7 +151,11 @@ class VideoStream(Stream):
         tokens = self.patch_embedding(latent.float().to(state.tokens.device)).to(state.tokens.dtype)
         state.tokens = torch.cat([state.tokens, tokens.flatten(2).transpose(1, 2)], dim=1)
         freqs = self.rope_encode(
-            *latent.shape[-3:], device=latent.device, dtype=latent.dtype, transformer_options=state.options, source_id=source
+            *latent.shape[-3:],
+            device=latent.device,
+            dtype=latent.dtype,
+            transformer_options=state.options,
+            source_id=source,
         )
         state.freqs = torch.cat([state.freqs, freqs], dim=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import world
-from .captions import Attributes, paraphrase
+from .captions import Attributes, held_out, paraphrase
 from .video_vae import encode_moments, pixels_of, use_channels_last
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean latents of some clips: video (b, c, t, h, w), audio (b, m, a), text (b, n, d), and weights of their losses."""
+    """Clean latents of some clips and the weights of their losses.
+
+    video (b, c, t, h, w), audio (b, m, a), text (b, n, d).
+    """
 
     video: Tensor
     audio: Tensor
@@ -101,7 +105,7 @@ class Dataset:
 def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int, chunk: int = 8) -> Path:
     """Encode `clips` world clips of `frames` pixel frames into `path`."""
     use_channels_last(encoders.video.first_stage_model)
-    source = world.clips(seed, frames=frames)
+    source = trained_clips(seed, frames)
     rng = random.Random(seed)
     parts = []
     for done in range(0, clips, chunk):
@@ -114,16 +118,27 @@ def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int, chu
     return path.with_suffix(".part").replace(path)
 
 
+def trained_clips(seed: int, frames: int) -> Iterator[world.Clip]:
+    """World clips without the combinations that are held out for evaluation."""
+    return (clip for clip in world.clips(seed, frames=frames) if not held_out(attributes_of(clip)))
+
+
+def attributes_of(clip: world.Clip) -> Attributes:
+    return Attributes(size=None, colour=clip.colour, shape=clip.shape, motion=clip.motion, sound=clip.sound)
+
+
 def caption_of(rng: random.Random, clip: world.Clip) -> str:
     """The world's own caption, or a paraphrase of what it says."""
     if rng.random() < 0.5:
         return clip.caption
-    said = Attributes(size=None, colour=clip.colour, shape=clip.shape, motion=clip.motion, sound=clip.sound)
-    return paraphrase(rng, said)
+    return paraphrase(rng, attributes_of(clip))
 
 
 class Mixture:
-    """The data files of a folder, which may be of different lengths; each batch comes from one, as often as it has clips."""
+    """The data files of a folder, whose clips may differ in length from file to file.
+
+    Each batch comes from one file, as often as it has clips.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

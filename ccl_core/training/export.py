@@ -1,4 +1,4 @@
-"""The all-in-one file of ccl-tiny: averaged weights, text encoder and both VAEs, in half precision (design section 7)."""
+"""The all-in-one file of ccl-tiny (design section 7): averaged weights, text encoder and VAEs, in half precision."""
 
 from __future__ import annotations
 
@@ -19,9 +19,19 @@ TEXT_DIM = 64
 
 CCL_TINY = CCLConfig(
     fps=Fraction(16),
-    video=StreamConfig(in_dim=16, out_dim=16, dim=160, ffn_dim=480, num_heads=4, num_layers=LAYERS, text_dim=TEXT_DIM, freq_dim=128),
+    video=StreamConfig(
+        in_dim=16, out_dim=16, dim=160, ffn_dim=480, num_heads=4, num_layers=LAYERS, text_dim=TEXT_DIM, freq_dim=128
+    ),
     audio=StreamConfig(
-        in_dim=32, out_dim=32, dim=96, ffn_dim=288, num_heads=4, num_layers=LAYERS, text_dim=TEXT_DIM, freq_dim=128, patch_size=(1, 1, 1)
+        in_dim=32,
+        out_dim=32,
+        dim=96,
+        ffn_dim=288,
+        num_heads=4,
+        num_layers=LAYERS,
+        text_dim=TEXT_DIM,
+        freq_dim=128,
+        patch_size=(1, 1, 1),
     ),
     interaction=InteractionConfig(kind="cca", layers=tuple(range(LAYERS)), context_tokens=16),
     audio_latent=AudioLatentConfig(vae="vocos", channels=32, rate=Fraction(32), sample_rate=16000),
@@ -42,7 +52,11 @@ def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Ten
         "vae.": load_file(folder / "video_vae.safetensors"),
         "audio_vae.": load_file(folder / "audio_vae.safetensors"),
     }
-    config = replace(config, text_encoder=json.loads(metadata(text_file)["text_encoder"]), latent_rgb_factors=tuple(map(tuple, rgb.tolist())))
+    config = replace(
+        config,
+        text_encoder=json.loads(metadata(text_file)["text_encoder"]),
+        latent_rgb_factors=tuple(map(tuple, rgb.tolist())),
+    )
     tensors = {prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()}
     audio_metadata = metadata(folder / "audio_vae.safetensors")
     save_file(tensors, out, metadata=audio_metadata | {"ccl_config": config.to_json(), "format": "pt"})

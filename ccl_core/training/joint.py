@@ -1,4 +1,4 @@
-"""Multi-task training of the joint model (CCL, arXiv 2603.18600): flow matching on both streams, DCR routes per task."""
+"""Multi-task training of the joint model (CCL, arXiv 2603.18600): flow matching, with DCR routes per task."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Recipe:
     muon_rate: float = 0.015
     adam_rate: float = 1e-3
     warmup: int = 100
-    decay_minutes: float = 20.0
+    decay_minutes: float = 30.0
     ema: float = 0.999
     text_drop: float = 0.1
     shift: float = 3.0
@@ -63,7 +63,7 @@ class Trainer:
     def update(self, batch: Batch) -> dict[str, float]:
         """One optimiser step on one task; returns the losses of the generated streams."""
         groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
-        for group, rate in zip(groups, self.rates):
+        for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * self.schedule()
         task = self.draw_task()
         losses = loss(self.model, batch, task, self.recipe.shift, self.generator)
@@ -75,7 +75,9 @@ class Trainer:
         self.step += 1
         decay = min(self.recipe.ema, self.step / (self.step + 20))
         parameters = dict(self.model.named_parameters())
-        torch._foreach_lerp_([self.average[key] for key in parameters], [p.detach() for p in parameters.values()], 1 - decay)
+        torch._foreach_lerp_(
+            [self.average[key] for key in parameters], [p.detach() for p in parameters.values()], 1 - decay
+        )
         return {f"{task}/{stream}": float(value.detach()) for stream, value in losses.items()}
 
     def schedule(self) -> float:
@@ -103,7 +105,7 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
-        for optimiser, saved in zip(self.optimisers, state["optimisers"]):
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]
@@ -145,7 +147,11 @@ def loss(model: JointModel, batch: Batch, task: str, shift: float, generator: to
     video, video_target, video_time = noised(batch.video, row.video, time, generator)
     audio, audio_target, audio_time = noised(batch.audio, row.audio, time, generator)
     made_video, made_audio = model(
-        [video, audio], (video_time * 1000, audio_time * 1000), batch.text, transformer_options={}, routes=routes(task, row)
+        [video, audio],
+        (video_time * 1000, audio_time * 1000),
+        batch.text,
+        transformer_options={},
+        routes=routes(task, row),
     )
     losses = {}
     if row.video is State.GENERATED:
@@ -179,7 +185,10 @@ def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def train(config: CCLConfig, data: Mixture, out: Path, recipe: Recipe) -> Trainer:
-    """Train until the recipe's minutes or steps are over; continues from `out` if it is there. Logs JSON lines beside it."""
+    """Train until the recipe's minutes or steps are over; continues from `out` if it is there.
+
+    Logs JSON lines beside it.
+    """
     comfy.model_management.in_training = True
     torch.set_num_threads(recipe.threads)
     trainer = Trainer(config, recipe)

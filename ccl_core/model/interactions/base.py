@@ -18,8 +18,8 @@ Routes = bool | tuple[bool, ...]
 class Link:
     """What one forward pass knows about the coupling.
 
-    tarp: alignment of the streams, None where one is absent. a2v_freqs: rotary tables (video queries, audio keys) in the
-    head width of the video stream; v2a_freqs: (audio queries, video keys) in that of the audio stream.
+    tarp: alignment of the streams, None where one is absent. a2v_freqs: rotary tables (video queries, audio keys) in
+    the head width of the video stream; v2a_freqs: (audio queries, video keys) in that of the audio stream.
     a2v_open, v2a_open: the DCR route of each direction, one bool or one per sample.
     """
 
@@ -34,7 +34,8 @@ class Link:
 class Interaction(torch.nn.Module):
     """A layer without coupling, and the base of every kind: override the place at which the streams meet.
 
-    A stream that is absent is None, and so is the block of one that has ended. Both directions read the states as they are when the place is reached.
+    A stream that is absent is None, and so is the block of one that has ended. Both directions read the states as they
+    are when the place is reached.
     """
 
     def before_block(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
@@ -48,7 +49,7 @@ class Interaction(torch.nn.Module):
         link: Link,  # noqa: ARG002 - read by kinds that fuse inside text attention
     ) -> None:
         """In place of both text attentions (Ovi's fusion shares their queries and output projection)."""
-        for block, state in zip(blocks, (video, audio)):
+        for block, state in zip(blocks, (video, audio), strict=True):
             if block is not None:
                 state.tokens = block.text_attention(state)
 

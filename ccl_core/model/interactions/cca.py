@@ -1,7 +1,8 @@
 """CCA, cross-modal context attention, with learnable context tokens (LCT) and dynamic context routing (DCR).
 
-CCL, arXiv 2603.18600; the equations are those of design section 3.1. The public text fixes neither the number of context
-tokens nor where they enter; here they pass through the same norm and projections as real tokens of the source stream.
+CCL, arXiv 2603.18600; the equations are those of design section 3.1. The public text fixes neither the number of
+context tokens nor where they enter; here they pass through the same norm and projections as real tokens of the source
+stream.
 
 Axes: b batch, v video tokens, a audio tokens, t latent frames, s spatial tokens of a frame, c context tokens, d width.
 """
@@ -24,7 +25,9 @@ from .base import Interaction, Link, Routes
 class ContextAttention(torch.nn.Module):
     """One direction: queries from stream x, keys and values from the context tokens and, on an open route, stream y."""
 
-    def __init__(self, dim: int, source_dim: int, heads: int, context_tokens: int, eps: float, operations: Any, **factory: Any) -> None:
+    def __init__(
+        self, dim: int, source_dim: int, heads: int, context_tokens: int, eps: float, operations: Any, **factory: Any
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm_x = operations.LayerNorm(dim, eps, **factory)
@@ -51,10 +54,21 @@ class ContextAttention(torch.nn.Module):
 
 
 class CCA(Interaction):
-    """Both directions of the coupling in one layer. No gate: `o` starts at zero, so a fresh model is its two streams."""
+    """Both directions of the coupling in one layer.
+
+    No gate: `o` starts at zero, so a fresh model is its two streams.
+    """
 
     def __init__(
-        self, video_dim: int, audio_dim: int, video_heads: int, audio_heads: int, context_tokens: int, eps: float, operations: Any, **factory: Any
+        self,
+        video_dim: int,
+        audio_dim: int,
+        video_heads: int,
+        audio_heads: int,
+        context_tokens: int,
+        eps: float,
+        operations: Any,
+        **factory: Any,
     ) -> None:
         super().__init__()
         self.a2v = ContextAttention(video_dim, audio_dim, video_heads, context_tokens, eps, operations, **factory)
@@ -79,7 +93,9 @@ class CCA(Interaction):
             k, val = direction.source(a[rows], audio_freqs)
             return frames_to_windows(q, k, val, anchor, link.tarp.a2v, direction.heads, link.options)
 
-        return direction.o(_routed(q, anchor, None if a is None else attend, link.a2v_open, direction.heads, link.options))
+        return direction.o(
+            _routed(q, anchor, None if a is None else attend, link.a2v_open, direction.heads, link.options)
+        )
 
     def _v2a(self, a: Tensor, v: Tensor | None, link: Link) -> Tensor:
         direction = self.v2a
@@ -90,22 +106,32 @@ class CCA(Interaction):
             k, val = direction.source(v[rows], video_freqs)
             return tokens_to_frames(q, k, val, anchor, link.tarp.v2a, direction.heads, link.options)
 
-        return direction.o(_routed(q, anchor, None if v is None else attend, link.v2a_open, direction.heads, link.options))
+        return direction.o(
+            _routed(q, anchor, None if v is None else attend, link.v2a_open, direction.heads, link.options)
+        )
 
 
 def frames_to_windows(
-    q: Tensor, k: Tensor, v: Tensor, anchor: tuple[Tensor, Tensor], windows: Sequence[tuple[int, int]], heads: int, options: dict[str, Any]
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    anchor: tuple[Tensor, Tensor],
+    windows: Sequence[tuple[int, int]],
+    heads: int,
+    options: dict[str, Any],
 ) -> Tensor:
     """A2V: the queries (b, t*s, d) of each latent frame attend to the anchor and their own window of k, v (b, a, d).
 
     Frames whose windows are equally long share one unmasked attention: the result of a dense mask at a fraction of it.
     """
-    b, _, d = q.shape
+    b = q.shape[0]
     q = q.unflatten(1, (len(windows), -1))  # (b, t, s, d)
     out = torch.empty_like(q)
     for length, frames in _by_length(windows).items():
         starts = [windows[i][0] for i in frames]
-        keys, values = (_with_anchor(c, _windows(x, starts, length)) for c, x in zip(anchor, (k, v)))  # (b*g, c+length, d)
+        keys, values = (
+            _with_anchor(c, _windows(x, starts, length)) for c, x in zip(anchor, (k, v), strict=True)
+        )  # (b*g, c+length, d)
         rows = _rows(frames)
         result = optimized_attention(q[:, rows].flatten(0, 1), keys, values, heads=heads, transformer_options=options)
         out[:, rows] = result.unflatten(0, (b, len(frames)))
@@ -113,23 +139,35 @@ def frames_to_windows(
 
 
 def tokens_to_frames(
-    q: Tensor, k: Tensor, v: Tensor, anchor: tuple[Tensor, Tensor], ranges: Sequence[tuple[int, int]], heads: int, options: dict[str, Any]
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    anchor: tuple[Tensor, Tensor],
+    ranges: Sequence[tuple[int, int]],
+    heads: int,
+    options: dict[str, Any],
 ) -> Tensor:
-    """V2A: the queries (b, a, d) nearest to a latent frame attend to the anchor and that frame's tokens of k, v (b, t*s, d)."""
+    """V2A: queries (b, a, d) attend to the anchor and, in k, v (b, t*s, d), the tokens of the frame nearest to them."""
     b = q.shape[0]
     k, v = (x.unflatten(1, (len(ranges), -1)) for x in (k, v))  # (b, t, s, d)
     out = torch.empty_like(q)
     for length, frames in _by_length(ranges).items():
         starts = [ranges[i][0] for i in frames]
         rows = _rows(frames)
-        keys, values = (_with_anchor(c, x[:, rows].flatten(0, 1)) for c, x in zip(anchor, (k, v)))  # (b*g, c+s, d)
-        result = optimized_attention(_windows(q, starts, length), keys, values, heads=heads, transformer_options=options)
+        keys, values = (
+            _with_anchor(c, x[:, rows].flatten(0, 1)) for c, x in zip(anchor, (k, v), strict=True)
+        )  # (b*g, c+s, d)
+        result = optimized_attention(
+            _windows(q, starts, length), keys, values, heads=heads, transformer_options=options
+        )
         for i, start in enumerate(starts):
             out[:, start : start + length] = result.unflatten(0, (b, len(frames)))[:, i]
     return out  # (b, a, d)
 
 
-def _routed(q: Tensor, anchor: tuple[Tensor, Tensor], attend: Any, route: Routes, heads: int, options: dict[str, Any]) -> Tensor:
+def _routed(
+    q: Tensor, anchor: tuple[Tensor, Tensor], attend: Any, route: Routes, heads: int, options: dict[str, Any]
+) -> Tensor:
     """DCR: samples on an open route run `attend(q, rows)`, the others see their context tokens alone."""
     if attend is None or route is False:
         return _anchored(q, anchor, heads, options)

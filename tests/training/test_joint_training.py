@@ -1,0 +1,131 @@
+"""Training of the joint model: what each task trains, and that a run goes on where it was cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import comfy.model_management
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ccl_pack.ccl_core.tasks import State
+from ccl_pack.ccl_core.training.data import Batch, Dataset, Mixture
+from ccl_pack.ccl_core.training.joint import SEPARATE, TASK_MIX, Recipe, Trainer, loss, noised, sample_time
+from tiny import CONFIG, latents
+
+RECIPE = Recipe(batch=2, warmup=1)
+
+
+@pytest.fixture(autouse=True)
+def in_training(monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "in_training", True)
+
+
+def batch(seed=0):
+    video, audio = latents(seed, batch=2)
+    text = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(seed))
+    return Batch(video, audio, text, torch.ones_like(video[:, :1]), torch.ones_like(audio[:, :1]))
+
+
+@pytest.mark.parametrize(
+    ("task", "trained"),
+    [("joint", ["video", "audio"]), ("a2v", ["video"]), ("v2a", ["audio"]), (SEPARATE, ["video", "audio"])],
+)
+def test_each_task_trains_the_streams_it_generates(task, trained):
+    model = Trainer(CONFIG, RECIPE).model
+    losses = loss(model, batch(), task, 3.0, torch.Generator().manual_seed(0))
+    assert list(losses) == trained
+    assert task in TASK_MIX
+
+
+def test_a_fresh_model_predicts_zero_so_the_loss_is_the_power_of_the_target():
+    data = batch()
+    losses = loss(Trainer(CONFIG, RECIPE).model, data, "joint", 3.0, torch.Generator().manual_seed(0))
+    # target = noise - clean, both of unit power
+    assert losses["video"].item() == pytest.approx(2.0, rel=0.15)
+    assert losses["audio"].item() == pytest.approx(2.0, rel=0.3)
+
+
+def test_end_points_of_the_path():
+    clean, generator = torch.randn(2, 3, 4), torch.Generator().manual_seed(1)
+    start, target, _ = noised(clean, State.GENERATED, torch.zeros(2), generator)
+    assert torch.equal(start, clean)
+    end, target, _ = noised(clean, State.GENERATED, torch.ones(2), generator)
+    torch.testing.assert_close(end - target, clean)
+    given, _, time = noised(clean, State.GIVEN, torch.full((2,), 0.7), generator)
+    assert torch.equal(given, clean) and not time.any()
+
+
+def test_time_is_stratified_under_the_shift():
+    time = sample_time(1000, 3.0, torch.Generator().manual_seed(0))
+    assert time.min() >= 0 and time.max() <= 1
+    assert time.median().item() == pytest.approx(0.75, abs=0.01)  # 3 * .5 / (1 + 2 * .5)
+
+
+def test_steps_lower_the_loss_and_every_parameter_moves():
+    trainer = Trainer(CONFIG, replace(RECIPE, muon_rate=0.02, adam_rate=3e-3))
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    data = batch()
+    losses = [sum(trainer.update(data).values()) / 2 for _ in range(40)]
+    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+    still = [key for key, value in trainer.model.state_dict().items() if torch.equal(value, before[key])]
+    assert still == []
+    assert any(not torch.equal(trainer.average[key], value) for key, value in trainer.model.state_dict().items())
+
+
+def test_a_cut_run_goes_on_exactly(tmp_path):
+    whole = Trainer(CONFIG, RECIPE)
+    expected = [whole.update(batch(i)) for i in range(6)]
+    first = Trainer(CONFIG, RECIPE)
+    for i in range(3):
+        first.update(batch(i))
+    first.save(tmp_path / "joint.pt")
+    second = Trainer(CONFIG, RECIPE)
+    second.resume(tmp_path / "joint.pt")
+    assert [second.update(batch(i)) for i in range(3, 6)] == expected[3:]
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[key], value)
+        assert torch.equal(second.average[key], whole.average[key])
+
+
+def dataset_file(path, clips, frames, tokens):
+    generator = torch.Generator().manual_seed(clips)
+    tensors = {
+        "video": torch.randn(clips, 16, frames, 4, 4, generator=generator),
+        "audio": torch.randn(clips, 8, tokens, generator=generator),
+        "text": torch.randn(clips, 5, 24, generator=generator),
+        "no_text": torch.zeros(1, 5, 24),
+    }
+    save_file({key: value.half() for key, value in tensors.items()}, path)
+
+
+def test_mixture_draws_by_size_and_sees_files_that_come_later(tmp_path):
+    dataset_file(tmp_path / "data-9-0.safetensors", 30, 3, 18)
+    mixture, generator = Mixture(tmp_path), torch.Generator().manual_seed(0)
+    assert mixture.draw(generator, 4, 0.0).video.shape == (4, 16, 3, 4, 4)
+    dataset_file(tmp_path / "data-13-1.safetensors", 10, 4, 26)
+    mixture.refresh()
+    frames = [mixture.draw(generator, 1, 0.0).video.shape[2] for _ in range(200)]
+    assert 0.15 < frames.count(4) / 200 < 0.35
+
+
+def test_text_is_dropped_as_often_as_asked(tmp_path):
+    dataset_file(tmp_path / "data-9-0.safetensors", 50, 3, 18)
+    drawn = Mixture(tmp_path).draw(torch.Generator().manual_seed(0), 2000, 0.1)
+    assert 0.07 < (drawn.text == 0).all(dim=(1, 2)).float().mean() < 0.13
+
+
+def test_weights_are_larger_where_something_moves_or_sounds():
+    video, audio = torch.zeros(1, 16, 5, 4, 4), torch.zeros(1, 8, 34)
+    video[0, :, 2, 1, 1] = 1
+    audio[0, :, 10] = 1
+    drawn = Dataset({"video": video, "audio": audio, "text": torch.zeros(1, 5, 24), "no_text": torch.zeros(1, 5, 24)})
+    chosen = drawn.draw(torch.Generator(), 1, 0.0)
+    assert chosen.video_weight[0, 0, 2, 1, 1] == 4 and chosen.video_weight.sum() == 5 * 16 + 3
+    assert chosen.audio_weight[0, 0, 10] > 1 and chosen.audio_weight[0, 0, 11] == 1
+
+
+def test_a_folder_without_data_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="run the data stage first"):
+        Mixture(tmp_path)
