@@ -30,7 +30,8 @@ def parse() -> argparse.Namespace:
         "--clips", type=int, default=3000, help="world clips the data stage encodes into a file of their own"
     )
     parser.add_argument("--frames", type=int, default=33, help="pixel frames of those clips")
-    parser.add_argument("--minutes", type=float, help="length of the stages that run by the clock")
+    parser.add_argument("--minutes", type=float, help="length of the video_vae stage")
+    parser.add_argument("--steps", type=int, help="length of the joint and vocoder stages")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     unknown = set(args.stages) - set(STAGES)
@@ -59,14 +60,15 @@ def encoders(work: Path):
     )
 
 
-def overrides(args: argparse.Namespace) -> dict:
-    return {"seed": args.seed} | ({"minutes": args.minutes} if args.minutes else {})
+def overrides(args: argparse.Namespace, length: str) -> dict:
+    value = getattr(args, length)
+    return {"seed": args.seed} | ({} if value is None else {length: value})
 
 
 def video_vae(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.video_vae import Recipe, train
 
-    train(args.work / "video_vae.safetensors", Recipe(**overrides(args)))
+    train(args.work / "video_vae.safetensors", Recipe(**overrides(args, "minutes")))
 
 
 def text_encoder(args: argparse.Namespace) -> None:
@@ -93,13 +95,13 @@ def joint(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.export import CCL_TINY
     from ccl_pack.ccl_core.training.joint import Recipe, train
 
-    train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", Recipe(**overrides(args)))
+    train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", Recipe(**overrides(args, "steps")))
 
 
 def vocoder(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.vocoder import Recipe, train
 
-    train(args.work / "audio_vae.safetensors", Recipe(**overrides(args)))
+    train(args.work / "audio_vae.safetensors", Recipe(**overrides(args, "steps")))
 
 
 def export(args: argparse.Namespace) -> None:

@@ -30,15 +30,14 @@ TASK_MIX = {"joint": 0.55, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.15}
 class Recipe:
     """Everything that decides the result besides model and data."""
 
-    minutes: float = 80.0
-    steps: int = 1_000_000
+    steps: int = 1700
     seed: int = 0
     batch: int = 16
     muon_rate: float = 0.015
     adam_rate: float = 1e-3
     warmup: int = 100
-    decay_minutes: float = 30.0
-    ema: float = 0.999
+    decay: float = 0.7  # the last share of the steps, over which the rates fall to zero
+    ema: float = 0.998
     text_drop: float = 0.1
     shift: float = 3.0
     save_seconds: float = 120.0
@@ -81,9 +80,9 @@ class Trainer:
         return {f"{task}/{stream}": float(value.detach()) for stream, value in losses.items()}
 
     def schedule(self) -> float:
-        """Linear warm-up by steps, then constant, then linear to a twentieth over the last minutes."""
-        left = (self.recipe.minutes - self.seconds / 60) / self.recipe.decay_minutes
-        return min(1.0, (self.step + 1) / self.recipe.warmup, max(0.05, left))
+        """Linear warm-up, constant, then linear towards zero."""
+        left = (1 - self.step / self.recipe.steps) / self.recipe.decay
+        return min(1.0, (self.step + 1) / self.recipe.warmup, left)
 
     def draw_task(self) -> str:
         names = list(TASK_MIX)
@@ -185,7 +184,7 @@ def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def train(config: CCLConfig, data: Mixture, out: Path, recipe: Recipe) -> Trainer:
-    """Train until the recipe's minutes or steps are over; continues from `out` if it is there.
+    """Train for the recipe's steps; continues from `out` if it is there.
 
     Logs JSON lines beside it.
     """
@@ -197,7 +196,7 @@ def train(config: CCLConfig, data: Mixture, out: Path, recipe: Recipe) -> Traine
     sums: dict[str, list[float]] = {}
     saved = time.monotonic()
     with out.with_suffix(".jsonl").open("a") as record:
-        while trainer.step < recipe.steps and trainer.seconds < recipe.minutes * 60:
+        while trainer.step < recipe.steps:
             started = time.monotonic()
             batch = data.draw(trainer.generator, recipe.batch, recipe.text_drop)
             for name, value in trainer.update(batch).items():

@@ -13,15 +13,19 @@ from ..metrics import JUMP, Track, detect_onsets, to_mono, track_foreground
 from .world import PALETTE, SAMPLE_RATE, SOUNDS, strike
 
 STILL = "still"
+NO_COLOUR = "none"
+PRESENT = 0.3  # share of the shape's usual brightness from which a frame counts as showing it
 SILENT = "silent"
 BANDS = 24
 
 
 def judge_video(frames: Tensor, fps: float) -> tuple[str, str]:
-    """Colour and motion of the shape in frames (f, h, w, 3) in 0..1; motion is "still" when nothing happens."""
+    """Colour and motion of the shape in frames (f, h, w, 3) in 0..1; "none" and "still" when nothing is seen or happens."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) < 2:
         raise ValueError(f"frames must be (f, h, w, 3) with at least two frames, got {tuple(frames.shape)}")
     track = track_foreground(frames.float().cpu())
+    if track.presence.amax() < PRESENT:
+        return NO_COLOUR, STILL
     return nearest_colour(track.colour), motion_of(track, fps)
 
 
@@ -39,7 +43,7 @@ def hue(colour: Tensor) -> Tensor:
 
 def motion_of(track: Track, fps: float) -> str:
     """Dark spells are blinking; else the longer axis decides, and a fall is a bounce that never rises visibly."""
-    if (track.presence < 0.3).float().mean() > 0.08:
+    if (track.presence < PRESENT).float().mean() > 0.08:
         return "blinks"
     wide, tall = (float(p.quantile(0.95) - p.quantile(0.05)) for p in (track.x, track.y))
     if max(wide, tall) < 0.06:
