@@ -18,7 +18,7 @@ from comfy_extras.nodes_custom_sampler import CFGGuider, Noise_RandomNoise, Samp
 from comfy_extras.nodes_easycache import EasyCacheNode
 
 import nodes as host_nodes
-from tiny import CONFIG, av_latent, conditioning, latents, patcher
+from tiny import CONFIG, av_latent, conditioning, config, latents, patcher, state_dict
 
 
 def sample(model, latent, steps=3, cfg=3.0, seed=1, **conds):
@@ -115,14 +115,16 @@ def test_masks_choose_the_routes_of_the_task(given, routes):
     assert model.extra_conds(noise=video, latent_shapes=[video.shape], device="cpu")["routes"].cond == (False, False)
 
 
-def test_audio_prompt_of_its_own_reaches_only_the_audio():
-    model = patcher()
-    fresh = {key: value.clone() for key, value in model.model.diffusion_model.state_dict().items()}
-    silent = {
-        key: torch.zeros_like(value) if key.startswith("interaction.") and ".o." in key else value
-        for key, value in fresh.items()
+def silenced(weights):
+    """The same weights with a fresh interaction: the streams run side by side."""
+    fresh = ("interaction.", ".o.")
+    return {
+        key: torch.zeros_like(value) if all(part in key for part in fresh) else value for key, value in weights.items()
     }
-    model = patcher(weights=silent)
+
+
+def test_audio_prompt_of_its_own_reaches_only_the_audio():
+    model = patcher(weights=silenced(state_dict(CONFIG)))
     base = sample(model, av_latent(), cfg=1.0).unbind()
     other = sample(model, av_latent(), cfg=1.0, audio_cross_attn=conditioning(9)[0][0]).unbind()
     assert torch.equal(base[0], other[0])
@@ -227,3 +229,26 @@ def test_memory_estimate_of_a_packed_latent_is_that_of_its_streams():
     plain = model.memory_required([1, 16, 21, 44, 80])
     packed = model.memory_required([1, 1, 16 * 21 * 44 * 80 + 8 * 168])
     assert packed == pytest.approx(plain, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("stream", "options"),
+    [
+        ({}, {}),
+        (
+            {"in_dim": 36},
+            {"concat_latent_image": torch.randn(1, 16, 3, 4, 6), "concat_mask": torch.ones(1, 1, 3, 4, 6)},
+        ),
+        ({"in_dim": 48, "out_dim": 48}, {}),
+    ],
+    ids=["t2v", "i2v with 36 channels", "5B-style with 48 channels"],
+)
+def test_fresh_model_makes_the_same_video_with_and_without_audio(stream, options):
+    chosen = replace(CONFIG.video, **stream)
+    model = patcher(video=chosen, weights=silenced(state_dict(config(video=chosen))))
+    video_mask, audio_mask = torch.ones(1, 1, 3, 4, 6), torch.ones(1, 1, 18)
+    video_mask[:, :, :1] = 0
+    latent = av_latent(masks=(video_mask, audio_mask), channels=chosen.out_dim)
+    alone = {"samples": latent["samples"].unbind()[0], "noise_mask": video_mask}
+    paired = sample(model, latent, **options).unbind()[0]
+    torch.testing.assert_close(paired, sample(model, alone, **options), rtol=1e-3, atol=1e-3)
