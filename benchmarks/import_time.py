@@ -48,7 +48,7 @@ def start_once(base: Path) -> dict[str, float | None]:
 
 
 def measure(pairs: int) -> dict[str, object]:
-    """Alternating, so that a busy machine weighs on both alike; the first pair only warms the disk."""
+    """By turns and in both orders, so that a busy machine weighs on both alike; the first pair only warms the disk."""
     ticker = Ticker("starting ComfyUI with and without the pack")
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
         for base in (empty, full):
@@ -56,7 +56,9 @@ def measure(pairs: int) -> dict[str, object]:
         (Path(full) / "custom_nodes" / "ccl-audio-video").symlink_to(ROOT, target_is_directory=True)
         runs: list[tuple[dict, dict]] = []
         for turn in range(pairs + 1):
-            runs.append((start_once(Path(empty)), start_once(Path(full))))
+            order = (empty, full) if turn % 2 else (full, empty)
+            results = {base: start_once(Path(base)) for base in order}
+            runs.append((results[empty], results[full]))
             ticker.tick(f"pair {turn} of {pairs}")
     ticker.done()
     return summarise(runs[1:])

@@ -20,7 +20,7 @@ BANDS = 24
 
 
 def judge_video(frames: Tensor, fps: float) -> tuple[str, str]:
-    """Colour and motion of the shape in frames (f, h, w, 3) in 0..1; "none" and "still" when nothing is seen or happens."""
+    """Colour and motion of the shape in frames (f, h, w, 3) in 0..1; "none", "still" when nothing is seen, happens."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) < 2:
         raise ValueError(f"frames must be (f, h, w, 3) with at least two frames, got {tuple(frames.shape)}")
     track = track_foreground(frames.float().cpu())
