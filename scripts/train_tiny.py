@@ -121,7 +121,7 @@ def export(args: argparse.Namespace) -> None:
         latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
     small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (17, *latent.shape[-2:]))
     small = small[:, :, [0, 2, 6, 10, 14]].movedim(1, -1)  # the middle of what each of the five latent frames covers
-    weights = torch.load(args.work / "joint.pt", weights_only=True)["average"]
+    weights = torch.load(args.work / "joint.pt", weights_only=True)["model"]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write(weights, CCL_TINY, args.work, preview_factors(Encoders.normalise(latent), small), args.out)
 

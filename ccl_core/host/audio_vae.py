@@ -45,7 +45,7 @@ class VocosVAE(comfy.sd.VAE):
         self.device = comfy.model_management.vae_device()
         self.output_device = comfy.model_management.intermediate_device()
         self.vae_dtype = comfy.model_management.vae_dtype(self.device, self.working_dtypes)
-        self.first_stage_model = Vocos(config, dtype=self.vae_dtype, operations=comfy.ops.manual_cast).eval()
+        self.first_stage_model = Vocos(config, dtype=self.vae_dtype, operations=comfy.ops.manual_cast)
         comfy.model_management.archive_model_dtypes(self.first_stage_model)
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             self.first_stage_model, load_device=self.device, offload_device=comfy.model_management.vae_offload_device()
