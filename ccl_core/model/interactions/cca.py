@@ -122,20 +122,14 @@ def frames_to_windows(
 ) -> Tensor:
     """A2V: the queries (b, t*s, d) of each latent frame attend to the anchor and their own window of k, v (b, a, d).
 
-    Frames whose windows are equally long share one unmasked attention: the result of a dense mask at a fraction of it.
+    One unmasked attention per frame: the result of a dense mask at a fraction of its cost. A loop, since stacking the
+    frames copies q, k and v as a whole, which took longer than the attention (docs/decisions.md).
     """
-    b = q.shape[0]
-    q = q.unflatten(1, (len(windows), -1))  # (b, t, s, d)
     out = torch.empty_like(q)
-    for length, frames in _by_length(windows).items():
-        starts = [windows[i][0] for i in frames]
-        keys, values = (
-            _with_anchor(c, _windows(x, starts, length)) for c, x in zip(anchor, (k, v), strict=True)
-        )  # (b*g, c+length, d)
-        rows = _rows(frames)
-        result = optimized_attention(q[:, rows].flatten(0, 1), keys, values, heads=heads, transformer_options=options)
-        out[:, rows] = result.unflatten(0, (b, len(frames)))
-    return out.flatten(1, 2)  # (b, t*s, d)
+    for frame, (start, stop) in zip(_frames(q, len(windows)), windows, strict=True):
+        keys, values = _with_anchor(anchor, k[:, start:stop], v[:, start:stop])  # (b, c+n, d)
+        out[:, frame] = optimized_attention(q[:, frame], keys, values, heads=heads, transformer_options=options)
+    return out  # (b, t*s, d)
 
 
 def tokens_to_frames(
@@ -147,21 +141,13 @@ def tokens_to_frames(
     heads: int,
     options: dict[str, Any],
 ) -> Tensor:
-    """V2A: queries (b, a, d) attend to the anchor and, in k, v (b, t*s, d), the tokens of the frame nearest to them."""
-    b = q.shape[0]
-    k, v = (x.unflatten(1, (len(ranges), -1)) for x in (k, v))  # (b, t, s, d)
+    """V2A: the queries (b, a, d) nearest to a latent frame attend to the anchor and its tokens of k, v (b, t*s, d)."""
     out = torch.empty_like(q)
-    for length, frames in _by_length(ranges).items():
-        starts = [ranges[i][0] for i in frames]
-        rows = _rows(frames)
-        keys, values = (
-            _with_anchor(c, x[:, rows].flatten(0, 1)) for c, x in zip(anchor, (k, v), strict=True)
-        )  # (b*g, c+s, d)
-        result = optimized_attention(
-            _windows(q, starts, length), keys, values, heads=heads, transformer_options=options
-        )
-        for i, start in enumerate(starts):
-            out[:, start : start + length] = result.unflatten(0, (b, len(frames)))[:, i]
+    for frame, (start, stop) in zip(_frames(k, len(ranges)), ranges, strict=True):
+        if stop > start:
+            keys, values = _with_anchor(anchor, k[:, frame], v[:, frame])  # (b, c+s, d)
+            queries = q[:, start:stop]
+            out[:, start:stop] = optimized_attention(queries, keys, values, heads=heads, transformer_options=options)
     return out  # (b, a, d)
 
 
@@ -189,25 +175,13 @@ def _rotate(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
     return apply_rope1(x.unflatten(2, (heads, -1)), freqs).flatten(2)  # (b, n, d)
 
 
-def _by_length(ranges: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
-    groups: dict[int, list[int]] = {}
-    for i, (start, stop) in enumerate(ranges):
-        if stop > start:
-            groups.setdefault(stop - start, []).append(i)
-    return groups
+def _frames(x: Tensor, count: int) -> list[slice]:
+    size = x.shape[1] // count
+    return [slice(i * size, (i + 1) * size) for i in range(count)]
 
 
-def _rows(frames: list[int]) -> slice | list[int]:
-    """Neighbouring frames as a slice, which is a view."""
-    return slice(frames[0], frames[-1] + 1) if frames[-1] - frames[0] + 1 == len(frames) else frames
-
-
-def _windows(x: Tensor, starts: list[int], length: int) -> Tensor:
-    return torch.stack([x[:, start : start + length] for start in starts], dim=1).flatten(0, 1)  # (b*g, length, d)
-
-
-def _with_anchor(context: Tensor, x: Tensor) -> Tensor:
-    return torch.cat([context.expand(x.shape[0], -1, -1), x], dim=1)  # (b*g, c+n, d)
+def _with_anchor(anchor: tuple[Tensor, Tensor], k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True))
 
 
 def _add_at(tokens: Tensor, main: slice, delta: Tensor) -> Tensor:
