@@ -1,4 +1,4 @@
-"""The all-in-one file of ccl-tiny (design section 7): averaged weights, text encoder and VAEs, in half precision."""
+"""The all-in-one file of ccl-tiny (design section 7): weights, text encoder and VAEs, in half precision."""
 
 from __future__ import annotations
 

@@ -37,7 +37,6 @@ class Recipe:
     adam_rate: float = 1e-3
     warmup: int = 100
     decay: float = 0.7  # the last share of the steps, over which the rates fall to zero
-    ema: float = 0.998
     text_drop: float = 0.1
     shift: float = 3.0
     save_seconds: float = 120.0
@@ -45,14 +44,13 @@ class Recipe:
 
 
 class Trainer:
-    """The state of a run: weights, their average, the optimiser, the clock. Saved whole, resumed whole."""
+    """The state of a run: weights, the optimisers, the clock. Saved whole, resumed whole."""
 
     def __init__(self, config: CCLConfig, recipe: Recipe) -> None:
         torch.manual_seed(recipe.seed)
         self.config, self.recipe = config, recipe
         self.model = JointModel(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         initialise(self.model)
-        self.average = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
         self.optimisers = optimisers_of(self.model, recipe)
         self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -72,11 +70,6 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
-        decay = min(self.recipe.ema, self.step / (self.step + 20))
-        parameters = dict(self.model.named_parameters())
-        torch._foreach_lerp_(
-            [self.average[key] for key in parameters], [p.detach() for p in parameters.values()], 1 - decay
-        )
         return {f"{task}/{stream}": float(value.detach()) for stream, value in losses.items()}
 
     def schedule(self) -> float:
@@ -91,7 +84,6 @@ class Trainer:
     def save(self, path: Path) -> None:
         state = {
             "model": self.model.state_dict(),
-            "average": self.average,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "generator": self.generator.get_state(),
             "step": self.step,
@@ -103,7 +95,6 @@ class Trainer:
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.average = state["average"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
