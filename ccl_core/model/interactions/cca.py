@@ -78,37 +78,35 @@ class CCA(Interaction):
         v = None if video is None else video.tokens[:, video.main]  # (b, v, d_v)
         a = None if audio is None else audio.tokens  # (b, a, d_a)
         if v is not None:
-            to_video = self._a2v(v, a, link)
+            windows = link.tarp and link.tarp.a2v
+            to_video = _delta(self.a2v, v, a, link.a2v_freqs, link.a2v_open, frames_to_windows, windows, link.options)
         if a is not None:
-            audio.tokens = a + self._v2a(a, v, link)
+            ranges = link.tarp and link.tarp.v2a
+            to_audio = _delta(self.v2a, a, v, link.v2a_freqs, link.v2a_open, tokens_to_frames, ranges, link.options)
+            audio.tokens = a + to_audio
         if v is not None:
             video.tokens = _add_at(video.tokens, video.main, to_video)
 
-    def _a2v(self, v: Tensor, a: Tensor | None, link: Link) -> Tensor:
-        direction = self.a2v
-        video_freqs, audio_freqs = link.a2v_freqs
-        q, anchor = direction.query(v, video_freqs), direction.anchor(v)
 
-        def attend(q: Tensor, rows: slice | list[int]) -> Tensor:
-            k, val = direction.source(a[rows], audio_freqs)
-            return frames_to_windows(q, k, val, anchor, link.tarp.a2v, direction.heads, link.options)
+def _delta(
+    direction: ContextAttention,
+    x: Tensor,
+    y: Tensor | None,
+    freqs: tuple[Tensor, Tensor | None],
+    route: Routes,
+    partition: Any,
+    ranges: Sequence[tuple[int, int]] | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """What one direction adds to the stream x; y is None where the other stream is absent."""
+    own_freqs, source_freqs = freqs
+    q, anchor = direction.query(x, own_freqs), direction.anchor(x)
 
-        return direction.o(
-            _routed(q, anchor, None if a is None else attend, link.a2v_open, direction.heads, link.options)
-        )
+    def attend(q: Tensor, rows: slice | list[int]) -> Tensor:
+        k, v = direction.source(y[rows], source_freqs)
+        return partition(q, k, v, anchor, ranges, direction.heads, options)
 
-    def _v2a(self, a: Tensor, v: Tensor | None, link: Link) -> Tensor:
-        direction = self.v2a
-        audio_freqs, video_freqs = link.v2a_freqs
-        q, anchor = direction.query(a, audio_freqs), direction.anchor(a)
-
-        def attend(q: Tensor, rows: slice | list[int]) -> Tensor:
-            k, val = direction.source(v[rows], video_freqs)
-            return tokens_to_frames(q, k, val, anchor, link.tarp.v2a, direction.heads, link.options)
-
-        return direction.o(
-            _routed(q, anchor, None if v is None else attend, link.v2a_open, direction.heads, link.options)
-        )
+    return direction.o(_routed(q, anchor, None if y is None else attend, route, direction.heads, options))
 
 
 def frames_to_windows(
