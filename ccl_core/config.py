@@ -8,12 +8,18 @@ from fractions import Fraction
 from typing import Any
 
 SCHEMA = 1
-CLOCKS = ("causal", "uniform")
+CLOCKS = ("causal", "uniform", "linear")
+ROPES = ("tarp", "token")
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """One stream: the arguments of the host's WanModel."""
+    """One stream: the arguments of the host's WanModel, and what the published audio towers do otherwise.
+
+    text_len: tokens to which the text is zero-padded before its MLP (Ovi), None: as it comes. stem_dim: hidden width of
+    the gated convolution stem in the place of the patch embedding (Ovi's audio), 0: none. rope: positions of
+    self-attention, "tarp" on the time axis of Wan's RoPE or "token", the index over the whole head (MOVA's audio).
+    """
 
     in_dim: int
     out_dim: int
@@ -25,17 +31,29 @@ class StreamConfig:
     freq_dim: int = 256
     patch_size: tuple[int, int, int] = (1, 2, 2)
     model_type: str = "t2v"
+    text_len: int | None = None
+    stem_dim: int = 0
+    rope: str = "tarp"
+    flf_pos_embed_token_number: int | None = None
+    in_dim_ref_conv: int | None = None
 
     def __post_init__(self) -> None:
+        if self.rope not in ROPES:
+            raise ValueError(f"a stream has the rope {self.rope!r}, known are {', '.join(ROPES)}")
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise ValueError(
                 f"a stream of width {self.dim} cannot have {self.num_heads} heads: each head needs an even width"
             )
 
+    def wan_arguments(self) -> dict[str, Any]:
+        """The arguments of the host's WanModel."""
+        sizes = asdict(self) | {"patch_size": tuple(self.patch_size)}
+        return {name: value for name, value in sizes.items() if name not in ("text_len", "stem_dim", "rope")}
+
 
 @dataclass(frozen=True)
 class InteractionConfig:
-    """The coupling: its kind, the layers that carry it, and the number n of learnable context tokens."""
+    """The coupling: its kind, the layers that carry it, and the number n of learnable context tokens (cca only)."""
 
     kind: str
     layers: tuple[int, ...]
@@ -54,7 +72,12 @@ class AudioLatentConfig:
 
 @dataclass(frozen=True)
 class CCLConfig:
-    """A whole model. `shift` is the default time shift of the sampling schedule."""
+    """A whole model.
+
+    shift: default time shift of the sampling schedule; audio_shift: the audio stream's own, None: the same.
+    clock_scale: latent frames per audio token of the clock "linear". expert_boundary: the sigma below which a second,
+    low-noise video expert takes over.
+    """
 
     fps: Fraction
     video: StreamConfig
@@ -65,6 +88,9 @@ class CCLConfig:
     shift: float = 8.0
     text_encoder: dict[str, Any] | None = None
     latent_rgb_factors: tuple[tuple[float, float, float], ...] | None = None
+    clock_scale: float | None = None
+    audio_shift: float | None = None
+    expert_boundary: float | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -74,6 +100,11 @@ class CCLConfig:
             )
         if self.clock not in CLOCKS:
             raise ValueError(f"ccl_config names the clock {self.clock!r}, known are {', '.join(CLOCKS)}")
+        if (self.clock == "linear") is (self.clock_scale is None):
+            raise ValueError(
+                f"ccl_config has the clock {self.clock!r} and the clock_scale {self.clock_scale}: "
+                "the clock 'linear' needs a scale, the others have none"
+            )
         if self.audio.in_dim != self.audio_latent.channels:
             raise ValueError(
                 f"the audio stream takes {self.audio.in_dim} channels, its latent has {self.audio_latent.channels}"

@@ -1,15 +1,16 @@
 """TARP: temporally aligned RoPE and partitioning (CCL, arXiv 2603.18600; windows as public trainers implement them).
 
-Both streams are placed on one clock counted in latent frames. Two clocks exist. `uniform` is the paper's: every latent
-frame lasts equally long. `causal` follows Wan's VAE, whose first latent frame covers one pixel frame and every other
-four: latent frame i > 0 lies at pixel frame 4i - 1.5, frame 0 at 0, and audio token j at
-(j + 0.5) * pixel frames / tokens.
+Both streams are placed on one clock counted in latent frames. Three clocks exist. `uniform` is the paper's: every
+latent frame lasts equally long. `causal` follows Wan's VAE, whose first latent frame covers one pixel frame and every
+other four: latent frame i > 0 lies at pixel frame 4i - 1.5, frame 0 at 0, and audio token j at
+(j + 0.5) * pixel frames / tokens. `linear` puts audio token j at j * scale for models trained with a constant of their
+own (Ovi, arXiv 2510.01284: 0.19676); they have no partition, so its ranges are those of `causal`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -33,20 +34,24 @@ class Tarp:
 
 
 @lru_cache(maxsize=64)
-def align(clock: str, latent_frames: int, audio_tokens: int, first: int = 0) -> Tarp:
+def align(clock: str, latent_frames: int, audio_tokens: int, first: int = 0, scale: float | None = None) -> Tarp:
     """Place the tokens of a clip on the clock.
 
     `first` is the index, in the whole clip, of the first latent frame of a context window: only a window that starts
-    at 0 holds the short first frame. Raises ValueError for an empty stream or an unknown clock.
+    at 0 holds the short first frame. `scale`: latent frames per audio token of the clock "linear". Raises ValueError
+    for an empty stream or an unknown clock.
     """
     if latent_frames < 1 or audio_tokens < 1:
         raise ValueError(f"TARP needs both streams, got {latent_frames} latent frames and {audio_tokens} audio tokens")
+    if clock == "linear":
+        tarp = align("causal", latent_frames, audio_tokens, first)
+        return replace(tarp, audio_positions=tuple(j * scale for j in range(audio_tokens)))
     if clock == "uniform" or (clock == "causal" and first > 0):
         centres = _uniform_centres(latent_frames, audio_tokens)
     elif clock == "causal":
         centres = _causal_centres(latent_frames, audio_tokens)
     else:
-        raise ValueError(f"unknown clock {clock!r}, wanted 'uniform' or 'causal'")
+        raise ValueError(f"unknown clock {clock!r}, wanted 'uniform', 'causal' or 'linear'")
     span = WINDOW_FRAMES * _tokens_per_frame(clock, latent_frames, audio_tokens, first)
     return Tarp(
         audio_positions=_positions(clock, centres, audio_tokens, Fraction(audio_tokens, latent_frames)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -19,6 +20,9 @@ def test_round_trip():
     [
         ({"schema": 2}, "schema 2"),
         ({"clock": "sidereal"}, "clock 'sidereal'"),
+        ({"clock": "linear"}, "the clock 'linear' needs a scale"),
+        ({"clock_scale": 0.2}, "the others have none"),
+        ({"audio": asdict(CONFIG.audio) | {"rope": "spiral"}}, "the rope 'spiral'"),
         ({"colour": "red"}, r"unknown entries \['colour'\]"),
         ({"video": {"dim": 8}}, "ccl_config.video is incomplete"),
         (

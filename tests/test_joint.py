@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.ops
@@ -45,7 +45,7 @@ def inputs(seed=3, batch=2, tokens=5):
 def test_fresh_model_without_audio_is_the_hosts_wan(variant, size):
     stream = replace(CONFIG.video, **VARIANTS[variant])
     model = silent(joint(config(video=stream)))
-    wan = WanModel(**asdict(stream), dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    wan = WanModel(**stream.wan_arguments(), dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     wan.load_state_dict({key: value for key, value in model.state_dict().items() if key in wan.state_dict()})
     wan.requires_grad_(False)
     time, context = inputs()
@@ -184,3 +184,21 @@ def test_half_precision_stays_close(dtype):
     for x, y in zip(out, exact, strict=True):
         assert x.dtype is dtype
         assert (x.float() - y).norm() / y.norm() < 0.05
+
+
+def test_texts_embedded_before_the_run_give_the_same():
+    model = joint()
+    time, context = inputs()
+    audio_context = inputs(seed=9)[1]
+    video, audio = latents(batch=2)
+    raw = model([video, audio], time, context, audio_context=audio_context, transformer_options={})
+    embedded = model(
+        [video, audio],
+        time,
+        model.embed_text(context),
+        audio_context=model.audio.embed_text(audio_context),
+        text_embedded=True,
+        transformer_options={},
+    )
+    assert all(torch.equal(a, b) for a, b in zip(raw, embedded, strict=True))
+    assert not torch.equal(raw[1], model([video, audio], time, context, transformer_options={})[1])

@@ -77,3 +77,10 @@ def test_empty_stream_is_refused(frames, tokens):
 def test_unknown_clock_is_refused():
     with pytest.raises(ValueError, match="unknown clock 'sidereal'"):
         align("sidereal", 3, 4)
+
+
+def test_linear_clock_scales_the_index_and_keeps_the_ranges_of_the_causal_clock():
+    linear, causal = align("linear", 31, 157, scale=0.19676), align("causal", 31, 157)
+    assert linear.audio_positions[0] == 0.0
+    assert linear.audio_positions[156] == pytest.approx(156 * 0.19676)
+    assert (linear.a2v, linear.v2a) == (causal.a2v, causal.v2a)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_prefetch
 import torch
 from torch import Tensor
 
-from ..config import CCLConfig, StreamConfig
+from ..config import CCLConfig
 from ..tarp import Tarp, align
 from .interactions import INTERACTIONS, Interaction, Link
 from .interactions.base import Routes
-from .streams import AudioStream, StreamState, VideoStream, temporal_freqs
+from .streams import AudioStream, StreamState, VideoStream
 
 # Patches written for the video tokens of Wan must not meet audio tokens.
 VIDEO_ONLY_OPTIONS = ("patches", "patches_replace", "grid_sizes")
@@ -51,24 +51,12 @@ class JointModel(VideoStream):
         operations: Any = None,
     ) -> None:
         factory = {"dtype": dtype, "device": device}
-        super().__init__(**_wan_sizes(config.video), operations=operations, **factory)
-        self.clock = config.clock
-        self.audio = AudioStream(**_wan_sizes(config.audio), operations=operations, **factory)
-        kind = INTERACTIONS[config.interaction.kind]
+        super().__init__(config.video, operations=operations, **factory)
+        self.ccl_config = config
+        self.audio = AudioStream(config.audio, operations, **factory)
+        self.kind = INTERACTIONS[config.interaction.kind]
         self.interaction = torch.nn.ModuleDict(
-            {
-                str(i): kind(
-                    config.video.dim,
-                    config.audio.dim,
-                    config.video.num_heads,
-                    config.audio.num_heads,
-                    config.interaction.context_tokens,
-                    self.eps,
-                    operations,
-                    **factory,
-                )
-                for i in config.interaction.layers
-            }
+            {str(i): self.kind(config, operations, **factory) for i in config.interaction.layers}
         )
         self.uncoupled = Interaction()
 
@@ -93,36 +81,39 @@ class JointModel(VideoStream):
         audio_context: Tensor | None = None,
         video_concat: Tensor | None = None,
         routes: tuple[Routes, Routes] = (True, True),
+        text_embedded: bool = False,
         **conds: Any,
     ) -> Tensor | list[Tensor]:
         """Velocities of the streams that came in, in their shapes; one switched off by run_vx / run_ax gives zeros.
 
         timestep: one tensor for both streams or one each, (b,) or per latent frame or per token. audio_context: text of
         the audio stream, by default the video's. video_concat: channels beside the video latent (Wan i2v).
-        routes: DCR routes (a2v, v2a) of the task, one bool or one per sample.
+        routes: DCR routes (a2v, v2a) of the task, one bool or one per sample. text_embedded: both texts come out of
+        `embed_text` of their streams already, so that a run embeds them once and not in each step.
         """
         alone = torch.is_tensor(x)
         video_latent, audio_latent = (x, None) if alone else (x[0], x[1][:, 0])
         video_time, audio_time = (timestep, timestep) if torch.is_tensor(timestep) else timestep
-        switches = Switches.read(transformer_options, routes)
+        switches = Switches.read(transformer_options, routes if self.kind.routed else (True, True))
 
-        video = audio = None
+        video = audio = tarp = None
         if switches.run_vx:
             latent = video_latent if video_concat is None else torch.cat([video_latent, video_concat], dim=1)
+            text = context if text_embedded else self.embed_text(context)
             video = self.embed_video(
-                latent, video_time, context, transformer_options, time_dim_concat, clip_fea=clip_fea, **conds
+                latent, video_time, text, transformer_options, time_dim_concat, clip_fea=clip_fea, **conds
             )
         if audio_latent is not None and switches.run_ax:
             window = transformer_options.get("context_window")
             first = 0 if window is None else window.index_list[0]
             tarp = self.align(video_latent.shape[2], audio_latent.shape[-1], first)
             options = {key: value for key, value in transformer_options.items() if key not in VIDEO_ONLY_OPTIONS}
-            audio_text = context if audio_context is None else audio_context
-            audio = self.audio.embed_audio(audio_latent, audio_time, audio_text, tarp.audio_positions, options)
-            link = self._link(video, audio, tarp, switches, transformer_options)
-        else:
-            link = self._link(video, None, None, switches, transformer_options)
+            text = context if audio_context is None else audio_context
+            text = text if text_embedded else self.audio.embed_text(text)
+            audio = self.audio.embed_audio(audio_latent, audio_time, text, tarp.audio_positions, options)
 
+        tables = self.kind.rotary(self, video, audio, tarp, transformer_options)
+        link = Link(tarp, *tables, switches.a2v, switches.v2a, transformer_options)
         self._blocks(video, audio, link, transformer_options)
         video_out = torch.zeros_like(video_latent) if video is None else self.unembed_video(video, video_latent.shape)
         if alone:
@@ -132,31 +123,8 @@ class JointModel(VideoStream):
 
     def align(self, latent_frames: int, audio_tokens: int, first: int = 0) -> Tarp:
         """TARP on the model's clock; `first` is the latent frame at which a context window starts."""
-        return align(self.clock, latent_frames, audio_tokens, first)
-
-    def _link(
-        self,
-        video: StreamState | None,
-        audio: StreamState | None,
-        tarp: Tarp | None,
-        switches: Switches,
-        options: dict[str, Any],
-    ) -> Link:
-        """Rotary tables of both directions: each needs both streams' positions in the head width of its queries."""
-        a2v_freqs = v2a_freqs = None
-        if video is not None:
-            keys = None if audio is None else temporal_freqs(self, tarp.audio_positions, video.tokens.device)
-            a2v_freqs = (video.freqs[:, video.main], keys)
-        if audio is not None:
-            keys = None
-            if video is not None:
-                t, h, w = video.grid
-                keys = self.audio.rope_encode(
-                    t, h, w, device=audio.tokens.device, dtype=torch.float32, transformer_options=options
-                )
-                keys = keys[:, : video.main.stop - video.main.start]
-            v2a_freqs = (audio.freqs, keys)
-        return Link(tarp, a2v_freqs, v2a_freqs, switches.a2v, switches.v2a, options)
+        config = self.ccl_config
+        return align(config.clock, latent_frames, audio_tokens, first, config.clock_scale)
 
     def _blocks(
         self, video: StreamState | None, audio: StreamState | None, link: Link, options: dict[str, Any]
@@ -194,10 +162,6 @@ class JointModel(VideoStream):
         audio_block = self.audio.blocks[i] if audio is not None and i < len(self.audio.blocks) else None
         coupled = str(i) in self.interaction
         return video_block, audio_block, self.interaction[str(i)] if coupled else self.uncoupled
-
-
-def _wan_sizes(stream: StreamConfig) -> dict[str, Any]:
-    return asdict(stream) | {"patch_size": tuple(stream.patch_size)}
 
 
 def _run_layer(

@@ -11,8 +11,11 @@ from typing import Any
 import comfy.ldm.common_dit
 import comfy.model_management
 import torch
+from comfy.ldm.flux.math import rope
 from comfy.ldm.wan.model import WanAttentionBlock, WanModel, repeat_e, sinusoidal_embedding_1d
 from torch import Tensor
+
+from ..config import StreamConfig
 
 
 @dataclass
@@ -29,6 +32,18 @@ class StreamState:
     grid: torch.Size  # t, h, w of the patches, extra frames included
     main: slice  # the tokens of the latent itself, without references before or after it
     options: dict[str, Any]  # transformer_options as this stream's attention sees them
+
+    def add(self, delta: Tensor) -> None:
+        """A residual on the tokens of the latent itself: (b, main, d)."""
+        if delta.shape[1] == self.tokens.shape[1]:
+            self.tokens = self.tokens + delta
+        else:
+            before, own, after = (
+                self.tokens[:, : self.main.start],
+                self.tokens[:, self.main],
+                self.tokens[:, self.main.stop :],
+            )
+            self.tokens = torch.cat([before, own + delta, after], dim=1)
 
 
 class StreamBlock(WanAttentionBlock):
@@ -48,10 +63,15 @@ class StreamBlock(WanAttentionBlock):
         return torch.addcmul(x, y, gate)  # (b, n, d)
 
     def text_attention(self, state: StreamState) -> Tensor:
-        x = state.tokens
-        x = x + self.cross_attn(
-            self.norm3(x), state.context, context_img_len=state.context_img_len, transformer_options=state.options
+        x = self.norm3(state.tokens)
+        return self.add_text(
+            state,
+            self.cross_attn(x, state.context, context_img_len=state.context_img_len, transformer_options=state.options),
         )
+
+    def add_text(self, state: StreamState, delta: Tensor) -> Tensor:
+        """The residual of text attention, and the host's patches behind it."""
+        x = state.tokens + delta
         for patch in state.options.get("patches", {}).get("attn2_patch", ()):
             x = patch({"x": x, "transformer_options": state.options})
         return x  # (b, n, d)
@@ -66,8 +86,9 @@ class StreamBlock(WanAttentionBlock):
 class Stream(WanModel):
     """A Wan transformer whose forward is `embed`, the blocks, `unembed`; the parameters keep Wan's names."""
 
-    def __init__(self, **sizes: Any) -> None:
-        super().__init__(wan_attn_block_class=StreamBlock, **sizes)
+    def __init__(self, config: StreamConfig, **factory: Any) -> None:
+        super().__init__(wan_attn_block_class=StreamBlock, **config.wan_arguments(), **factory)
+        self.config = config
 
     def embed(
         self,
@@ -81,14 +102,15 @@ class Stream(WanModel):
     ) -> StreamState:
         """Patchify a padded latent (b, c, t, h, w), of which the first `frames` are to be denoised.
 
-        timestep: (b,) or one per latent frame (b, t) or per token (b, n). clip_fea: CLIP vision states of Wan 2.1 i2v.
+        timestep: (b,) or one per latent frame (b, t) or per token (b, n). context: what `embed_text` made of the text.
+        clip_fea: CLIP vision states of Wan 2.1 i2v.
         """
-        latent, x = x, self.patch_embedding(x.float()).to(x.dtype)  # (b, d, t, h, w)
+        latent, x = x, self.patchify(x)  # (b, d, t, h, w)
         grid = options["grid_sizes"] = x.shape[2:]
         x = x.flatten(2).transpose(1, 2)  # (b, n, d)
         time = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, timestep.flatten()).to(dtype=x.dtype))
         time = time.reshape(timestep.shape[0], -1, time.shape[-1])  # (b, 1 or t or n, d)
-        context, context_img_len = self._embed_context(context, clip_fea)
+        context, context_img_len = self._with_image(context, clip_fea)
         return StreamState(
             latent=latent,
             tokens=x,
@@ -102,8 +124,17 @@ class Stream(WanModel):
             options=options,
         )
 
-    def _embed_context(self, context: Tensor, clip_fea: Tensor | None) -> tuple[Tensor, int | None]:
-        context = self.text_embedding(context)
+    def patchify(self, x: Tensor) -> Tensor:
+        return self.patch_embedding(x.float()).to(x.dtype)
+
+    def embed_text(self, context: Tensor) -> Tensor:
+        """(b, text, text_dim) -> (b, text, d); rows of zeros up to `text_len` are text to the models that have one."""
+        missing = (self.config.text_len or 0) - context.shape[1]
+        if missing > 0:
+            context = torch.nn.functional.pad(context, (0, 0, 0, missing))
+        return self.text_embedding(context)
+
+    def _with_image(self, context: Tensor, clip_fea: Tensor | None) -> tuple[Tensor, int | None]:
         if clip_fea is None:
             return context, None
         if self.img_emb is not None:
@@ -166,18 +197,60 @@ class VideoStream(Stream):
         return self.unembed(state)[:, :, :frames, :height, :width]
 
 
+class GatedConvStem(torch.nn.Sequential):
+    """Ovi's audio stem: a convolution, SiLU, and a gated convolution MLP, all over 7 tokens (arXiv 2510.01284)."""
+
+    def __init__(self, config: StreamConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(
+            operations.Conv1d(config.in_dim, config.dim, 7, padding=3, **factory),
+            torch.nn.SiLU(),
+            GatedConv(config.dim, config.stem_dim, operations, **factory),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., 0, 0])[..., None, None]  # (b, c, a, 1, 1) -> (b, d, a, 1, 1)
+
+
+class GatedConv(torch.nn.Module):
+    def __init__(self, dim: int, hidden: int, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.w1 = operations.Conv1d(dim, hidden, 7, padding=3, bias=False, **factory)
+        self.w2 = operations.Conv1d(hidden, dim, 7, padding=3, bias=False, **factory)
+        self.w3 = operations.Conv1d(dim, hidden, 7, padding=3, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(torch.nn.functional.silu(self.w1(x)) * self.w3(x))  # (b, d, a)
+
+
 class AudioStream(Stream):
-    """The audio stream: a Wan transformer over a latent of one column, positions given by TARP."""
+    """The audio stream: a Wan transformer over a latent of one column, positions given by TARP or the token's index."""
+
+    def __init__(self, config: StreamConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(config, operations=operations, **factory)
+        if config.stem_dim:
+            self.patch_embedding = GatedConvStem(config, operations, **factory)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        # The host keeps Wan's small patch embedding in float32; the stem is half a billion weights.
+        return self.patch_embedding(x) if self.config.stem_dim else super().patchify(x)
 
     def embed_audio(
         self, x: Tensor, timestep: Tensor, context: Tensor, positions: tuple[float, ...], options: dict[str, Any]
     ) -> StreamState:
         """x: (b, c, a); positions: temporal RoPE position per token, in latent frames of the video."""
-        freqs = temporal_freqs(self, positions, x.device)
+        if self.config.rope == "token":
+            freqs = rotary_table(torch.arange(x.shape[-1], device=x.device), self.dim // self.num_heads)
+        else:
+            freqs = temporal_freqs(self, positions, x.device)
         return self.embed(x[..., None, None], timestep, context, freqs, options, x.shape[-1])
 
     def unembed_audio(self, state: StreamState) -> Tensor:
         return self.unembed(state)[..., 0, 0]  # (b, c, a)
+
+
+def rotary_table(positions: Tensor, width: int) -> Tensor:
+    """Rotary table of one axis over a whole head of this width: positions (n,) -> (1, n, 1, width / 2, 2, 2)."""
+    return rope(positions[None], width, 10000)[:, :, None]
 
 
 def temporal_freqs(stream: WanModel, positions: tuple[float, ...], device: torch.device) -> Tensor:

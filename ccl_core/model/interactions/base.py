@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from comfy.ldm.flux.math import apply_rope1
 from torch import Tensor
 
 from ...tarp import Tarp
-from ..streams import StreamBlock, StreamState
+from ..streams import StreamBlock, StreamState, temporal_freqs
 
+EPS = 1e-6  # of every norm in Wan and in the published couplings
 Routes = bool | tuple[bool, ...]
+Tables = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Link:
     """
 
     tarp: Tarp | None
-    a2v_freqs: tuple[Tensor, Tensor | None] | None
-    v2a_freqs: tuple[Tensor, Tensor | None] | None
+    a2v_freqs: Tables | None
+    v2a_freqs: Tables | None
     a2v_open: Routes
     v2a_open: Routes
     options: dict[str, Any]
@@ -36,7 +39,31 @@ class Interaction(torch.nn.Module):
 
     A stream that is absent is None, and so is the block of one that has ended. Both directions read the states as they
     are when the place is reached.
+
+    routed: the kind has an anchor that the task of a run may route a direction to (DCR); the others know open and off.
     """
+
+    routed: ClassVar[bool] = False
+
+    @staticmethod
+    def rotary(
+        model: Any, video: StreamState | None, audio: StreamState | None, tarp: Tarp | None, options: dict[str, Any]
+    ) -> tuple[Tables | None, Tables | None]:
+        """Tables of a2v and v2a: both streams on the three axes of Wan's RoPE, sound at (its time, 0, 0)."""
+        a2v = v2a = None
+        if video is not None:
+            keys = None if audio is None else temporal_freqs(model, tarp.audio_positions, video.tokens.device)
+            a2v = (video.freqs[:, video.main], keys)
+        if audio is not None:
+            device, keys = audio.tokens.device, None
+            queries = temporal_freqs(model.audio, tarp.audio_positions, device)
+            if video is not None:
+                table = model.audio.rope_encode(
+                    *video.grid, device=device, dtype=torch.float32, transformer_options=options
+                )
+                keys = table[:, : video.main.stop - video.main.start]
+            v2a = (queries, keys)
+        return a2v, v2a
 
     def before_block(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
         """Before self-attention, on the raw hidden states (MOVA's bridge, UniAVGen's asymmetric aligners)."""
@@ -55,3 +82,8 @@ class Interaction(torch.nn.Module):
 
     def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
         """After text attention, before the feed-forward (CCL's cross-modal context attention)."""
+
+
+def rotate(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
+    """Wan's RoPE, in interleaved pairs."""
+    return apply_rope1(x.unflatten(2, (heads, -1)), freqs).flatten(2)  # (b, n, d)

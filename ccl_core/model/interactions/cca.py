@@ -14,38 +14,38 @@ from typing import Any
 
 import comfy.ops
 import torch
-from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from ...config import CCLConfig
 from ..streams import StreamState
-from .base import Interaction, Link, Routes
+from .base import EPS, Interaction, Link, Routes, rotate
 
 
 class ContextAttention(torch.nn.Module):
     """One direction: queries from stream x, keys and values from the context tokens and, on an open route, stream y."""
 
     def __init__(
-        self, dim: int, source_dim: int, heads: int, context_tokens: int, eps: float, operations: Any, **factory: Any
+        self, dim: int, source_dim: int, heads: int, context_tokens: int, operations: Any, **factory: Any
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.norm_x = operations.LayerNorm(dim, eps, **factory)
-        self.norm_y = operations.LayerNorm(source_dim, eps, **factory)
+        self.norm_x = operations.LayerNorm(dim, EPS, **factory)
+        self.norm_y = operations.LayerNorm(source_dim, EPS, **factory)
         self.q = operations.Linear(dim, dim, **factory)
         self.k = operations.Linear(source_dim, dim, **factory)
         self.v = operations.Linear(source_dim, dim, **factory)
         self.o = operations.Linear(dim, dim, **factory)
-        self.norm_q = operations.RMSNorm(dim, eps=eps, elementwise_affine=True, **factory)
-        self.norm_k = operations.RMSNorm(dim, eps=eps, elementwise_affine=True, **factory)
+        self.norm_q = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
+        self.norm_k = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
         self.context = torch.nn.Parameter(torch.empty(context_tokens, source_dim, **factory))
 
     def query(self, x: Tensor, freqs: Tensor) -> Tensor:
-        return _rotate(self.norm_q(self.q(self.norm_x(x))), freqs, self.heads)  # (b, x, d)
+        return rotate(self.norm_q(self.q(self.norm_x(x))), freqs, self.heads)  # (b, x, d)
 
     def source(self, y: Tensor, freqs: Tensor) -> tuple[Tensor, Tensor]:
         y = self.norm_y(y)
-        return _rotate(self.norm_k(self.k(y)), freqs, self.heads), self.v(y)  # (b, y, d) twice
+        return rotate(self.norm_k(self.k(y)), freqs, self.heads), self.v(y)  # (b, y, d) twice
 
     def anchor(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the context tokens; they carry no position."""
@@ -59,20 +59,13 @@ class CCA(Interaction):
     No gate: `o` starts at zero, so a fresh model is its two streams.
     """
 
-    def __init__(
-        self,
-        video_dim: int,
-        audio_dim: int,
-        video_heads: int,
-        audio_heads: int,
-        context_tokens: int,
-        eps: float,
-        operations: Any,
-        **factory: Any,
-    ) -> None:
+    routed = True
+
+    def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
-        self.a2v = ContextAttention(video_dim, audio_dim, video_heads, context_tokens, eps, operations, **factory)
-        self.v2a = ContextAttention(audio_dim, video_dim, audio_heads, context_tokens, eps, operations, **factory)
+        video, audio, count = config.video, config.audio, config.interaction.context_tokens
+        self.a2v = ContextAttention(video.dim, audio.dim, video.num_heads, count, operations, **factory)
+        self.v2a = ContextAttention(audio.dim, video.dim, audio.num_heads, count, operations, **factory)
 
     def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
         v = None if video is None else video.tokens[:, video.main]  # (b, v, d_v)
@@ -83,9 +76,9 @@ class CCA(Interaction):
         if a is not None:
             ranges = link.tarp and link.tarp.v2a
             to_audio = _delta(self.v2a, a, v, link.v2a_freqs, link.v2a_open, tokens_to_frames, ranges, link.options)
-            audio.tokens = a + to_audio
+            audio.add(to_audio)
         if v is not None:
-            video.tokens = _add_at(video.tokens, video.main, to_video)
+            video.add(to_video)
 
 
 def _delta(
@@ -169,10 +162,6 @@ def _anchored(q: Tensor, anchor: tuple[Tensor, Tensor], heads: int, options: dic
     return optimized_attention(q, k, v, heads=heads, transformer_options=options)
 
 
-def _rotate(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
-    return apply_rope1(x.unflatten(2, (heads, -1)), freqs).flatten(2)  # (b, n, d)
-
-
 def _frames(x: Tensor, count: int) -> list[slice]:
     size = x.shape[1] // count
     return [slice(i * size, (i + 1) * size) for i in range(count)]
@@ -180,9 +169,3 @@ def _frames(x: Tensor, count: int) -> list[slice]:
 
 def _with_anchor(anchor: tuple[Tensor, Tensor], k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True))
-
-
-def _add_at(tokens: Tensor, main: slice, delta: Tensor) -> Tensor:
-    if delta.shape[1] == tokens.shape[1]:
-        return tokens + delta
-    return torch.cat([tokens[:, : main.start], tokens[:, main] + delta, tokens[:, main.stop :]], dim=1)
