@@ -184,21 +184,3 @@ def test_half_precision_stays_close(dtype):
     for x, y in zip(out, exact, strict=True):
         assert x.dtype is dtype
         assert (x.float() - y).norm() / y.norm() < 0.05
-
-
-def test_texts_embedded_before_the_run_give_the_same():
-    model = joint()
-    time, context = inputs()
-    audio_context = inputs(seed=9)[1]
-    video, audio = latents(batch=2)
-    raw = model([video, audio], time, context, audio_context=audio_context, transformer_options={})
-    embedded = model(
-        [video, audio],
-        time,
-        model.embed_text(context),
-        audio_context=model.audio.embed_text(audio_context),
-        text_embedded=True,
-        transformer_options={},
-    )
-    assert all(torch.equal(a, b) for a, b in zip(raw, embedded, strict=True))
-    assert not torch.equal(raw[1], model([video, audio], time, context, transformer_options={})[1])

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
-from ccl_pack.ccl_core.host.checkpoint import CheckpointFile, build_model
+from ccl_pack.ccl_core.host.checkpoint import build_model
 
 CONFIG = CCLConfig(
     fps=Fraction(16),
@@ -55,8 +55,7 @@ def patcher(seed: int = 0, model_options: dict | None = None, weights: dict | No
     """A loaded MODEL; keyword arguments replace fields of the configuration."""
     chosen = config(**overrides)
     sd = dict(weights) if weights is not None else state_dict(chosen, seed)
-    file = CheckpointFile("tiny", {"": sd}, {"ccl_config": chosen.to_json()})
-    return build_model(file, "tiny.safetensors", {"dtype": torch.float32} | (model_options or {}), False)
+    return build_model(sd, chosen, "tiny", None, {"dtype": torch.float32} | (model_options or {}), False)
 
 
 def write(path: Path, seed: int = 0, **overrides) -> Path:

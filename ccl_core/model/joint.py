@@ -81,15 +81,13 @@ class JointModel(VideoStream):
         audio_context: Tensor | None = None,
         video_concat: Tensor | None = None,
         routes: tuple[Routes, Routes] = (True, True),
-        text_embedded: bool = False,
         **conds: Any,
     ) -> Tensor | list[Tensor]:
         """Velocities of the streams that came in, in their shapes; one switched off by run_vx / run_ax gives zeros.
 
         timestep: one tensor for both streams or one each, (b,) or per latent frame or per token. audio_context: text of
         the audio stream, by default the video's. video_concat: channels beside the video latent (Wan i2v).
-        routes: DCR routes (a2v, v2a) of the task, one bool or one per sample. text_embedded: both texts come out of
-        `embed_text` of their streams already, so that a run embeds them once and not in each step.
+        routes: DCR routes (a2v, v2a) of the task, one bool or one per sample.
         """
         alone = torch.is_tensor(x)
         video_latent, audio_latent = (x, None) if alone else (x[0], x[1][:, 0])
@@ -99,18 +97,16 @@ class JointModel(VideoStream):
         video = audio = tarp = None
         if switches.run_vx:
             latent = video_latent if video_concat is None else torch.cat([video_latent, video_concat], dim=1)
-            text = context if text_embedded else self.embed_text(context)
             video = self.embed_video(
-                latent, video_time, text, transformer_options, time_dim_concat, clip_fea=clip_fea, **conds
+                latent, video_time, context, transformer_options, time_dim_concat, clip_fea=clip_fea, **conds
             )
         if audio_latent is not None and switches.run_ax:
             window = transformer_options.get("context_window")
             first = 0 if window is None else window.index_list[0]
             tarp = self.align(video_latent.shape[2], audio_latent.shape[-1], first)
             options = {key: value for key, value in transformer_options.items() if key not in VIDEO_ONLY_OPTIONS}
-            text = context if audio_context is None else audio_context
-            text = text if text_embedded else self.audio.embed_text(text)
-            audio = self.audio.embed_audio(audio_latent, audio_time, text, tarp.audio_positions, options)
+            audio_text = context if audio_context is None else audio_context
+            audio = self.audio.embed_audio(audio_latent, audio_time, audio_text, tarp.audio_positions, options)
 
         tables = self.kind.rotary(self, video, audio, tarp, transformer_options)
         link = Link(tarp, *tables, switches.a2v, switches.v2a, transformer_options)

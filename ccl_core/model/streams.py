@@ -102,15 +102,14 @@ class Stream(WanModel):
     ) -> StreamState:
         """Patchify a padded latent (b, c, t, h, w), of which the first `frames` are to be denoised.
 
-        timestep: (b,) or one per latent frame (b, t) or per token (b, n). context: what `embed_text` made of the text.
-        clip_fea: CLIP vision states of Wan 2.1 i2v.
+        timestep: (b,) or one per latent frame (b, t) or per token (b, n). clip_fea: CLIP vision states of Wan 2.1 i2v.
         """
         latent, x = x, self.patchify(x)  # (b, d, t, h, w)
         grid = options["grid_sizes"] = x.shape[2:]
         x = x.flatten(2).transpose(1, 2)  # (b, n, d)
         time = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, timestep.flatten()).to(dtype=x.dtype))
         time = time.reshape(timestep.shape[0], -1, time.shape[-1])  # (b, 1 or t or n, d)
-        context, context_img_len = self._with_image(context, clip_fea)
+        context, context_img_len = self._embed_context(context, clip_fea)
         return StreamState(
             latent=latent,
             tokens=x,
@@ -127,14 +126,12 @@ class Stream(WanModel):
     def patchify(self, x: Tensor) -> Tensor:
         return self.patch_embedding(x.float()).to(x.dtype)
 
-    def embed_text(self, context: Tensor) -> Tensor:
-        """(b, text, text_dim) -> (b, text, d); rows of zeros up to `text_len` are text to the models that have one."""
+    def _embed_context(self, context: Tensor, clip_fea: Tensor | None) -> tuple[Tensor, int | None]:
+        # Rows of zeros up to `text_len` are text to the models that have one.
         missing = (self.config.text_len or 0) - context.shape[1]
         if missing > 0:
             context = torch.nn.functional.pad(context, (0, 0, 0, missing))
-        return self.text_embedding(context)
-
-    def _with_image(self, context: Tensor, clip_fea: Tensor | None) -> tuple[Tensor, int | None]:
+        context = self.text_embedding(context)
         if clip_fea is None:
             return context, None
         if self.img_emb is not None:

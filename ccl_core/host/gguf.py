@@ -1,0 +1,73 @@
+"""GGUF files, read and run by the pack ComfyUI-GGUF when it is installed.
+
+The host has no GGUF of its own. Reader, layers that dequantise on the fly and patcher are those of that pack
+(city96/ComfyUI-GGUF), found through the host's registry of loaded nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NODE = "UnetLoaderGGUF"
+WANTED = ("gguf_sd_loader", "GGMLOps", "GGUFModelPatcher")
+
+
+def read(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a GGUF file as the pack holds them, matrices still quantised, and its `ccl_config` if it has one.
+
+    A quantised tensor that is no matrix of a linear layer (convolution, modulation, context tokens) comes dequantised,
+    in float32: the pack's layers do not cover those. Raises ValueError without the pack or where it refuses the file.
+    """
+    pack, name = _pack(), os.path.basename(path)
+    try:
+        sd = pack.gguf_sd_loader(path)
+        config = _ccl_config(pack, path)
+    except Exception as error:  # the pack lets the faults of its reader through as they are
+        raise ValueError(
+            f"ComfyUI-GGUF cannot read {name} ({error}): it is damaged, or its general.architecture is not one the pack"
+            " knows (Wan, Ovi and MOVA carry wan). Download it again, or use fp8 or int8 safetensors"
+        ) from error
+    ops = sys.modules[pack.GGMLOps.__module__]
+    for key, value in sd.items():
+        if ops.is_quantized(value) and not (key.endswith(".weight") and len(value.shape) == 2):
+            sd[key] = torch.Tensor(ops.dequantize_tensor(value, torch.float32))
+    return sd, {} if config is None else {"ccl_config": config}
+
+
+def operations() -> Any:
+    """The pack's layers, for the host's `custom_operations`."""
+    return _pack().GGMLOps
+
+
+def patcher_class() -> type:
+    """The pack's ModelPatcher: it applies LoRA to a weight each time it is dequantised, and knows no dynamic VRAM."""
+    return _pack().GGUFModelPatcher
+
+
+def _pack() -> ModuleType:
+    # Asked of the running server: imported from here the host's `nodes` would load all its nodes.
+    registry = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
+    if NODE not in registry:
+        raise ValueError(
+            "this is a GGUF file, and the pack ComfyUI-GGUF, which reads those, is not loaded: install ComfyUI-GGUF in"
+            " ComfyUI Manager and restart, or use fp8 or int8 safetensors instead"
+        )
+    pack = sys.modules[registry[NODE].__module__]
+    lacking = [name for name in WANTED if not hasattr(pack, name)]
+    if lacking:
+        raise ValueError(
+            f"the node {NODE} comes from {pack.__name__}, which has no {', '.join(lacking)}: wanted is the pack"
+            " ComfyUI-GGUF by city96. Update it, or use fp8 or int8 safetensors"
+        )
+    return pack
+
+
+def _ccl_config(pack: ModuleType, path: str) -> str | None:
+    loader = sys.modules[pack.gguf_sd_loader.__module__]
+    return loader.get_field(loader.gguf.GGUFReader(path), "ccl_config", str)
