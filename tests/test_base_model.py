@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import comfy.clip_vision
 import comfy.latent_formats
 import comfy.model_management
 import comfy.nested_tensor
@@ -12,12 +13,19 @@ import comfy.samplers
 import comfy.sd
 import comfy.utils
 import pytest
+import tiny_vaes
 import torch
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_custom_sampler import CFGGuider, Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_easycache import EasyCacheNode
+from comfy_extras.nodes_lt import LTXVConcatAVLatent
+from comfy_extras.nodes_wan import Wan22ImageToVideoLatent, WanImageToVideo
 
 import nodes as host_nodes
+from ccl_pack.ccl_core.config import InteractionConfig
+from ccl_pack.ccl_core.guidance import TermScale
+from ccl_pack.ccl_core.host.base_model import CCLModelConfig
+from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
 from tiny import CONFIG, av_latent, conditioning, config, latents, patcher, state_dict
 
 
@@ -252,3 +260,215 @@ def test_fresh_model_makes_the_same_video_with_and_without_audio(stream, options
     alone = {"samples": latent["samples"].unbind()[0], "noise_mask": video_mask}
     paired = sample(model, latent, **options).unbind()[0]
     torch.testing.assert_close(paired, sample(model, alone, **options), rtol=1e-3, atol=1e-3)
+
+
+KINDS = ("bridge", "fusion")
+
+
+def of_kind(kind: str, **overrides) -> dict:
+    """The configuration of a coupling without anchor tokens, as MOVA and Ovi have it."""
+    return {"interaction": InteractionConfig(kind=kind, layers=(0, 1), context_tokens=0)} | overrides
+
+
+def fed(model):
+    """The latents that the video stream embeds and the times of both streams, pass by pass."""
+    latents, times = [], []
+    transformer = model.model.diffusion_model
+    transformer.patch_embedding.register_forward_pre_hook(lambda _module, arguments: latents.append(arguments[0]))
+    transformer.register_forward_pre_hook(lambda _module, arguments: times.append(arguments[1]))
+    return latents, times
+
+
+@pytest.fixture
+def image_to_video():
+    """What the host's node makes of a start image: positive, negative, latent (1, 16, 3, 4, 6)."""
+    yield (
+        lambda **inputs: (
+            WanImageToVideo.execute(
+                conditioning(1), conditioning(2), tiny_vaes.video_vae(), 48, 32, 9, 1, **inputs
+            ).args
+        )
+    )
+    tiny_vaes.release()
+
+
+@pytest.mark.parametrize("with_audio", [True, False])
+def test_the_start_image_of_the_host_reaches_a_joint_model_of_36_channels(image_to_video, with_audio):
+    model = patcher(**of_kind("bridge", video=replace(CONFIG.video, in_dim=36, model_type="i2v")))
+    latents, times = fed(model)
+    image = tiny_vaes.frames(1, 32, 48)
+    positive, negative, latent = image_to_video(start_image=image)
+    if with_audio:
+        latent = LTXVConcatAVLatent.execute(latent, {"samples": torch.zeros(1, 8, 18)})[0]
+    host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "simple", positive, negative, latent)
+    clip = torch.full((9, 32, 48, 3), 0.5)
+    clip[:1] = image
+    wanted = comfy.latent_formats.Wan21().process_in(tiny_vaes.video_vae().encode(clip))
+    assert len(latents) == 2
+    for x in latents:
+        assert x.shape == (2, 36, 3, 4, 6)
+        mask = x[:, 16:20]
+        assert (mask[:, :, 0] == 1).all() and (mask[:, :, 1:] == 0).all()
+        torch.testing.assert_close(x[:, 20:], wanted.expand(2, -1, -1, -1, -1))
+    time = times[0][0] if with_audio else times[0]
+    assert time.shape == (2,), "the whole clip is noise, the image stands beside it"
+
+
+@pytest.mark.parametrize("with_audio", [True, False])
+def test_without_a_start_image_the_channels_beside_the_latent_are_zero(image_to_video, with_audio):
+    model = patcher(video=replace(CONFIG.video, in_dim=36, model_type="i2v"))
+    latents, _ = fed(model)
+    positive, negative, latent = image_to_video()
+    if with_audio:
+        latent = LTXVConcatAVLatent.execute(latent, {"samples": torch.zeros(1, 8, 18)})[0]
+    host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "simple", positive, negative, latent)
+    assert all(x.shape[1] == 36 and (x[:, 16:] == 0).all() and (x[:, :16] != 0).all() for x in latents)
+
+
+def test_clip_vision_of_wan_21_reaches_the_video_of_a_joint_model(image_to_video):
+    chosen = replace(CONFIG.video, in_dim=36, model_type="i2v")
+    model = patcher(video=chosen, weights=silenced(state_dict(config(video=chosen))))
+    seen = []
+    for seed in (0, 0, 1):
+        vision = comfy.clip_vision.Output()
+        generator = torch.Generator().manual_seed(seed)
+        vision["penultimate_hidden_states"] = torch.randn(1, 257, 1280, generator=generator)
+        positive, negative, latent = image_to_video(start_image=tiny_vaes.frames(1, 32, 48), clip_vision_output=vision)
+        if not seen:
+            positive, negative, latent = image_to_video(start_image=tiny_vaes.frames(1, 32, 48))
+        latent = LTXVConcatAVLatent.execute(latent, {"samples": torch.zeros(1, 8, 18)})[0]
+        out = host_nodes.common_ksampler(model, 1, 2, 1.0, "euler", "simple", positive, negative, latent)[0]
+        seen.append(out["samples"].unbind())
+    (none, audio), *others = seen
+    assert all(torch.equal(other[1], audio) for other in others)
+    videos = [none, *(other[0] for other in others)]
+    assert all((x - y).abs().max() > 1e-3 for x, y in ((videos[0], videos[1]), (videos[1], videos[2])))
+
+
+def wan_22_latent(start: torch.Tensor | None):
+    """Wan22ImageToVideoLatent at the size of the tests; the image is given as the latent its VAE would make."""
+    latent = Wan22ImageToVideoLatent.execute(None, 96, 64, 9, 1)[0]
+    if start is None:
+        return latent
+    mask = torch.ones(1, 1, 3, 4, 6)
+    mask[:, :, :1] = 0
+    samples = comfy.latent_formats.Wan22().process_out(latent["samples"])
+    return {"samples": torch.where(mask == 0, start, samples), "noise_mask": mask}
+
+
+@pytest.mark.parametrize("kind", ["fusion", "cca"])
+def test_a_kept_first_frame_is_clean_at_time_zero_beside_audio_that_is_all_noise(kind):
+    video = replace(CONFIG.video, in_dim=48, out_dim=48)
+    overrides = {"video": video} | (of_kind(kind, clock="linear", clock_scale=0.2) if kind == "fusion" else {})
+    model = patcher(**overrides)
+    latents, times = fed(model)
+    start = torch.randn(1, 48, 1, 4, 6, generator=torch.Generator().manual_seed(3))
+    latent = LTXVConcatAVLatent.execute(wan_22_latent(start), {"samples": torch.zeros(1, 8, 18)})[0]
+    out, audio = sample(model, latent, cfg=1.0).unbind()
+    assert torch.equal(out[:, :, :1], start) and out.isfinite().all() and audio.isfinite().all()
+    clean = comfy.latent_formats.Wan22().process_in(start)
+    for x, (video_time, audio_time) in zip(latents, times, strict=True):
+        torch.testing.assert_close(x[:, :, :1], clean)
+        assert video_time.shape == (1, 3) and video_time[0, 0] == 0 and (video_time[0, 1:] == audio_time.max()).all()
+        assert (audio_time == audio_time.max()).all() and audio_time.max() > 0
+    # the mask is the video's affair: with the coupling off the audio does not know of it
+    model.model_options = with_switches(model.model_options, ANCHOR)
+    free = LTXVConcatAVLatent.execute(wan_22_latent(None), {"samples": torch.zeros(1, 8, 18)})[0]
+    assert torch.equal(sample(model, latent, cfg=1.0).unbind()[1], sample(model, free, cfg=1.0).unbind()[1])
+
+
+def test_a_plain_latent_of_wan_22_keeps_its_first_frame_too():
+    model = patcher(video=replace(CONFIG.video, in_dim=48, out_dim=48))
+    start = torch.randn(1, 48, 1, 4, 6, generator=torch.Generator().manual_seed(3))
+    out = sample(model, wan_22_latent(start))
+    assert torch.equal(out[:, :, :1], start) and not torch.isclose(out[:, :, 1:], start).any(dim=1).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fp16"), [("cca", True), ("fusion", False), ("bridge", False)], ids=lambda value: str(value)
+)
+def test_fp16_only_where_it_is_sound(kind, fp16):
+    described = CCLModelConfig(config(**of_kind(kind)))
+    assert (torch.float16 in described.supported_inference_dtypes) is fp16
+    assert {torch.bfloat16, torch.float32} <= set(described.supported_inference_dtypes)
+
+
+def test_memory_estimate_of_a_context_window_is_its_share():
+    model = patcher().model
+    model.latent_shapes = [(1, 16, 6, 4, 6), (1, 8, 42)]
+    whole = model.memory_required([1, 1, 16 * 6 * 4 * 6 + 8 * 42])
+    assert model.memory_required([1, 1, (16 * 6 * 4 * 6 + 8 * 42) // 2]) == pytest.approx(whole / 2, rel=0.01)
+    assert whole == model.memory_required([1, 16, 6 * 4 * 6 + 42, 1, 1])
+
+
+def one_step(model, text, **switches):
+    """The prediction of both streams in one Euler step of the host's guider, without guidance."""
+    clone = model.clone()
+    clone.model_options = with_switches(clone.model_options, switches)
+    guider = comfy.samplers.CFGGuider(clone)
+    guider.set_conds(text, text)
+    guider.set_cfg(1.0)
+    return stepped(guider)
+
+
+def stepped(guider):
+    samples = av_latent()["samples"]
+    noise = comfy.sample.prepare_noise(samples, 1)
+    euler = comfy.samplers.sampler_object("euler")
+    return guider.sample(noise, samples, euler, torch.tensor([0.8, 0.0]), disable_pbar=True, seed=1).unbind()
+
+
+def guided(model, mode, settings, **options):
+    guider = AVGuider(model)
+    guider.set_conds(conditioning(1), conditioning(2))
+    guider.set_guidance(mode, settings, **options)
+    return stepped(guider)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_anchor_of_a_coupling_without_tokens_is_each_stream_alone(kind):
+    model, text = patcher(**of_kind(kind)), conditioning(1)
+    video, audio = one_step(model, text, **ANCHOR)
+    assert torch.equal(video, one_step(model, text, run_ax=False)[0])
+    assert torch.equal(audio, one_step(model, text, run_vx=False)[1])
+    open_video, open_audio = one_step(model, text)
+    assert (video - open_video).abs().max() > 1e-3 and (audio - open_audio).abs().max() > 1e-3
+    # one direction at a time
+    half = one_step(model, text, a2v_cross_attn=False)
+    assert torch.equal(half[0], video) and not torch.equal(half[1], audio)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dual_guidance_is_the_formula_of_the_mova_paper(kind):
+    """v00 + s_B (v0B - v00) + s_T (vTB - v0B), a scale per stream."""
+    model = patcher(**of_kind(kind))
+    text, null = conditioning(1), conditioning(2)
+    v00, v0b, vtb = one_step(model, null, **ANCHOR), one_step(model, null), one_step(model, text)
+    got = guided(model, "dual", {"text": TermScale(5.0, 4.0), "cross": TermScale(3.5, 2.0)})
+    for stream, (s_t, s_b) in enumerate(((5.0, 3.5), (4.0, 2.0))):
+        wanted = v00[stream] + s_b * (v0b[stream] - v00[stream]) + s_t * (vtb[stream] - v0b[stream])
+        torch.testing.assert_close(got[stream], wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_skipped_layer_is_left_out_of_both_streams_in_negative_passes_only(kind):
+    chosen = of_kind(kind)
+    weights = state_dict(config(**chosen))
+    shorter = of_kind(kind, video=replace(CONFIG.video, num_layers=2), audio=replace(CONFIG.audio, num_layers=1)) | {
+        "interaction": InteractionConfig(kind=kind, layers=(0,), context_tokens=0)
+    }
+    kept = {
+        key.replace("blocks.2.", "blocks.1.") if key.startswith("blocks.2.") else key: value
+        for key, value in weights.items()
+        if not key.startswith(("blocks.1.", "audio.blocks.1.", "interaction.1."))
+    }
+    model, without = patcher(weights=weights, **chosen), patcher(weights=kept, **shorter)
+    negative = {"text": TermScale(0.0, 0.0)}  # TC - (TC - NC)
+    skipped = guided(model, "cfg", negative, skip_layers=(1,))
+    for got, wanted, whole in zip(
+        skipped, one_step(without, conditioning(2)), guided(model, "cfg", negative), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
+        assert (got - whole).abs().max() > 1e-2
+    positive = guided(model, "cfg", {"text": TermScale(1.0, 1.0)}, skip_layers=(1,))
+    assert all(torch.equal(x, y) for x, y in zip(positive, one_step(model, conditioning(1)), strict=True))

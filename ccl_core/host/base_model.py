@@ -11,6 +11,7 @@ import comfy.conds
 import comfy.context_windows
 import comfy.latent_formats
 import comfy.model_base
+import comfy.model_sampling
 import comfy.supported_models_base
 import comfy.utils
 import torch
@@ -21,6 +22,8 @@ from ..model.joint import JointModel
 from ..tasks import State, task_of
 
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
+# fp16 turns Ovi's video black, and MOVA's bridge projects hidden states that no norm has brought down to its range.
+FP16_KINDS = ("cca", "asymmetric")
 
 
 class CCLModel(comfy.model_base.WAN21):
@@ -37,6 +40,22 @@ class CCLModel(comfy.model_base.WAN21):
             unet_model=partial(JointModel, self.ccl_config),
         )
         self.image_to_video = self.ccl_config.video.in_dim > self.ccl_config.video.out_dim
+        self.audio_shift = self.ccl_config.audio_shift  # the node sets it as an object patch of this name
+
+    def _apply_model(self, x: Tensor, t: Tensor, *args: Any, **conds: Any) -> Tensor:
+        """The host's, in the audio stream's own time (`audio_noise_scale`)."""
+        scale = audio_noise_scale(self.audio_shift, self.model_sampling)
+        shapes = conds.get("latent_shapes") or ()
+        if scale == 1.0 or len(shapes) < 2:
+            return super()._apply_model(x, t, *args, **conds)
+        sigma, mask = t[:, None, None], conds.get("audio_mask")
+        shrink = 1 / (1 + (scale - 1) * (sigma if mask is None else sigma * mask))  # (b, 1, 1 or a)
+        video, audio = comfy.utils.unpack_latents(x, shapes)
+        audio = audio * shrink
+        packed = comfy.utils.pack_latents([video, audio])[0]
+        video, denoised = comfy.utils.unpack_latents(super()._apply_model(packed, t, *args, **conds), shapes)
+        denoised = audio - scale * shrink * (audio - denoised)  # the host took one step of the video's sigma
+        return comfy.utils.pack_latents([video, denoised])[0]
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         shapes = kwargs.get("latent_shapes") or []
@@ -47,7 +66,7 @@ class CCLModel(comfy.model_base.WAN21):
             if "c_concat" in out:  # cannot be concatenated to a packed latent
                 out["video_concat"] = comfy.conds.CONDRegular(out.pop("c_concat").cond)
         for name, mask in zip(("video_mask", "audio_mask"), masks, strict=False):
-            if mask is not None:
+            if mask is not None and not (mask == 1).all():
                 out[name] = comfy.conds.CONDRegular(_mask_for_timesteps(mask))
         out["routes"] = comfy.conds.CONDConstant(_routes(masks, len(shapes) > 1))
         audio_context = kwargs.get("audio_cross_attn")
@@ -63,14 +82,19 @@ class CCLModel(comfy.model_base.WAN21):
         audio_mask: Tensor | None = None,
         **_: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Time 0 where a mask keeps the latent.
+        """Time 0 where a mask keeps the latent, the audio's own time where it has a shift of its own.
 
         (b,) without masks, else per latent frame, per patch, or per audio token.
         """
         video = timestep if video_mask is None else self._masked(timestep, video_mask, self.diffusion_model.patch_size)
         if latent_shapes is None:
             return video
-        return video, timestep if audio_mask is None else self._masked(timestep, audio_mask, (1,))
+        audio = timestep if audio_mask is None else self._masked(timestep, audio_mask, (1,))
+        scale = audio_noise_scale(self.audio_shift, self.model_sampling)
+        if scale != 1.0:
+            steps = self.model_sampling.multiplier
+            audio = comfy.model_sampling.time_snr_shift(scale, audio / steps) * steps
+        return video, audio
 
     @staticmethod
     def _masked(timestep: Tensor, mask: Tensor, patch: tuple[int, ...]) -> Tensor:
@@ -99,13 +123,15 @@ class CCLModel(comfy.model_base.WAN21):
         return comfy.utils.pack_latents([normalise(video), *audio])[0]
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] = {}) -> float:  # noqa: B006
-        """The host counts positions, and a packed latent (b, 1, n) as n of them: count those of the streams instead."""
+        """The host counts positions, and a packed latent (b, 1, n) as n of them: count those of the streams instead.
+
+        A context window is a smaller n than that of the run.
+        """
         if len(input_shape) == 3:
-            positions = (
-                sum(math.prod(shape[2:]) for shape in self.latent_shapes)
-                or input_shape[2] // self.latent_format.latent_channels
-            )
-            input_shape = [input_shape[0], 1, positions]
+            shapes = self.latent_shapes or [(1, self.latent_format.latent_channels, 1)]
+            values = sum(math.prod(shape[1:]) for shape in shapes)
+            positions = sum(math.prod(shape[2:]) for shape in shapes)
+            input_shape = [input_shape[0], 1, input_shape[2] * positions // values]
         return super().memory_required(input_shape, cond_shapes)
 
     def map_context_window_to_modalities(
@@ -150,6 +176,8 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
         self.ccl_config = ccl_config
         self.sampling_settings = {"shift": ccl_config.shift}
         self.memory_usage_factor = ccl_config.video.dim / 2222  # as the host's Wan
+        if ccl_config.interaction.kind not in FP16_KINDS:
+            self.supported_inference_dtypes = [torch.bfloat16, torch.float32]
         channels = ccl_config.video.out_dim
         if channels not in VIDEO_FORMATS:
             raise ValueError(f"the video latent has {channels} channels, known are Wan 2.1 (16) and Wan 2.2 5B (48)")
@@ -196,6 +224,26 @@ def _routes(masks: list[Tensor | None], has_audio: bool) -> tuple[bool, bool]:
     return task.a2v_open, task.v2a_open
 
 
+def audio_noise_scale(audio_shift: float | None, model_sampling: Any) -> float:
+    """How much stronger the noise of the audio is than that of the video, so that its sigma has its own shift.
+
+    A shift is a factor k of the noise: with k = audio shift / video shift, the latent y = (1 - s) x0 + s k noise is
+    (1 + (k - 1) s) times the latent of the audio's own sigma, k s / (1 + (k - 1) s). A sampler that knows only the
+    video's sigma s takes on y, from any denoise, the path of the audio's own schedule (euler: its very steps). Samplers
+    that add noise in each step add the video's amount. 1 without a shift of its own.
+    ValueError if the schedule of the video has no shift.
+    """
+    if audio_shift is None:
+        return 1.0
+    shift = getattr(model_sampling, "shift", None)
+    if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscreteFlow) or not shift > 0:
+        raise ValueError(
+            f"the audio stream has a sigma shift of its own ({audio_shift}), which needs one of the video above 0 "
+            f"to relate to, and its schedule has {shift}: set both with Stream Shift (CCL)"
+        )
+    return audio_shift / shift
+
+
 def sample_streams(
     executor: Any,
     noise: Tensor,
@@ -210,8 +258,10 @@ def sample_streams(
 
     Kept regions come back bit-exact: the original is put back after the round trip through the normalisation.
     """
-    model = executor.class_obj.model_patcher.model
+    patcher = executor.class_obj.model_patcher
+    model = patcher.model
     model.latent_shapes = kwargs["latent_shapes"]
+    noise = _scale_audio(noise, model.latent_shapes, patcher)
     try:
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
@@ -219,3 +269,11 @@ def sample_streams(
     if denoise_mask is None:
         return samples
     return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
+
+
+def _scale_audio(noise: Tensor, shapes: list[torch.Size], patcher: Any) -> Tensor:
+    scale = audio_noise_scale(*map(patcher.get_model_object, ("audio_shift", "model_sampling")))
+    if scale == 1.0 or len(shapes) < 2:
+        return noise
+    video, audio = comfy.utils.unpack_latents(noise, shapes)
+    return comfy.utils.pack_latents([video, scale * audio])[0]

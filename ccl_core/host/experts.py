@@ -1,0 +1,230 @@
+"""One MODEL with two video experts, switched by the noise level of the step (MOVA, reference Wan 2.2 A14B).
+
+The high-noise expert is the patcher itself. The low-noise expert is a second patcher whose audio and interaction
+tensors are those of the first; it hangs on the first as an attachment, so clones keep it, and is loaded by the host
+when the run reaches its noise levels. The host then unloads the other one as it unloads any idle model.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.hooks
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import torch
+from comfy.model_patcher import ModelPatcher
+
+KEY = "ccl_low_noise"
+COMPILE_KEY = "torch.compile"  # under which the host keeps the wrapper of its compile nodes
+SHARED = ("diffusion_model.audio.", "diffusion_model.interaction.")
+Callbacks = comfy.patcher_extension.CallbacksMP
+Executor = comfy.patcher_extension.WrapperExecutor
+Wrappers = comfy.patcher_extension.WrappersMP
+
+
+@dataclass(frozen=True)
+class LowNoise:
+    """The attachment: the expert for sigmas below the boundary."""
+
+    patcher: ModelPatcher
+    boundary: float
+
+
+def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) -> None:
+    """Let `low` take the steps of `patcher` whose video sigma is below the boundary; at the boundary the high one runs.
+
+    Both hold CCL models of one configuration. ValueError if they differ or the boundary is not within 0 and 1.
+    Patches of the audio stream and the interaction, which the experts share, are those of `patcher` in both. Patches
+    of the video stream are each expert's own.
+    """
+    if not 0.0 < boundary < 1.0:
+        raise ValueError(f"the boundary of the video experts is {boundary}, wanted a sigma between 0 and 1 (MOVA: 0.9)")
+    if patcher.model.ccl_config != low.model.ccl_config:
+        raise ValueError(
+            "the low-noise expert has other sizes than the model it belongs to: choose the two experts of one release"
+        )
+    if patcher.get_attachment(KEY) is None:
+        patcher.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, KEY, _sample_with_experts)
+        patcher.add_wrapper_with_key(Wrappers.PREPARE_SAMPLING, KEY, _load_active)
+        patcher.add_wrapper_with_key(Wrappers.APPLY_MODEL, KEY, _apply_active)
+        patcher.add_callback_with_key(Callbacks.ON_DEEPCLONE_MULTIGPU, KEY, _deepclone_low)
+        patcher.add_callback_with_key(Callbacks.ON_MATCH_MULTIGPU_CLONES, KEY, _refuse_split)
+    patcher.set_attachments(KEY, LowNoise(low, boundary))
+
+
+def low_noise_of(patcher: ModelPatcher) -> ModelPatcher | None:
+    """The low-noise expert of a MODEL, None for a MODEL with one video expert. Clone it before changing it."""
+    attached = patcher.get_attachment(KEY)
+    return None if attached is None else attached.patcher
+
+
+def with_low_noise(patcher: ModelPatcher, low: ModelPatcher) -> ModelPatcher:
+    """Give a clone of a MODEL with two experts a changed clone of its low-noise expert; returns the clone."""
+    patcher.set_attachments(KEY, replace(patcher.get_attachment(KEY), patcher=low))
+    return patcher
+
+
+class Experts:
+    """The experts of one run: which of them is active, and how the host loads the other one."""
+
+    def __init__(self, guider: Any, noise_shape: Sequence[int], sigmas: torch.Tensor) -> None:
+        self.guider, self.noise_shape = guider, noise_shape
+        self.high = guider.model_patcher
+        self.boundary = self.high.get_attachment(KEY).boundary
+        self.low = _low_for_run(guider)
+        self.hooks: tuple | None = None
+        # a run that begins below the boundary (second pass, denoise) never needs the high-noise expert
+        self.active = self.high if sigmas[0] >= self.boundary else self.low
+
+    def at(self, sigma: torch.Tensor) -> ModelPatcher:
+        """The expert for sigmas (b,) of the video, loaded. ValueError if they lie on both sides of the boundary."""
+        above = (sigma >= self.boundary).tolist()
+        if any(above) and not all(above):
+            raise ValueError(
+                f"one batch holds noise levels on both sides of the expert boundary {self.boundary}: sample them apart"
+            )
+        wanted = self.high if above[0] else self.low
+        if wanted is not self.active:
+            self.active, self.hooks = wanted, None
+            guider = self.guider
+            comfy.sampler_helpers.prepare_sampling(self.high, self.noise_shape, guider.conds, guider.model_options)
+        if wanted is self.low:
+            self._follow_hooks()
+        return wanted
+
+    def loaded(self) -> None:
+        """After the host has loaded the active expert."""
+        if self.active is self.low:
+            if self.low.model.current_patcher is not self.low:
+                self.low.pre_run()
+                self._in_use(True)
+            # what the sampler reads from the model, such as its shift, must outlive the unloading of the weights
+            self.high.unpatch_model(unpatch_weights=False)
+            self.high.patch_model(load_weights=False)
+
+    def _follow_hooks(self) -> None:
+        """Apply the hooks that the host has just applied to the high-noise expert, anew when a strength changed."""
+        group = self.high.current_hooks
+        hooks = None if group is None else (group, [hook.strength for hook in group.hooks])
+        if hooks != self.hooks:
+            self.low.patch_hooks(None)
+            self.low.apply_hooks(group)
+            self.hooks = hooks
+
+    def _in_use(self, in_use: bool) -> None:
+        """The host knows the models that nodes hand on, and lets the pinned memory of others go first."""
+        if self.low.is_dynamic():
+            self.low.set_in_use_by_current_prompt(in_use)
+
+    def close(self) -> None:
+        self.low.model.latent_shapes = []
+        self.low.model_options = {"transformer_options": {}}  # the patches in it are the high-noise expert's to release
+        if self.low.model.current_patcher is self.low:
+            self.low.cleanup()
+            self._in_use(False)
+        if not any(map(self.high.is_clone, comfy.model_management.loaded_models())):
+            self.high.unpatch_model(unpatch_weights=False)  # nobody else would, it is unloaded already
+
+
+def _low_for_run(guider: Any) -> ModelPatcher:
+    """A clone of the low-noise expert that carries what was done to the whole MODEL."""
+    high = guider.model_patcher
+    low = low_noise_of(high)
+    # the host leaves its dynamic loading for hooks and torch.compile
+    low = low.get_non_dynamic_delegate() if low.is_dynamic() and not high.is_dynamic() else low.clone()
+    low.load_device, low.offload_device = high.load_device, high.offload_device
+    # models and tensors of patches must stay loaded with whichever expert runs
+    low.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
+    low.object_patches |= {key: value for key, value in high.object_patches.items() if not _of_module(key)}
+    low.force_cast_weights = high.force_cast_weights
+    low.hook_patches = comfy.model_patcher.create_hook_patches_clone(high.hook_patches)
+    low.hook_mode = comfy.hooks.EnumHookMode.MinVram  # what it would cache goes stale with the strength of a keyframe
+    shared = {key: value for key, value in high.patches.items() if key.startswith(SHARED)}
+    own = {key: value for key, value in low.patches.items() if not key.startswith(SHARED)}
+    if shared or len(own) < len(low.patches) or low.force_cast_weights:
+        low.patches = own | shared
+        low.patches_uuid = uuid.uuid5(low.patches_uuid, str(high.patches_uuid))
+    return low
+
+
+def _of_module(key: str) -> bool:
+    return key.startswith("diffusion_model")
+
+
+def _warn_of_one_sided(high: ModelPatcher) -> None:
+    modules = [key for key in high.object_patches if _of_module(key)]
+    if modules or high.get_wrappers(Wrappers.APPLY_MODEL, COMPILE_KEY):
+        logging.warning(
+            "This model has two video experts; %s bound to the modules of the high-noise expert: "
+            "the low-noise expert runs without.",
+            f"{len(modules)} object patches ({modules[0]} ...) are" if modules else "torch.compile is",
+        )
+
+
+def _sample_with_experts(
+    executor: Any,
+    noise: torch.Tensor,
+    latent_image: torch.Tensor,
+    sampler: Any,
+    sigmas: torch.Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Wrapper of the host's OUTER_SAMPLE."""
+    guider = executor.class_obj
+    _warn_of_one_sided(guider.model_patcher)
+    experts = Experts(guider, noise.shape, sigmas)
+    experts.low.model.latent_shapes = kwargs["latent_shapes"]
+    guider.model_options["transformer_options"][KEY] = experts
+    try:
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    finally:
+        experts.close()
+
+
+def _load_active(
+    executor: Any, model: ModelPatcher, noise_shape: Any, conds: Any, model_options: dict[str, Any], **kwargs: Any
+) -> tuple[Any, Any, list]:
+    """Wrapper of the host's PREPARE_SAMPLING: it loads the active expert, the sampler talks to the high-noise one."""
+    experts = model_options["transformer_options"][KEY]
+    _, conds, models = executor(experts.active, noise_shape, conds, model_options=model_options, **kwargs)
+    experts.loaded()
+    return model.model, conds, models
+
+
+def _apply_active(
+    executor: Any,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    c_concat: Any,
+    c_crossattn: Any,
+    control: Any,
+    transformer_options: dict[str, Any],
+    **conds: Any,
+) -> torch.Tensor:
+    """Wrapper of the host's APPLY_MODEL: the same arguments and further wrappers around the expert for this sigma."""
+    experts = transformer_options[KEY]
+    expert = experts.at(t)
+    arguments = (x, t, c_concat, c_crossattn, control, transformer_options)
+    if expert is experts.high:
+        return executor(*arguments, **conds)
+    # torch.compile holds the modules of the high-noise expert and would run them instead
+    compiled = comfy.patcher_extension.get_wrappers_with_key(Wrappers.APPLY_MODEL, COMPILE_KEY, transformer_options)
+    further = [wrapper for wrapper in executor.wrappers[executor.idx + 1 :] if wrapper not in compiled]
+    low = Executor.new_class_executor(expert.model._apply_model, expert.model, further)
+    return low.execute(*arguments, **conds)
+
+
+def _deepclone_low(patcher: ModelPatcher, clone: ModelPatcher) -> None:  # noqa: ARG001 - the host's callback
+    with_low_noise(clone, low_noise_of(clone).deepclone_multigpu(clone.load_device))
+
+
+def _refuse_split(patcher: ModelPatcher, clone: ModelPatcher) -> None:  # noqa: ARG001 - the host's callback
+    raise ValueError("a model with two video experts runs on one GPU: remove MultiGPU CFG Split from the workflow")

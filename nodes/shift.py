@@ -1,0 +1,45 @@
+"""CCLStreamShift: the sigma shift of each stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+from ..ccl_core.host.base_model import CCLModel
+
+
+def _shift_input(stream: str, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(f"{stream}_shift", default=5.0, min=0.01, max=100.0, step=0.01, round=0.001, tooltip=tooltip)
+
+
+class CCLStreamShift(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CCLStreamShift",
+            display_name="Stream Shift (CCL)",
+            category="CCL",
+            description="A sigma shift for the video and one for the audio: how long each stays at high noise.",
+            search_aliases=["sigma shift", "audio shift", "visual shift", "dual sigma shift", "ModelSamplingSD3"],
+            inputs=[
+                io.Model.Input("model", tooltip="A CCL, Ovi or MOVA model."),
+                _shift_input(
+                    "video", "Shift of the schedule, as in ModelSamplingSD3: more spends more steps on layout."
+                ),
+                _shift_input("audio", "Shift of the audio on the same steps. Equal to video_shift: one noise level."),
+            ],
+            outputs=[io.Model.Output("model", tooltip="The model with these schedules.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, video_shift: float, audio_shift: float) -> io.NodeOutput:
+        if not isinstance(model.model, CCLModel):
+            raise ValueError(
+                f"model: got {type(model.model).__name__}, which has no audio stream of this pack: "
+                "load a CCL, Ovi or MOVA model, or use ModelSamplingSD3"
+            )
+        shifted = ModelSamplingSD3().patch(model, video_shift)[0]
+        shifted.add_object_patch("audio_shift", audio_shift)
+        return io.NodeOutput(shifted)
