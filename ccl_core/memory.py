@@ -1,0 +1,213 @@
+"""What a model and one step of sampling take in memory, from sizes alone, and whether that fits.
+
+The peak of a step is counted in copies of a stream's tokens (b, n, d). Attention is taken not to keep its scores (flash
+and the like). Measured against these numbers by `benchmarks/memory.py`.
+
+Axes: b batch, n tokens of a stream, d its width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from .config import CCLConfig, StreamConfig
+from .guidance import TC, Branch, mode_named
+
+CLIP_WIDTH = 1280  # of the CLIP vision states that Wan 2.1 i2v reads
+STEM_WINDOW = 7  # tokens under each convolution of Ovi's audio stem
+# float32 copies of the latent that the host's sampler holds around the model: of each clip, and for each of its passes
+LATENT_COPIES, LATENT_COPIES_PER_PASS = 12, 3
+TEXT_TOKENS = 512
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _attention(queries: int, keys: int) -> int:
+    """Projections q, k, v, o with bias and the two RMS norms, over the width of the queries."""
+    return 2 * _linear(queries, queries) + 2 * _linear(keys, queries) + 2 * queries
+
+
+def stream_parameters(stream: StreamConfig) -> int:
+    """Parameters of one stream without the coupling."""
+    d, patch = stream.dim, math.prod(stream.patch_size)
+    embedding = _linear(stream.in_dim * patch, d)
+    if stream.stem_dim:
+        embedding = _linear(stream.in_dim * STEM_WINDOW, d) + 3 * STEM_WINDOW * d * stream.stem_dim
+    text = _linear(stream.text_dim, d) + _linear(d, d)
+    time = _linear(stream.freq_dim, d) + _linear(d, d) + _linear(d, 6 * d)
+    block = 2 * _attention(d, d) + 2 * d + _linear(d, stream.ffn_dim) + _linear(stream.ffn_dim, d) + 6 * d
+    head = _linear(d, stream.out_dim * patch) + 2 * d
+    image = 0
+    if stream.model_type == "i2v":
+        block += 2 * _linear(d, d) + d
+        image = 2 * CLIP_WIDTH + _linear(CLIP_WIDTH, CLIP_WIDTH) + _linear(CLIP_WIDTH, d) + 2 * d
+        image += (stream.flf_pos_embed_token_number or 0) * CLIP_WIDTH
+    if stream.in_dim_ref_conv:
+        image += _linear(stream.in_dim_ref_conv * math.prod(stream.patch_size[1:]), d)
+    return embedding + text + time + stream.num_layers * block + head + image
+
+
+# Parameters of one direction in one layer: queries of width x, source of width y, n context tokens.
+_DIRECTION: dict[str, Callable[[int, int, int], int]] = {
+    "cca": lambda x, y, n: _attention(x, y) + 2 * x + 2 * y + n * y,
+    "fusion": lambda x, y, n: 2 * _linear(y, x) + 2 * y + x,  # noqa: ARG005
+    "bridge": lambda x, y, n: _attention(x, y) + 2 * y,  # noqa: ARG005
+}
+
+
+def parameters(config: CCLConfig) -> dict[str, int]:
+    """Parameters of the three parts of a model: video, audio, interaction."""
+    v, a, coupling = config.video.dim, config.audio.dim, config.interaction
+    one, n = _DIRECTION[coupling.kind], coupling.context_tokens
+    return {
+        "video": stream_parameters(config.video),
+        "audio": stream_parameters(config.audio),
+        "interaction": len(coupling.layers) * (one(v, a, n) + one(a, v, n)),
+    }
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What one call of the model works on. video: t, h, w of the latent; audio: its tokens, 0 where it is absent.
+
+    batch: clips; passes: branches of guidance that run as one batch, each with all clips.
+    mask: what gets a diffusion time of its own under a mask, "clip" (no mask), "frame" or "token" of the video;
+    an audio mask always counts per token.
+    """
+
+    video: tuple[int, int, int]
+    audio: int = 0
+    batch: int = 1
+    passes: int = 1
+    mask: str = "clip"
+    audio_masked: bool = False
+
+    def video_tokens(self, config: CCLConfig) -> int:
+        return math.prod(-(-cells // step) for cells, step in zip(self.video, config.video.patch_size, strict=True))
+
+    def sampler_bytes(self, config: CCLConfig) -> int:
+        """What the sampler holds of latents and predictions."""
+        numbers = config.video.out_dim * math.prod(self.video) + config.audio_latent.channels * self.audio
+        return 4 * self.batch * numbers * (LATENT_COPIES + LATENT_COPIES_PER_PASS * self.passes)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """How the machine computes: bytes per number, and whether RMS norm and RoPE run as one kernel each."""
+
+    itemsize: int
+    fused_norm: bool
+    fused_rope: bool
+
+    def temporaries(self) -> float:
+        """Copies of the tokens beside the input of the dearer of the two; the plain versions compute in float32."""
+        widened = 4 / self.itemsize
+        norm = 1.0 if self.fused_norm else (2 if self.itemsize == 4 else 3) * widened
+        rope = 1.0 if self.fused_rope or self.itemsize == 4 else 1 + 2 * widened
+        return max(norm, rope)
+
+
+def step_bytes(config: CCLConfig, clip: Clip, kernels: Kernels) -> int:
+    """Peak of one step beside the weights. The two streams take turns at working."""
+    n = clip.video_tokens(config)
+    streams = [(config.video, n, {"clip": 1, "frame": clip.video[0], "token": n}[clip.mask])]
+    if clip.audio:
+        streams.append((config.audio, clip.audio, clip.audio if clip.audio_masked else 1))
+    sizes = [_stream_bytes(*stream, clip.batch * clip.passes, len(streams), kernels) for stream in streams]
+    return sum(resting for resting, _ in sizes) + max(working for _, working in sizes) + clip.sampler_bytes(config)
+
+
+def _stream_bytes(
+    stream: StreamConfig, tokens: int, times: int, batch: int, tables: int, kernels: Kernels
+) -> tuple[int, int]:
+    """What a stream holds while the other works, and what its own work adds at most.
+
+    times: diffusion times of a clip. The coupling is not listed: like self-attention it holds one projection of the
+    tokens and its temporaries, at most.
+    """
+    row = batch * stream.dim * kernels.itemsize
+    rotary = tables * tokens * (stream.dim // stream.num_heads) * 2 * 4
+    resting = (tokens + TEXT_TOKENS + 7 * times) * row + rotary
+    spread = 3 if 1 < times < tokens else 0  # shift, scale and gate, repeated for the tokens of a frame
+    attention = 2 + spread + max(2 + kernels.temporaries(), 4)  # in block 0 the patch embedding is still there
+    feed_forward = 1 + spread + 2 * stream.ffn_dim / stream.dim
+    return resting, int((6 * times + max(attention, feed_forward) * tokens) * row)
+
+
+def calls(mode: str, coupled: bool) -> tuple[int, ...]:
+    """Passes of each call of the model in one step, at scales that leave none of the mode's passes out.
+
+    Branches that differ only in text share a call, which the host may run as one batch. Without an audio stream there
+    is no coupling to switch.
+    """
+    ends = {branch for term in mode_named(mode).terms.values() for branch in (term.toward, term.away)} | {TC}
+    if not coupled:
+        return (len({branch.negative for branch in ends}),)
+    return tuple(Counter(branch.anchor for branch in sorted(ends, key=list(Branch).index)).values())
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes of memory. vram_free counts what the host can free by itself; None where the model runs in RAM."""
+
+    name: str
+    ram_free: int
+    ram_total: int
+    vram_free: int | None = None
+    vram_total: int | None = None
+    vram_reserve: int = 0  # the host leaves it to others
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Bytes that sampling wants. weights: read in every call; step: the peak beside them.
+
+    buffer: weights under way while none stay in VRAM.
+    """
+
+    weights: int
+    step: int
+    buffer: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """fit: "whole", "offload" or "none". streamed: bytes of weights that each call brings in. missing: bytes short."""
+
+    fit: str
+    streamed: int = 0
+    missing: int = 0
+
+
+def judge(demand: Demand, machine: Machine) -> Verdict:
+    """Whether the weights stay in VRAM, are streamed from RAM, or not even a step without them fits."""
+    if machine.vram_free is None:  # the weights are in RAM already
+        missing = demand.step + demand.buffer - machine.ram_free
+        return Verdict("none", missing=missing) if missing > 0 else Verdict("whole")
+    room = machine.vram_free - machine.vram_reserve - demand.step
+    if demand.weights <= room:
+        return Verdict("whole")
+    if demand.buffer > room:
+        return Verdict("none", missing=demand.buffer - room)
+    # The less stays in VRAM, the more is under way: none of the buffer where all stays, all of it where nothing does.
+    share = (demand.weights - room) / (demand.weights - demand.buffer)
+    return Verdict("offload", streamed=math.ceil(share * demand.weights))
+
+
+def shorter(clip: Clip) -> Iterator[Clip]:
+    """The same clip with ever fewer latent frames, the audio cut alike."""
+    frames = clip.video[0]
+    for t in range(frames - 1, 0, -1):
+        yield replace(clip, video=(t, *clip.video[1:]), audio=-(-clip.audio * t // frames))
+
+
+def smaller(clip: Clip, patch: int) -> Iterator[Clip]:
+    """The same clip in ever smaller sizes of about the same shape, in steps of `patch` cells."""
+    t, height, width = clip.video
+    for h in range((height - 1) // patch * patch, 0, -patch):
+        yield replace(clip, video=(t, h, max(patch, width * h // height // patch * patch)))

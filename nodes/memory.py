@@ -1,0 +1,42 @@
+"""CCLMemoryPlan: what a model, a latent and a guidance mode will take in memory, before the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+from server import PromptServer
+
+from ..ccl_core.guidance import MODES
+from ..ccl_core.host.memory import report
+
+
+class CCLMemoryPlan(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CCLMemoryPlan",
+            display_name="Memory Plan (CCL)",
+            category="CCL",
+            description="Tells before the run whether model, size and guidance fit this machine, and what helps.",
+            search_aliases=["vram", "out of memory", "oom", "offload", "memory estimate", "will it fit"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="A CCL, Ovi or MOVA model from one of the CCL loaders."),
+                io.Latent.Input("latent_image", tooltip="What will be sampled; a plain video latent means no audio."),
+                io.Combo.Input("mode", options=list(MODES), default="cfg", tooltip="The guidance mode of the sampler."),
+            ],
+            outputs=[io.String.Output("report", tooltip="The plan as text; it also stands on the node.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> float:
+        return float("nan")  # free memory is another at every run
+
+    @classmethod
+    def execute(cls, model: Any, latent_image: dict[str, Any], mode: str) -> io.NodeOutput:
+        text = report(model, latent_image, mode)
+        if cls.hidden and cls.hidden.unique_id:  # the frontend shows `ui` text on nodes of its own only
+            PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
