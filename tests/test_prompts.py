@@ -1,0 +1,147 @@
+"""Prompt tags: each form of speech and audio description into each other, nothing lost, every broken pair shown."""
+
+import random
+
+import pytest
+
+from ccl_pack.ccl_core.prompts import NO_SUBTITLES, VARIANTS, Prompt, Span, read_prompt, write_prompt
+
+OVI_1_0, OVI_1_1, MOVA = VARIANTS
+SCENE, AUDIO = 'A woman waves: "Hello there." Rain falls.', "Warm voice, rain on glass"
+WRITTEN = {
+    OVI_1_0: f"A woman waves: <S>Hello there.<E> Rain falls. <AUDCAP>{AUDIO}<ENDAUDCAP>",
+    OVI_1_1: f"A woman waves: <S>Hello there.<E> Rain falls. Audio: {AUDIO}",
+    MOVA: f"{NO_SUBTITLES}\n\n{SCENE}\n\nThe audio shows {AUDIO}",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_text_and_description_are_written_as_published(variant):
+    assert write_prompt(read_prompt(SCENE, AUDIO), variant) == WRITTEN[variant]
+
+
+@pytest.mark.parametrize("wanted", VARIANTS)
+@pytest.mark.parametrize("given", VARIANTS)
+def test_each_form_turns_into_each_other(given, wanted):
+    assert write_prompt(read_prompt(WRITTEN[given]), wanted) == WRITTEN[wanted]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['"Hi."', "\u201cHi.\u201d", "\u201eHi.\u201c", "\u201eHi.\u201d", "\u00abHi.\u00bb", "<S>Hi.<E>", "<s> Hi. <e>"],
+)
+def test_speech_in_any_marks_is_the_same(said):
+    assert read_prompt(f"He says {said}") == Prompt((Span("He says "), Span("Hi.", speech=True)), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "audio"),
+    [
+        ("A dog. <AUDCAP>Rain<ENDAUDCAP>", ""),
+        ("<audcap>Rain<endaudcap> A dog.", ""),
+        ("A dog.", "Rain"),
+        ("A dog.", "<AUDCAP>Rain<ENDAUDCAP>"),
+        ("A dog.", "audio: Rain"),
+        ("A dog. Audio: Rain", "  "),
+        ("A dog.\nAudio:\nRain", ""),
+        ("A dog.\n\nThe audio shows Rain", ""),
+        ("A dog.", "The audio shows Rain"),
+    ],
+)
+def test_description_in_any_place_is_the_same(text, audio):
+    assert read_prompt(text, audio) == Prompt((Span("A dog."),), (Span("Rain"),))
+
+
+def test_descriptions_of_text_and_field_are_joined():
+    prompt = read_prompt("A dog <AUDCAP>Rain,<ENDAUDCAP> runs. Audio: wind,", "a bell")
+    assert prompt == Prompt((Span("A dog runs."),), (Span("Rain, wind, a bell"),))
+
+
+def test_speech_in_a_description_is_speech():
+    prompt = read_prompt("A dog.", 'A voice: "Sit."')
+    assert write_prompt(prompt, OVI_1_0) == "A dog. <AUDCAP>A voice: <S>Sit.<E><ENDAUDCAP>"
+
+
+def test_what_is_said_is_never_read_as_a_mark():
+    prompt = read_prompt('"Audio: on. The audio shows it."')
+    assert prompt == Prompt((Span("Audio: on. The audio shows it.", speech=True),), ())
+
+
+def test_quotes_inside_speech_survive():
+    prompt = read_prompt('<S>She said "no"<E>')
+    assert write_prompt(prompt, MOVA, no_subtitles=False) == '\u201cShe said "no"\u201d'
+    assert read_prompt(write_prompt(prompt, MOVA)) == prompt
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_plain_prose_stays_as_it_is(variant):
+    text = "A 12' pole, it's tall.\n\nSecond paragraph: audio equipment <3."
+    assert write_prompt(read_prompt(text), variant, no_subtitles=False) == text
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_gives_nothing(variant):
+    assert write_prompt(read_prompt(" \n", ""), variant, no_subtitles=False) == ""
+
+
+def test_subtitles_sentence_is_written_once():
+    twice = write_prompt(read_prompt(write_prompt(read_prompt("A dog."), MOVA)), MOVA)
+    assert twice == f"{NO_SUBTITLES}\n\nA dog."
+
+
+PIECES = ["A dog", "runs.", "<", "Audio", ":", "\n\n", "  ", "\t", "audio: x", "Audio: rain", "The audio shows birds"]
+PIECES += [
+    '"Hi."',
+    "\u201cYes, \u00abyes\u00bb.\u201d",
+    '<S>A "b" c<E>',
+    "<S><E>",
+    "<AUDCAP>wind<ENDAUDCAP>",
+    NO_SUBTITLES,
+]
+
+
+def test_a_round_trip_through_every_variant_loses_nothing():
+    draw = random.Random(7)
+    for _ in range(3000):
+        text = "".join(draw.choice(PIECES) + draw.choice(["", " "]) for _ in range(draw.randrange(9)))
+        audio = " ".join(draw.choice(PIECES) for _ in range(draw.randrange(4)))
+        prompt = read_prompt(text, audio)
+        for variant in VARIANTS:
+            for no_subtitles in (True, False):
+                assert read_prompt(write_prompt(prompt, variant, no_subtitles)) == prompt, (text, audio, variant)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ('A man says "hi and goes', "line 1, column 12", 'says >>>"<<<hi and'),
+        ("One.\nTwo <S>hi", "line 2, column 5", "Two >>><S><<<hi"),
+        ("hi<E> there", "line 1, column 3", "closes nothing"),
+        ("hi\u201d there", "line 1, column 3", "closes nothing"),
+        ("\u201chi \u201cthere\u201d", "line 1, column 1", "\u201c has no closing \u201d"),
+        ('"hi <S>there<E>"', "line 1, column 1", '" has no closing'),
+        ("<S>hi <AUDCAP>x<ENDAUDCAP><E>", "line 1, column 1", "no closing <E>"),
+        ("A <AUDCAP>x", "line 1, column 3", "no <ENDAUDCAP>"),
+        ("A x<ENDAUDCAP>", "line 1, column 4", "closes nothing"),
+        ("<AUDCAP>a<AUDCAP>b<ENDAUDCAP>", "line 1, column 10", "inside another"),
+        ("<AUDCAP>a<E><ENDAUDCAP>", "line 1, column 10", "closes nothing"),
+    ],
+)
+def test_a_broken_pair_is_shown_where_it_is(text, place, words):
+    for arguments, source in (((text, ""), "prompt"), (("", text), "audio_description")):
+        with pytest.raises(ValueError, match="complete the pair, or remove") as error:
+            read_prompt(*arguments)
+        assert str(error.value).startswith(f"{source}, {place}: ")
+        assert words in str(error.value)
+
+
+def test_speech_with_every_kind_of_quotes_is_refused_for_quotes():
+    prompt = read_prompt('<S>"a" \u201cb\u201d \u00abc\u00bb<E>')
+    assert "\u00abc\u00bb" in write_prompt(prompt, OVI_1_0)
+    with pytest.raises(ValueError, match="quotation marks of every kind"):
+        write_prompt(prompt, MOVA)
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match=r"'Ovi 3'.*known are Ovi 1"):
+        write_prompt(read_prompt("a"), "Ovi 3")
