@@ -11,21 +11,30 @@ from .audio_vae import CCLAudioVAELoader
 from .conditioning import CCLDualPrompt
 from .decoding import CCLDecodeAV
 from .latents import CCLEmptyAVLatent, CCLEncodeAV
-from .loaders import CCLCheckpointLoader, CCLModelLoader
+from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
+from .lora import CCLLoraLoader
+from .memory import CCLMemoryPlan
+from .prompts import CCLPromptTags
 from .sampling import CCLGuider, CCLJointSampler
+from .shift import CCLStreamShift
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
 
 NODES: list[type[io.ComfyNode]] = [
     CCLCheckpointLoader,
     CCLModelLoader,
+    CCLModelAssembler,
     CCLAudioVAELoader,
+    CCLLoraLoader,
     CCLEmptyAVLatent,
     CCLEncodeAV,
     CCLDecodeAV,
+    CCLPromptTags,
     CCLDualPrompt,
+    CCLStreamShift,
     CCLGuider,
     CCLJointSampler,
+    CCLMemoryPlan,
 ]
 
 

@@ -22,16 +22,23 @@ class CCLAudioVAELoader(io.ComfyNode):
             node_id="CCLAudioVAELoader",
             display_name="Load Audio VAE (CCL)",
             category="CCL/loaders",
-            description="Loads the audio VAE of a joint model: a mel + Vocos vocoder, or any audio VAE ComfyUI knows.",
-            search_aliases=["vocos", "vocoder", "mel", "audio vae", "mmaudio"],
+            description="Loads the audio VAE of a joint model: mel + Vocos (CCL), MMAudio (Ovi), DAC (MOVA), or any"
+            " audio VAE ComfyUI knows. The MMAudio weights are licensed CC-BY-NC-4.0: no commercial use.",
+            search_aliases=["vocos", "vocoder", "mel", "audio vae", "mmaudio", "bigvgan", "dac", "ovi", "mova"],
             inputs=[
-                io.Combo.Input("vae_name", options=files, tooltip="A safetensors file in models/vae."),
+                io.Combo.Input(
+                    "vae_name",
+                    options=files,
+                    tooltip="A safetensors file in models/vae. Ovi: mmaudio_vae_16k (CC-BY-NC-4.0, no commercial use)."
+                    " MOVA: the file of its folder audio_vae.",
+                ),
                 io.Combo.Input(
                     "vocoder_name",
                     options=[NO_VOCODER, *files],
                     default=NO_VOCODER,
                     optional=True,
-                    tooltip="Second file of a release that ships the vocoder separately; its keys are added.",
+                    tooltip="Second file of a release that ships the vocoder separately; its keys are added. Ovi:"
+                    " mmaudio_vocoder_bigvgan_best_netG.",
                 ),
             ],
             outputs=[

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import published as p
 import pytest
 
+import published as p
 from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.assembly import CheckpointFile, Parts, assemble, boundary_of, read, read_parts
 from ccl_pack.ccl_core.host.layouts import translate

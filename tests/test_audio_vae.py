@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import comfy.sd
@@ -12,11 +13,14 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_audio import VAEDecodeAudio, VAEDecodeAudioTiled, VAEEncodeAudio
 from safetensors.torch import load_file, save_file
+from tiny_vaes import image_vae, video_vae
 
-from ccl_pack.ccl_core.host.audio_vae import VocosVAE, load_audio_vae, load_audio_vae_file, vocos_config
+from ccl_pack.ccl_core.host.audio_vae import load_audio_vae, load_audio_vae_file
+from ccl_pack.ccl_core.host.audio_vae_vocos import VocosVAE, vocos_config
 from ccl_pack.ccl_core.model.vocos import Vocos, VocosConfig
 from ccl_pack.nodes.audio_vae import CCLAudioVAELoader
 
+PAGES = Path(__file__).parents[1] / "js" / "docs"
 FIXTURE = Path(__file__).parent / "fixtures" / "vocos_dev.safetensors"
 SIZES = {"sample_rate": 16000, "hop_length": 500, "padding": "same"}
 METADATA = {"vocos_config": json.dumps(SIZES)}
@@ -198,10 +202,10 @@ def test_a_wrong_file_is_named(sd: StateDict, metadata: dict[str, str] | None, m
         load_audio_vae(sd, metadata)
 
 
-def test_an_image_vae_is_refused() -> None:
-    image_vae = comfy.sd.VAE(sd={"taesd_decoder.1.weight": torch.zeros(64, 4, 3, 3)})
-    with pytest.raises(ValueError, match="not an audio VAE"):
-        load_audio_vae(image_vae.get_sd())
+@pytest.mark.parametrize("other", [image_vae, video_vae])
+def test_a_vae_for_images_or_video_is_refused(other: Callable[[], comfy.sd.VAE]) -> None:
+    with pytest.raises(ValueError, match="not an audio VAE but one for images or video: load it with Load VAE"):
+        load_audio_vae(other().get_sd())
 
 
 @pytest.fixture
@@ -253,5 +257,26 @@ def test_a_damaged_file_is_named(tmp_path: Path, kind: str) -> None:
         torch.save({"weight": torch.zeros(3)}, path)
     else:
         path.write_bytes({"empty": b"", "text": b"not a model at all", "truncated": whole[: len(whole) // 2]}[kind])
-    with pytest.raises(ValueError, match=r"vae\.safetensors cannot be read as safetensors"):
+    with pytest.raises(ValueError, match=r"vae\.safetensors cannot be read as safetensors.*convert_mmaudio\.py"):
         load_audio_vae_file(str(path))
+
+
+@pytest.mark.parametrize("name", ["v1-16.pth", "best_netG.pt", "vae.ckpt"])
+def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path: Path, name: str) -> None:
+    torch.save(small_file(), tmp_path / name)
+    with pytest.raises(
+        ValueError, match=rf"{name} is no safetensors file.*convert_mmaudio\.py v1-16\.pth best_netG\.pt"
+    ):
+        load_audio_vae_file(str(tmp_path / name))
+
+
+def test_a_file_that_went_away_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone\.safetensors is gone from .*choose the file again"):
+        load_audio_vae_file(str(tmp_path / "gone.safetensors"))
+
+
+def test_the_node_names_the_licence_of_the_mmaudio_weights() -> None:
+    info = CCLAudioVAELoader.GET_NODE_INFO_V1()
+    assert "CC-BY-NC-4.0" in info["description"]
+    assert "CC-BY-NC-4.0" in info["input"]["required"]["vae_name"][1]["tooltip"]
+    assert "CC-BY-NC-4.0" in (PAGES / "CCLAudioVAELoader.md").read_text()

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import comfy.model_management
 import comfy.ops
-import published as p
 import pytest
 import torch
 from safetensors.torch import save_file
 from test_gguf import pack as gguf_pack
 from test_gguf import write as write_gguf
 
+import published as p
 from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.checkpoint import Parts, load_checkpoint, load_model, load_parts
 from ccl_pack.ccl_core.host.experts import low_noise_of
@@ -364,10 +364,12 @@ def test_bridge_of_other_widths_is_named_with_both_shapes(tmp_path):
 
 
 def test_quantisation_beside_no_weight_is_an_unknown_key(tmp_path):
-    tensors = p.weights(OVI) | {"video_model.blocks.9.ffn.0.weight_scale": torch.ones(1)}
+    mark = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    layer = {"comfy_quant": mark, "weight_scale": torch.ones(1)}
+    tensors = p.weights(OVI) | {f"video_model.blocks.9.ffn.0.{key}": value for key, value in layer.items()}
     save_file(tensors, tmp_path / "ovi.safetensors")
     with pytest.raises(
-        ValueError, match=r"ovi\.safetensors holds 1 unknown keys, the first is blocks\.9\.ffn\.0\.weight_scale"
+        ValueError, match=r"ovi\.safetensors holds 2 unknown keys, the first is blocks\.9\.ffn\.0\.(comfy|weight)_"
     ):
         load_model(str(tmp_path / "ovi.safetensors"))
 

@@ -9,10 +9,10 @@ from fractions import Fraction
 import comfy.model_detection
 import comfy.ops
 import comfy.supported_models
-import published as p
 import pytest
 import torch
 
+import published as p
 from ccl_pack.ccl_core.config import AudioLatentConfig, StreamConfig
 from ccl_pack.ccl_core.host.assembly import CheckpointFile, assemble
 from ccl_pack.ccl_core.host.checkpoint import check_keys

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import folder_paths
-import published as p
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import published as p
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.nodes import loaders
 from tiny import write

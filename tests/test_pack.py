@@ -18,15 +18,20 @@ from ccl_pack import WEB_DIRECTORY, comfy_entrypoint
 from environment import ROOT
 
 IDS = {
-    "CCLCheckpointLoader",
-    "CCLModelLoader",
     "CCLAudioVAELoader",
-    "CCLEmptyAVLatent",
-    "CCLEncodeAV",
+    "CCLCheckpointLoader",
     "CCLDecodeAV",
     "CCLDualPrompt",
+    "CCLEmptyAVLatent",
+    "CCLEncodeAV",
     "CCLGuider",
     "CCLJointSampler",
+    "CCLLoraLoader",
+    "CCLMemoryPlan",
+    "CCLModelAssembler",
+    "CCLModelLoader",
+    "CCLPromptTags",
+    "CCLStreamShift",
 }
 SCANNED = (
     r"\.connect\(",

@@ -29,7 +29,12 @@ IDS = [
     "CCLEncodeAV",
     "CCLGuider",
     "CCLJointSampler",
+    "CCLLoraLoader",
+    "CCLMemoryPlan",
+    "CCLModelAssembler",
     "CCLModelLoader",
+    "CCLPromptTags",
+    "CCLStreamShift",
 ]
 TEMPLATE = "Text to Video with Sound"
 STEPS = 2
@@ -121,21 +126,24 @@ def test_progress_and_previews_arrive_while_sampling(clip: Run, template: Prompt
     assert clip.previews >= STEPS
 
 
-def test_same_seed_gives_the_same_file(server: ComfyServer, template: Prompt, clip: Run) -> None:
+def test_same_seed_gives_the_same_frames(server: ComfyServer, template: Prompt) -> None:
     again = copy.deepcopy(template)
+    # As pictures: the encoder of the video file is not the same to the bit on a busy machine.
+    add(again, "SaveImage", images=[node_id(again, "CCLDecodeAV"), 0], filename_prefix="same")
     sampler = node(again, "CCLJointSampler")
-    sampler["seed"] += 1
-    other = server.run(again)
-    sampler["seed"] -= 1
-    same = server.run(again)
-    frames = [_frames(server.view(run.files(".mp4")[0])) for run in (clip, other, same)]
-    assert torch.equal(frames[0], frames[2])
-    assert not torch.equal(frames[0], frames[1])
+    runs = []
+    for change in (0, 1, -1):
+        sampler["seed"] += change
+        runs.append(server.run(again))
+    first, other, same = ([_pixels(server.view(file)) for file in run.files(".png")] for run in runs)
+    assert len(first) > 1
+    assert all(map(torch.equal, first, same))
+    assert not any(map(torch.equal, first, other))
 
 
-def _frames(data: bytes) -> torch.Tensor:
+def _pixels(data: bytes) -> torch.Tensor:
     with av.open(io.BytesIO(data)) as container:
-        return torch.stack([torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)])
+        return torch.from_numpy(next(container.decode(video=0)).to_ndarray(format="rgb24"))
 
 
 def test_guider_and_host_sampler_take_the_place_of_ours(server: ComfyServer, template: Prompt) -> None:

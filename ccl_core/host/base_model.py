@@ -23,7 +23,7 @@ from ..tasks import State, task_of
 
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
 # fp16 turns Ovi's video black, and MOVA's bridge projects hidden states that no norm has brought down to its range.
-FP16_KINDS = ("cca", "asymmetric")
+FP16_KINDS = ("cca",)
 
 
 class CCLModel(comfy.model_base.WAN21):

@@ -23,20 +23,9 @@ from .audio_vae import load_audio_vae
 from .base_model import CCLModelConfig, sample_streams
 from .experts import attach_low_noise
 from .layouts import KINDS, WHOLE, section
+from .quantised import FORMAT, SCALES, check_layers
 from .text_encoder import load_text_encoder
 
-# Written beside a quantised weight; which of them a layer has depends on the format.
-QUANT_SUFFIXES = (
-    ".comfy_quant",
-    ".weight_scale",
-    ".weight_scale_2",
-    ".input_scale",
-    ".pre_quant_scale",
-    ".scale_weight",
-    ".scale_input",
-)
-# Published in bfloat16; Ovi gives black frames in float16, whose range its hidden states exceed.
-WIDE_RANGE = ("fusion", "bridge")
 ADVICE = {
     "wan": "use Load Diffusion Model, or couple it with an audio stream in CCL Model Assembler",
     "streams": "choose it as the video model of CCL Model Assembler, and an interaction beside it",
@@ -106,6 +95,7 @@ def build_model(
     sd, custom_operations = dict(sd), options.get("custom_operations")
     if custom_operations is None:
         sd, _ = comfy.utils.convert_old_quants(sd, "", metadata=metadata)
+        check_layers(sd, name, names)
     wanted = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init).state_dict()
     check_keys(sd, wanted, name, names or {})
 
@@ -154,7 +144,7 @@ def check_keys(
 
 def _belongs(key: str, wanted: Mapping[str, Tensor]) -> bool:
     """Whether a key stands beside a quantised weight of the model."""
-    suffix = next((suffix for suffix in QUANT_SUFFIXES if key.endswith(suffix)), None)
+    suffix = next((suffix for suffix in (FORMAT, *SCALES) if key.endswith(suffix)), None)
     return suffix is not None and f"{key.removesuffix(suffix)}.weight" in wanted
 
 
@@ -212,14 +202,11 @@ def _choose_dtypes(
 ) -> None:
     """The host's choice of weight and compute dtype, as its own loader of diffusion models makes it."""
     supported = model_config.supported_inference_dtypes
-    if model_config.ccl_config.interaction.kind in WIDE_RANGE:
-        supported = [kind for kind in supported if kind is not torch.float16]
-        model_config.supported_inference_dtypes = supported
-        if dtype is torch.float16:
-            raise ValueError(
-                f"{name} cannot run in fp16, whose range its values exceed (black frames): "
-                "choose default, bf16 or fp8 as weight_dtype"
-            )
+    if dtype is torch.float16 and dtype not in supported:
+        raise ValueError(
+            f"{name} cannot run in fp16, whose range its values exceed (black frames): "
+            "choose default, bf16 or fp8 as weight_dtype"
+        )
     quantised = model_config.quant_config is not None
     if dtype is None:
         dtype = comfy.model_management.unet_dtype(

@@ -1,0 +1,216 @@
+"""scripts/parity.py: passes on every golden fixture, and on no file in which anything differs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import parity
+import pytest
+import torch
+import upstream
+from golden import FIXTURES
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from environment import ROOT
+from tiny import state_dict
+
+CASES = {"ovi": 8, "mova": 16, "dac": 5, "vocos": 3, "mmaudio_fold": 13}
+
+
+def load(case):
+    with safe_open(FIXTURES / f"{case}_dev.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        return tensors, json.loads(file.metadata()["info"])
+
+
+def save(path, tensors, info):
+    tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+    save_file(tensors, path, metadata={"info": json.dumps(info)})
+    return path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fixture_is_within_its_bounds(case, capsys):
+    assert parity.main([FIXTURES / f"{case}_dev.safetensors"]) == 0
+    assert f"{CASES[case]} of {CASES[case]} outputs within their bounds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("case", "weight"),
+    [
+        ("ovi", "weights/audio_model.blocks.2.cross_attn.v_fusion.weight"),
+        ("mova", "weights/dual_tower_bridge/video_to_audio_conditioners.0.y_norm.bias"),
+        ("dac", "weights/encoder.block.3.block.3.alpha"),
+        ("vocos", "weights/backbone.convnext.1.gamma"),
+        ("mmaudio_fold", "weights/vocoder/ups.0.0.parametrizations.weight.original0"),
+    ],
+)
+def test_another_weight_is_outside(tmp_path, capsys, case, weight):
+    tensors, info = load(case)
+    tensors[weight] = 1.25 * tensors[weight]
+    assert parity.main([save(tmp_path / "other.safetensors", tensors, info)]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("case", "path", "value"),
+    [
+        ("ovi", ("video_model", "num_heads"), 4),
+        ("ovi", ("audio_model", "text_len"), 12),
+        ("ovi", ("audio_model", "temporal_rope_scaling_factor"), 0.25),
+        ("ovi", ("slg_layer",), 0),
+        ("mova", ("audio_dit", "num_heads"), 1),
+        ("mova", ("dual_tower_bridge", "audio_fps"), 25.0),
+        ("mova", ("video_fps",), 16.0),
+        ("mova", ("bridge_scaled", "video_to_audio"), 1.0),
+        ("vocos", ("feature_extractor", "hop_length"), 128),
+    ],
+)
+def test_settings_come_from_the_file(tmp_path, case, path, value):
+    tensors, info = load(case)
+    *outer, last = path
+    target = info["config"]
+    for name in outer:
+        target = target[name]
+    target[last] = value
+    assert parity.main([save(tmp_path / "other.safetensors", tensors, info)]) == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_unknown_and_misshapen_outputs_are_never_passed_over(tmp_path, capsys, case):
+    tensors, info = load(case)
+    info["tolerance"]["max_abs"]["outputs/{*}"] = 10.0
+    known = next(key for key in tensors if key.startswith("outputs/"))
+    path = save(tmp_path / "unknown.safetensors", tensors | {"outputs/joint/block99_video": torch.zeros(2)}, info)
+    assert parity.main([path]) == 1
+    assert "this script does not know how to compute it" in capsys.readouterr().out
+    path = save(tmp_path / "shape.safetensors", tensors | {known: torch.zeros(7)}, info)
+    assert parity.main([path]) == 1
+    assert "ours has shape" in capsys.readouterr().out
+
+
+def test_numbers_that_are_none_are_outside(tmp_path):
+    tensors, info = load("vocos")
+    tensors["weights/backbone.embed.bias"] = torch.full_like(tensors["weights/backbone.embed.bias"], torch.nan)
+    info["tolerance"]["max_abs"] = {"outputs/{*}": 1e9}
+    assert parity.main([save(tmp_path / "nan.safetensors", tensors, info)]) == 1
+
+
+def test_weights_that_the_loader_refuses_are_outside(tmp_path, capsys):
+    tensors, info = load("mova")
+    del tensors["weights/video_dit/blocks.1.norm3.bias"]
+    assert parity.main([save(tmp_path / "cut.safetensors", tensors, info)]) == 1
+    assert "cut.safetensors lacks blocks.1.norm3.bias" in capsys.readouterr().out
+
+
+def test_the_longest_pattern_gives_the_bound():
+    bounds = {"outputs/{*}": 1.0, "outputs/block{N}_video": 2.0, "outputs/block{N}_{*}": 3.0}
+    fixture = parity.Fixture("x", "ovi", {}, bounds, {}, {}, {})
+    assert [fixture.bound(name) for name in ("block12_video", "block1_audio", "a/b")] == [2.0, 3.0, 1.0]
+    assert not parity.matches("outputs/a.c", "outputs/abc")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda _, info: info.pop("tolerance"), "is no golden fixture"),
+        (lambda _, info: info.update(case="telepathy"), "of the case 'telepathy', known are ovi"),
+        (lambda _, info: info["tolerance"].update(max_abs={"outputs/x": 1.0}), "states no bound"),
+        (lambda tensors, _: tensors.pop("inputs/timestep"), "lacks the entry 'timestep'"),
+        (lambda _, info: info["config"].pop("slg_layer"), "lacks the entry 'slg_layer'"),
+        (lambda tensors, _: [tensors.pop(key) for key in list(tensors) if "outputs/" in key], "holds no outputs"),
+    ],
+)
+def test_files_that_are_no_fixture(tmp_path, capsys, change, words):
+    tensors, info = load("ovi")
+    change(tensors, info)
+    assert parity.main([save(tmp_path / "bad.safetensors", tensors, info)]) == 2
+    assert words in capsys.readouterr().out
+
+
+def test_worst_of_several_files_counts(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes((FIXTURES / "vocos_dev.safetensors").read_bytes()[:-100])
+    good = FIXTURES / "mmaudio_fold_dev.safetensors"
+    assert parity.main([tmp_path / "cut.safetensors", good]) == 2
+    assert parity.main([good, tmp_path / "gone.safetensors"]) == 2
+    assert parity.main([good, good]) == 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "heads", "tokens"), [(1, 48, 4, 5), (4, 36, 3, 40)], ids=["one layer", "four layers"]
+)
+def test_other_sizes_of_ovi(tmp_path, layers, width, heads, tokens):
+    """Outputs as the script itself computes them: every name of the layout is known at other sizes."""
+    config = upstream.ovi_config(width, heads, layers, text_len=7)
+    generator = torch.Generator().manual_seed(layers)
+    tower = {"num_heads": heads, "text_len": 7, "in_dim": 20, "temporal_rope_scaling_factor": 0.3}
+    inputs = {
+        "video_latent": torch.randn(2, 48, 3, 2, 4, generator=generator),
+        "audio_latent": torch.randn(2, tokens, 20, generator=generator),
+        "timestep": torch.tensor([900.0, 20.0]),
+        "video_context": torch.randn(2, 5, 24, generator=generator),
+        "audio_context": torch.randn(2, 7, 24, generator=generator),
+    }
+    weights = upstream.ovi(state_dict(config, seed=layers))
+    info = {
+        "case": "ovi",
+        "config": {"video_model": tower | {"in_dim": 48}, "audio_model": tower, "slg_layer": layers - 1},
+        "tolerance": {"max_abs": {"outputs/{*}": 1e-5}},
+    }
+    roundtrip(tmp_path, info, weights, inputs, 6 + 4 * layers)
+
+
+def test_other_sizes_of_mova(tmp_path):
+    config = upstream.mova_config(48, 24, 12, layers=2, paired=1)
+    generator = torch.Generator().manual_seed(5)
+    inputs = {
+        "video_latent": torch.randn(1, 16, 2, 4, 2, generator=generator),
+        "video_condition": torch.randn(1, 20, 2, 4, 2, generator=generator),
+        "audio_latent": torch.randn(1, 128, 31, generator=generator),
+        "context": torch.randn(1, 8, 24, generator=generator),
+        "timestep": torch.tensor([600.0]),
+        "audio_timestep": torch.tensor([100.0]),
+    }
+    weights = {key.replace(".", "/", 1): value for key, value in upstream.mova(state_dict(config, seed=5)).items()}
+    info = {
+        "case": "mova",
+        "config": {
+            "video_dit": {"num_heads": 4, "in_dim": 36},
+            "audio_dit": {"num_heads": 2, "in_dim": 128},
+            "dual_tower_bridge": {"audio_fps": 40.0},
+            "video_fps": 12.5,
+            "bridge_scaled": {"audio_to_video": 2.0, "video_to_audio": 0.0},
+        },
+        "tolerance": {"max_abs": {"outputs/{*}": 1e-5}},
+    }
+    roundtrip(tmp_path, info, weights, inputs, 8 + 4 + 6)
+
+
+def roundtrip(tmp_path, info, weights, inputs, least):
+    tensors = {f"weights/{key}": value for key, value in weights.items()}
+    tensors |= {f"inputs/{key}": value for key, value in inputs.items()}
+    path = save(tmp_path / "probe.safetensors", tensors | {"outputs/none": torch.zeros(1)}, info)
+    from parity_cases import CASES as functions
+
+    with torch.no_grad():
+        outputs = functions[info["case"]](parity.read(path))
+    assert len(outputs) >= least
+    path = save(path, tensors | {f"outputs/{key}": value for key, value in outputs.items()}, info)
+    assert parity.main([path]) == 0
+    seen = tensors | {f"outputs/{key}": value + 1e-3 for key, value in outputs.items()}
+    assert parity.main([save(path, seen, info)]) == 1
+
+
+def test_command_line(tmp_path):
+    """Under the Python that runs the tests, as a reader starts it: from anywhere, several files."""
+    good = str(FIXTURES / "vocos_dev.safetensors")
+    for files, code in (([good], 0), ([good, str(tmp_path / "gone.safetensors")], 2)):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "parity.py"), *files],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "3 of 3 outputs within their bounds" in done.stdout
