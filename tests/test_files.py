@@ -111,7 +111,9 @@ def test_other_formats_are_refused_unread(tmp_path, name, words):
 
 def test_a_pickle_under_another_name_is_not_run(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "renamed.safetensors")
-    with pytest.raises(ValueError, match=r"renamed\.safetensors cannot be read as safetensors"):
+    with pytest.raises(
+        ValueError, match=r"renamed\.safetensors is not a safetensors file but a pickle under the name of one"
+    ):
         read_tensors(str(tmp_path / "renamed.safetensors"))
 
 

@@ -25,6 +25,8 @@ from .layouts import (
 )
 
 PARTS = ("text_encoders.", "vae.", "audio_vae.")
+# What the roles of the files are called where a user chooses them.
+INPUTS = {"video": "video_model", "audio": "audio_stream", "low_noise": "low_noise_model"}
 # Wan 2.2 A14B: where its low-noise expert takes over, text to video and image to video.
 WAN_BOUNDARIES = (0.875, 0.9)
 
@@ -63,7 +65,7 @@ class CheckpointFile:
         if not self.parts[prefix]:
             raise ValueError(
                 f"{self.name} holds no {content} (no keys under {prefix!r}): it is no all-in-one checkpoint. "
-                "Load the model with CCL Model Loader, the rest with Load CLIP, Load VAE and CCL Audio VAE Loader"
+                "Load the model with Load Model (CCL), the rest with Load CLIP, Load VAE and Load Audio VAE (CCL)"
             )
         return self.parts[prefix]
 
@@ -101,8 +103,8 @@ def assemble(files: Mapping[str, CheckpointFile]) -> Assembly:
         both = next((key for key in tensors if key in sd), None)
         if both is not None:
             raise ValueError(
-                f"{names.get(section(both), 'another file')} and {file.name}, chosen as {role}, both hold {both}: "
-                f"set {role} to 'none', or choose a file for the video model that holds no {section(both)} part"
+                f"{names.get(section(both), 'another file')} and {file.name}, chosen as {INPUTS.get(role, role)}, both "
+                f"hold {both}: choose 'none' for the latter, or a video model without {section(both)} part"
             )
         sd |= tensors
         names |= dict.fromkeys(sections(tensors), file.name)
@@ -136,7 +138,9 @@ def _of_role(role: str, file: CheckpointFile) -> dict[str, Tensor]:
     wanted = {"interaction": {"a2v", "v2a"}, "low_noise": {"video"}}.get(role, {role})
     if not wanted <= sections(file.sd) or (role == "low_noise" and file.kind != "wan"):
         what = "Wan or MOVA video model without other parts" if role == "low_noise" else f"file with the {role} part"
-        raise ValueError(f"{file.name}, chosen as {role}, is {KINDS[file.kind].description}. Wanted: a {what}")
+        raise ValueError(
+            f"{file.name}, chosen as {INPUTS.get(role, role)}, is {KINDS[file.kind].description}. Wanted: a {what}"
+        )
     return {f"low_noise.{key}": value for key, value in file.sd.items()} if role == "low_noise" else file.sd
 
 

@@ -27,10 +27,10 @@ from .quantised import FORMAT, SCALES, check_layers
 from .text_encoder import load_text_encoder
 
 ADVICE = {
-    "wan": "use Load Diffusion Model, or couple it with an audio stream in CCL Model Assembler",
-    "streams": "choose it as the video model of CCL Model Assembler, and an interaction beside it",
+    "wan": "use Load Diffusion Model, or couple it with an audio stream in Assemble Model (CCL)",
+    "streams": "choose it as the video model of Assemble Model (CCL), and an interaction beside it",
 }
-ASSEMBLE = "choose it in CCL Model Assembler, beside the other parts"
+ASSEMBLE = "choose it in Assemble Model (CCL), beside the other parts"
 
 
 def load_model(

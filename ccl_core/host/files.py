@@ -92,6 +92,8 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
     try:
         tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except Exception as error:  # the host wraps every kind of damage differently
+        if _starts_as_pickle(path):
+            raise ValueError(_refusal(name, "under the name of one")) from error
         raise ValueError(
             f"{name} cannot be read as safetensors ({error}): it is damaged, cut off or of another kind, "
             "download it again"
@@ -101,8 +103,13 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
     return tensors, metadata or {}
 
 
-def _refusal(name: str) -> str:
-    if not name.lower().endswith(PICKLES):
+def _starts_as_pickle(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+
+
+def _refusal(name: str, disguise: str = "") -> str:
+    if not (disguise or name.lower().endswith(PICKLES)):
         return f"{name} is not a safetensors file, nor GGUF. Wanted: one of those, or the original converted to one"
     how = (
         f"run {MMAUDIO_COMMAND} in the folder of this pack"
@@ -111,7 +118,8 @@ def _refusal(name: str) -> str:
         "safetensors.torch.save_file"
     )
     return (
-        f"{name} is not a safetensors file but a pickle, which can run code when it is loaded. Convert it first: {how}"
+        f"{name} is not a safetensors file but a pickle{disguise and ' '}{disguise}, which can run code when it is "
+        f"loaded. Convert it first: {how}"
     )
 
 

@@ -27,9 +27,9 @@ from .files import quantised_layers
 MODEL_PREFIX = "model.diffusion_model."
 OTHER_FILES = {
     "decoder.head.0.gamma": "a Wan VAE: use Load VAE",
-    "decoder.model.7.weight": "MOVA's audio VAE: use CCL Audio VAE Loader",
-    "vocoder.conv_post.weight": "the audio VAE of Ovi: use CCL Audio VAE Loader",
-    "backbone.embed.weight": "a Vocos vocoder: use CCL Audio VAE Loader",
+    "decoder.model.7.weight": "MOVA's audio VAE: use Load Audio VAE (CCL)",
+    "vocoder.conv_post.weight": "the audio VAE of Ovi: use Load Audio VAE (CCL)",
+    "backbone.embed.weight": "a Vocos vocoder: use Load Audio VAE (CCL)",
     "encoder.block.0.layer.0.SelfAttention.q.weight": "a T5 text encoder: use Load CLIP",
     "vision_model.embeddings.class_embedding": "a CLIP vision model: use Load CLIP Vision",
 }
@@ -338,7 +338,7 @@ def _kind(sd: Mapping[str, Tensor], name: str) -> str:
 
 def _describe(sd: Mapping[str, Tensor]) -> str:
     if any(".lora_" in key for key in sd):
-        return "a LoRA: use Load LoRA"
+        return "a LoRA: use Load LoRA (CCL)"
     return next(
         (text for key, text in OTHER_FILES.items() if key in sd), f"a file of an unknown kind ({len(sd)} tensors)"
     )
