@@ -230,7 +230,7 @@ BAD: dict[str, tuple[str, Change, str, tuple[str, ...]]] = {
         OVI_TEXT,
         model_file("pickle.safetensors"),
         "CCLModelLoader",
-        ("pickle", "ownload"),
+        ("pickle", "onvert"),
     ),
     "a pickled audio VAE": (OVI_TEXT, audio_vae("pickle.safetensors"), "CCLAudioVAELoader", ("pickle", "convert")),
     "a pickle": (OVI_TEXT, model_file("pickle.pth"), "CCLModelLoader", ("pickle.pth",)),
