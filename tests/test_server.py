@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import pytest
+import test_pack
 import torch
 from safetensors.torch import save_file
 
@@ -20,22 +21,7 @@ from comfy_server import PACK_FOLDER, ComfyServer, Event, Prompt, PromptRejected
 from environment import ROOT
 from workflow_api import to_prompt
 
-IDS = [
-    "CCLAudioVAELoader",
-    "CCLCheckpointLoader",
-    "CCLDecodeAV",
-    "CCLDualPrompt",
-    "CCLEmptyAVLatent",
-    "CCLEncodeAV",
-    "CCLGuider",
-    "CCLJointSampler",
-    "CCLLoraLoader",
-    "CCLMemoryPlan",
-    "CCLModelAssembler",
-    "CCLModelLoader",
-    "CCLPromptTags",
-    "CCLStreamShift",
-]
+IDS = sorted(test_pack.IDS)
 TEMPLATE = "Text to Video with Sound"
 STEPS = 2
 SECONDS = 0.8

@@ -84,6 +84,21 @@ class Interaction(torch.nn.Module):
         """After text attention, before the feed-forward (CCL's cross-modal context attention)."""
 
 
+class CrossAttention(torch.nn.Module):
+    """The modules of one direction: queries from a stream x, keys and values from a normalised stream y."""
+
+    def __init__(self, dim: int, source_dim: int, heads: int, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_y = operations.LayerNorm(source_dim, EPS, **factory)
+        self.q = operations.Linear(dim, dim, **factory)
+        self.k = operations.Linear(source_dim, dim, **factory)
+        self.v = operations.Linear(source_dim, dim, **factory)
+        self.o = operations.Linear(dim, dim, **factory)
+        self.norm_q = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
+        self.norm_k = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
+
+
 def rotate(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
     """Wan's RoPE, in interleaved pairs."""
     return apply_rope1(x.unflatten(2, (heads, -1)), freqs).flatten(2)  # (b, n, d)

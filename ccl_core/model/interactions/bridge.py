@@ -18,24 +18,13 @@ from torch import Tensor
 from ...config import CCLConfig
 from ...tarp import Tarp
 from ..streams import StreamState, rotary_table
-from .base import EPS, Interaction, Link, Tables
+from .base import CrossAttention, Interaction, Link, Tables
 
 TEMPORAL_STRIDE = 4  # pixel frames per latent frame of Wan's VAEs
 
 
-class Conditioner(torch.nn.Module):
+class Conditioner(CrossAttention):
     """One direction: queries from the stream x, which is not normalised, keys and values from the stream y."""
-
-    def __init__(self, dim: int, source_dim: int, heads: int, operations: Any, **factory: Any) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_y = operations.LayerNorm(source_dim, EPS, **factory)
-        self.q = operations.Linear(dim, dim, **factory)
-        self.k = operations.Linear(source_dim, dim, **factory)
-        self.v = operations.Linear(source_dim, dim, **factory)
-        self.o = operations.Linear(dim, dim, **factory)
-        self.norm_q = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
-        self.norm_k = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
 
     def forward(self, x: Tensor, y: Tensor, freqs: Tables, options: dict[str, Any]) -> Tensor:
         own_freqs, source_freqs = freqs

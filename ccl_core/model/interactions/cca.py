@@ -19,25 +19,17 @@ from torch import Tensor
 
 from ...config import CCLConfig
 from ..streams import StreamState
-from .base import EPS, Interaction, Link, Routes, rotate
+from .base import EPS, CrossAttention, Interaction, Link, Routes, rotate
 
 
-class ContextAttention(torch.nn.Module):
+class ContextAttention(CrossAttention):
     """One direction: queries from stream x, keys and values from the context tokens and, on an open route, stream y."""
 
     def __init__(
         self, dim: int, source_dim: int, heads: int, context_tokens: int, operations: Any, **factory: Any
     ) -> None:
-        super().__init__()
-        self.heads = heads
+        super().__init__(dim, source_dim, heads, operations, **factory)
         self.norm_x = operations.LayerNorm(dim, EPS, **factory)
-        self.norm_y = operations.LayerNorm(source_dim, EPS, **factory)
-        self.q = operations.Linear(dim, dim, **factory)
-        self.k = operations.Linear(source_dim, dim, **factory)
-        self.v = operations.Linear(source_dim, dim, **factory)
-        self.o = operations.Linear(dim, dim, **factory)
-        self.norm_q = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
-        self.norm_k = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
         self.context = torch.nn.Parameter(torch.empty(context_tokens, source_dim, **factory))
 
     def query(self, x: Tensor, freqs: Tensor) -> Tensor:
