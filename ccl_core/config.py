@@ -53,11 +53,17 @@ class StreamConfig:
 
 @dataclass(frozen=True)
 class InteractionConfig:
-    """The coupling: its kind, the layers that carry it, and the number n of learnable context tokens (cca only)."""
+    """The coupling: its kind, the layers that carry it, and the number n of learnable context tokens (cca only).
+
+    Of the bridge: head_width of its attention, None: that of the stream that asks. first_frame_bias: its clock counts
+    that the first latent frame is one pixel frame long (no published model does).
+    """
 
     kind: str
     layers: tuple[int, ...]
     context_tokens: int = 16
+    head_width: int | None = None
+    first_frame_bias: bool = False
 
 
 @dataclass(frozen=True)

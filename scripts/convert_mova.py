@@ -104,11 +104,12 @@ def config_of(parts: list[Part]) -> str:
     from ccl_pack.ccl_core.host import layouts
 
     configs = {part.name: part.config for part in parts}
-    if configs["dual_tower_bridge"].get("apply_first_frame_bias_in_rope"):
-        raise ScriptError(
-            "the bridge of this model shifts its first frame (apply_first_frame_bias_in_rope), which is not supported",
-            "use MOVA-360p or MOVA-720p as they were published",
-        )
+    bridge = configs["dual_tower_bridge"]
+    coupling = {
+        field: bridge[key]
+        for field, key in (("head_width", "head_dim"), ("first_frame_bias", "apply_first_frame_bias_in_rope"))
+        if key in bridge
+    }
     heads = {
         stream: {"num_heads": configs[part]["num_heads"]} if "num_heads" in configs[part] else {}
         for stream, part in (("video", "video_dit"), ("audio", "audio_dit"))
@@ -118,7 +119,7 @@ def config_of(parts: list[Part]) -> str:
         kind, sd = layouts.translate(sd, "this folder")
         if kind != "mova":
             raise ValueError(f"it is {layouts.KINDS[kind].description}")
-        return layouts.configure(kind, sd, "this folder", **heads).to_json()
+        return layouts.configure(kind, sd, "this folder", interaction=coupling, **heads).to_json()
     except ValueError as error:
         raise ScriptError(
             f"this is not MOVA as it was published: {error}", "name the folder of MOVA-360p or MOVA-720p"

@@ -54,7 +54,8 @@ def ovi(fixture: Fixture) -> Results:
         found = named("joint", run(time))
     found |= {f"joint/{name}": value for name, value in kept.items()}
     found |= named("first_frame_clean", run((time[:, None] * clean, time)))
-    return found | named("skip_layer", run(time, skip_layers=(config["slg_layer"],)))
+    skipped = (config["slg_layer"],) if config["slg_layer"] > 0 else ()  # the reference cannot skip its first layer
+    return found | named("skip_layer", run(time, skip_layers=skipped))
 
 
 def mova(fixture: Fixture) -> Results:
@@ -69,6 +70,10 @@ def mova(fixture: Fixture) -> Results:
         fixture.name,
         video={"num_heads": config["video_dit"]["num_heads"]},
         audio={"num_heads": audio["num_heads"]},
+        interaction={
+            "head_width": bridge.get("head_dim"),
+            "first_frame_bias": bridge.get("apply_first_frame_bias_in_rope", False),
+        },
         fps=Fraction(config["video_fps"]),
         audio_latent=latent,
     )
@@ -172,7 +177,11 @@ def vocos(fixture: Fixture) -> Results:
     sizes = {name: features[name] for name in ("sample_rate", "hop_length", "padding")}
     sizes["mel_n_fft"] = features["n_fft"]
     model = audio_vae.load_audio_vae(dict(fixture.weights), {"vocos_config": json.dumps(sizes)}).first_stage_model
-    mel = model.encode(fixture.inputs["waveform"][:, None])
+    waveform, frames = fixture.inputs["waveform"][:, None], None
+    if sizes["padding"] == "same":  # the reference reflects at the true end and drops what fills no whole frame
+        frames = waveform.shape[-1] // sizes["hop_length"]
+        waveform = torch.nn.functional.pad(waveform, (0, sizes["mel_n_fft"]), mode="reflect")
+    mel = model.encode(waveform)[..., :frames]
     return {
         "mel": mel,
         "waveform_from_mel": model.decode(fixture.inputs["mel"])[:, 0],

@@ -472,3 +472,10 @@ def test_a_skipped_layer_is_left_out_of_both_streams_in_negative_passes_only(kin
         assert (got - whole).abs().max() > 1e-2
     positive = guided(model, "cfg", {"text": TermScale(1.0, 1.0)}, skip_layers=(1,))
     assert all(torch.equal(x, y) for x, y in zip(positive, one_step(model, conditioning(1)), strict=True))
+
+
+def test_a_video_latent_of_another_vae_is_taken_as_it_is():
+    format = CCLModelConfig(config(video=replace(CONFIG.video, in_dim=8, out_dim=8))).latent_format
+    latent = torch.randn(1, 8, 3, 4, 6)
+    assert torch.equal(format.process_in(latent), latent) and torch.equal(format.process_out(latent), latent)
+    assert (format.latent_channels, format.latent_dimensions, format.temporal_downscale_ratio) == (8, 3, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.ops
 import golden
 import pytest
@@ -109,3 +111,14 @@ def test_rotary_tables(mova):
         for name, entry in (("cos", matrix[..., 0, 0]), ("sin", matrix[..., 1, 0])):
             expected = tensors[f"outputs/cross_rope/{stream}_{name}"]
             torch.testing.assert_close(torch.cat([entry, entry], dim=-1), expected, rtol=0, atol=bound)
+
+
+def test_heads_of_the_bridge_may_be_narrower_than_those_of_the_streams(mova):
+    _, tensors, info = mova
+    config = golden.mova_config(info)
+    narrow = replace(config, interaction=replace(config.interaction, head_width=10))
+    with torch.device("meta"):
+        model = JointModel(narrow, operations=comfy.ops.disable_weight_init)
+    coupling = model.interaction["0"]
+    assert (coupling.a2v.heads, coupling.v2a.heads) == (config.video.dim // 10, config.audio.dim // 10)
+    assert model.blocks[0].self_attn.num_heads == config.video.num_heads

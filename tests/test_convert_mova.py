@@ -12,8 +12,10 @@ import pytest
 import tensor_file
 import torch
 import upstream
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ccl_pack.ccl_core.config import CCLConfig
 from ccl_pack.ccl_core.host.checkpoint import Parts, load_model, load_parts
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from console import ScriptError
@@ -165,18 +167,22 @@ def broken(tmp_path, change):
         (lambda path: (path / "audio_dit" / FIRST).write_bytes(b"<html>"), "cannot be read as safetensors"),
         (lambda path: (path / "audio_dit" / "config.json").write_text("{"), "config.json is no JSON"),
         (lambda path: save_file({"x": torch.zeros(1)}, path / "audio_dit" / FIRST), "not MOVA as it was published"),
-        (
-            lambda path: (path / "dual_tower_bridge" / "config.json").write_text(
-                '{"apply_first_frame_bias_in_rope": true}'
-            ),
-            "apply_first_frame_bias_in_rope",
-        ),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, change, words):
     with pytest.raises(ScriptError, match=words):
         convert_mova.convert(broken(tmp_path, change), tmp_path / "mova.safetensors")
     assert not list(tmp_path.glob("mova*"))
+
+
+def test_the_settings_of_the_bridge_are_kept(tmp_path):
+    source, output = folder(tmp_path / "MOVA-tiny"), tmp_path / "mova.safetensors"
+    settings = {"head_dim": 64, "apply_first_frame_bias_in_rope": True}
+    (source / "dual_tower_bridge" / "config.json").write_text(json.dumps(settings))
+    convert_mova.convert(source, output)
+    with safe_open(output, "pt") as file:
+        coupling = CCLConfig.from_json(file.metadata()["ccl_config"]).interaction
+    assert (coupling.head_width, coupling.first_frame_bias) == (64, True)
 
 
 def test_output_is_never_overwritten_nor_left_half_written(tmp_path, monkeypatch):

@@ -79,6 +79,11 @@ def test_settings_come_from_the_file(tmp_path, case, path, value):
     assert parity.main([save(tmp_path / "other.safetensors", tensors, info)]) == 1
 
 
+def test_a_bridge_that_counts_a_short_first_frame():
+    """Made from the same reference as mova_dev, with the one published switch that no published model turns on."""
+    assert parity.main([FIXTURES / "mova_first_frame_bias.safetensors"]) == 0
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_unknown_and_misshapen_outputs_are_never_passed_over(tmp_path, capsys, case):
     tensors, info = load(case)

@@ -22,6 +22,15 @@ from ..model.joint import JointModel
 from ..tasks import State, task_of
 
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
+
+
+class RawVideo(comfy.latent_formats.LatentFormat):
+    """The latent of a video VAE that is neither of Wan's, as that VAE makes it."""
+
+    latent_dimensions = 3
+    temporal_downscale_ratio = 4
+
+
 # fp16 turns Ovi's video black, and MOVA's bridge projects hidden states that no norm has brought down to its range.
 FP16_KINDS = ("cca",)
 
@@ -178,10 +187,8 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
         self.memory_usage_factor = ccl_config.video.dim / 2222  # as the host's Wan
         if ccl_config.interaction.kind not in FP16_KINDS:
             self.supported_inference_dtypes = [torch.bfloat16, torch.float32]
-        channels = ccl_config.video.out_dim
-        if channels not in VIDEO_FORMATS:
-            raise ValueError(f"the video latent has {channels} channels, known are Wan 2.1 (16) and Wan 2.2 5B (48)")
-        self.latent_format = VIDEO_FORMATS[channels]()
+        self.latent_format = VIDEO_FORMATS.get(ccl_config.video.out_dim, RawVideo)()
+        self.latent_format.latent_channels = ccl_config.video.out_dim
         if ccl_config.latent_rgb_factors is not None:
             self.latent_format.latent_rgb_factors = ccl_config.latent_rgb_factors[:-1]
             self.latent_format.latent_rgb_factors_bias = ccl_config.latent_rgb_factors[-1]

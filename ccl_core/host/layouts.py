@@ -173,20 +173,21 @@ def configure(
     name: str = "the model",
     video: Mapping[str, Any] | None = None,
     audio: Mapping[str, Any] | None = None,
+    interaction: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> CCLConfig:
     """The configuration of a whole model of the kind "ovi" or "mova" from its tensors under our names.
 
     video, audio: StreamConfig fields that replace what the shapes or the published models say (heads, text_len,
-    freq_dim of a model that was not published); changes: the same for CCLConfig fields. Raises ValueError with the name
-    and the key where a tensor is missing.
+    freq_dim of a model that was not published); interaction, changes: the same for InteractionConfig and CCLConfig.
+    Raises ValueError with the name and the key where a tensor is missing.
     """
     streams = {}
     for stream, given in (("video", video), ("audio", audio)):
         streams[stream] = stream_config(sd, stream, name, PUBLISHED_STREAMS[kind][stream] | dict(given or {}))
     layers = sorted({int(match[1]) for match in map(INTERACTION_KEY.match, sd) if match})
-    interaction = InteractionConfig(KINDS[kind].coupling, tuple(layers), context_tokens=0)
-    return CCLConfig(**(PUBLISHED[kind] | streams | {"interaction": interaction} | changes))
+    coupled = InteractionConfig(KINDS[kind].coupling, tuple(layers), context_tokens=0, **(interaction or {}))
+    return CCLConfig(**(PUBLISHED[kind] | streams | {"interaction": coupled} | changes))
 
 
 def fit(config: CCLConfig, sd: Mapping[str, Tensor], names: Mapping[str, str]) -> CCLConfig:

@@ -40,8 +40,9 @@ class Bridge(Interaction):
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
         video, audio = config.video, config.audio
-        self.a2v = Conditioner(video.dim, audio.dim, video.num_heads, operations, **factory)
-        self.v2a = Conditioner(audio.dim, video.dim, audio.num_heads, operations, **factory)
+        heads = [stream.dim // width for stream, width in zip((video, audio), head_widths(config), strict=True)]
+        self.a2v = Conditioner(video.dim, audio.dim, heads[0], operations, **factory)
+        self.v2a = Conditioner(audio.dim, video.dim, heads[1], operations, **factory)
 
     @staticmethod
     def rotary(
@@ -56,13 +57,16 @@ class Bridge(Interaction):
         config, device = model.ccl_config, video.tokens.device
         per_frame = float(config.audio_latent.rate * TEMPORAL_STRIDE / config.fps)
         spatial = (video.main.stop - video.main.start) // len(tarp.a2v)
-        frames = torch.arange(len(tarp.a2v), device=device) * per_frame
+        frames = torch.arange(len(tarp.a2v), device=device)
+        if config.interaction.first_frame_bias:
+            frames = (frames - 3 / TEMPORAL_STRIDE).clamp(min=0)  # one pixel frame, then whole strides
         tokens = torch.arange(audio.tokens.shape[1], device=device)
 
         def tables(width: int) -> tuple[Tensor, Tensor]:
-            return rotary_table(frames, width).repeat_interleave(spatial, dim=1), rotary_table(tokens, width)
+            of_frames = rotary_table(frames * per_frame, width)
+            return of_frames.repeat_interleave(spatial, dim=1), rotary_table(tokens, width)
 
-        widths = [stream.dim // stream.num_heads for stream in (config.video, config.audio)]
+        widths = head_widths(config)
         of_width = {width: tables(width) for width in set(widths)}
         return of_width[widths[0]], of_width[widths[1]][::-1]
 
@@ -75,6 +79,11 @@ class Bridge(Interaction):
             audio.tokens = a + scales[1] * self.v2a(a, v, link.v2a_freqs, link.options)
         if link.a2v_open:
             video.add(scales[0] * self.a2v(v, a, link.a2v_freqs, link.options))
+
+
+def head_widths(config: CCLConfig) -> list[int]:
+    """Of the video's queries and of the audio's."""
+    return [config.interaction.head_width or stream.dim // stream.num_heads for stream in (config.video, config.audio)]
 
 
 def _rotate_halves(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
