@@ -114,7 +114,7 @@ def test_rotary_tables(mova):
 
 
 def test_heads_of_the_bridge_may_be_narrower_than_those_of_the_streams(mova):
-    _, tensors, info = mova
+    _, _, info = mova
     config = golden.mova_config(info)
     narrow = replace(config, interaction=replace(config.interaction, head_width=10))
     with torch.device("meta"):
