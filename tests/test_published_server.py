@@ -18,6 +18,8 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import tiny_published as files
 from comfy_server import PACK_FOLDER, ComfyServer, Prompt, PromptRejected, Run
@@ -25,6 +27,9 @@ from workflow_api import to_prompt
 
 OVI_TEXT, OVI_IMAGE = "Ovi Text to Video with Sound", "Ovi Image to Video with Sound"
 MOVA = "MOVA Image to Video with Sound"
+CCL = "Text to Video with Sound"
+CHECKPOINT = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+OTHER_PARTS = ("vae.", "audio_vae.", "text_encoders.")
 SIDE, FRAMES, FPS, STEPS = 64, 9, 24, 2
 IMAGE = "start.png"
 LAST_LAYER = "1"  # of the tiny towers; the templates name layer 11
@@ -175,6 +180,32 @@ def test_both_forms_of_mova_are_the_same_model_and_use_both_experts(
     in_folders = frames_of(published, templates[MOVA])
     assert frames_of(published, templates[MOVA], model_file(files.MOVA_FILE)) == in_folders
     assert frames_of(published, templates[MOVA], parts(low_noise_model="none")) != in_folders
+
+
+def test_a_wan_file_with_an_audio_stream_and_an_interaction_is_their_checkpoint(published: ComfyServer) -> None:
+    """ccl-tiny in three files, its video stream as a plain Wan file, gives the frames of ccl-tiny in one."""
+    models = published.base / "models" / "diffusion_models"
+    with safe_open(CHECKPOINT, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys() if not key.startswith(OTHER_PARTS)}  # noqa: SIM118
+        metadata = file.metadata()
+    for part in ("audio.", "interaction."):
+        taken = {key: tensors.pop(key) for key in list(tensors) if key.startswith(part)}
+        save_file(taken, models / f"part_{part}safetensors", metadata=metadata)
+    save_file(tensors, models / "part_wan.safetensors")
+    path = f"/api/workflow_templates/{PACK_FOLDER}/{urllib.parse.quote(CCL)}.json"
+    prompt = to_prompt(published.get(path), published.get("/object_info"))
+    node(prompt, "CCLEmptyAVLatent").update({"length": "frames", "length.frames": FRAMES})
+    node(prompt, "CCLJointSampler")["steps"] = STEPS
+
+    def assemble(prompt: Prompt) -> None:
+        files = {"audio_stream": "part_audio.safetensors", "interaction": "part_interaction.safetensors"}
+        inputs = files | {"video_model": "part_wan.safetensors", "low_noise_model": "none", "weight_dtype": "default"}
+        prompt["2000"] = {"class_type": "CCLModelAssembler", "inputs": inputs}
+        checkpoint = node_id(prompt, "CCLCheckpointLoader")
+        for entry in prompt.values():
+            entry["inputs"] |= {key: ["2000", 0] for key, value in entry["inputs"].items() if value == [checkpoint, 0]}
+
+    assert frames_of(published, prompt, assemble) == frames_of(published, prompt)
 
 
 @pytest.fixture(scope="module")
