@@ -1,22 +1,21 @@
 """ccl-tiny measured through the real nodes: does it show what was asked, and do sounds begin at the visible contacts?
 
-    python benchmarks/tiny.py --task t2av --clips 32 --seed 1 --report tiny.json
+    python benchmarks/tiny.py --task t2av --clips 64 --seed 1 2 3 --objects both --report tiny.json
 
-The seed decides which captions are asked (from the combinations of colour, shape, motion and sound that no training
-clip had), how they are worded, and the noise. Beside the model stand two ceilings on clips of the world with the same
-captions (as they are, and after a round trip through the model's VAEs), and as the floor `chance`: each clip's contacts
-against the onsets of the next clip.
+A seed decides which captions are asked (of objects whose colour, shape, motion and sound no training clip combined),
+how they are worded, and the noise; with several seeds, each has all the clips. Beside the model stand two ceilings on
+clips of the world with the same captions (as they are, and after a round trip through the model's VAEs), and as the
+floor `chance`: each clip's contacts against the onsets of the next clip. `bars` says what a finished model must reach.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +24,13 @@ from console import Ticker, say
 from environment import ROOT, load_pack, reexec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from ccl_pack.ccl_core.training.evaluation import Result
     from ccl_pack.ccl_core.training.world import Clip
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 TASKS = {"t2av": (False, False), "v2a": (True, False), "a2v": (False, True)}  # video given, audio given
 GUIDANCE = ("ucg_joint", "cfg", "ma_cfg", "ucg", "ucg_cross", "dual", "modality")
 SIZE = 64
-TOLERANCE = 0.0625  # seconds, one frame at 16 fps: for recall and precision against the exact contacts
 
 
 @dataclass(frozen=True)
@@ -45,30 +42,6 @@ class Loaded:
     video_vae: Any
     audio_vae: Any
     fps: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """One clip as frames and sound."""
-
-    frames: Tensor  # (f, h, w, 3)
-    waveform: Tensor  # (n,)
-    sample_rate: int
-
-
-def draw_clips(seed: int, count: int, frames: int, fps: float) -> list[Clip]:
-    """World clips of held-out combinations, every one of the 32 before one comes again."""
-    import numpy as np
-
-    from ccl_pack.ccl_core.training.captions import Attributes, held_out
-    from ccl_pack.ccl_core.training.world import COLOURS, MOTIONS, SHAPES, SOUNDS, sample_clip
-
-    rng = np.random.default_rng(seed)
-    names = ("colour", "shape", "motion", "sound")
-    grid = [(c, s, m, n) for c in COLOURS for s in SHAPES for m in MOTIONS for n in SOUNDS]
-    unseen = [words for row in grid if held_out(Attributes(**(words := dict(zip(names, row, strict=True)))))]
-    rounds = [unseen[i] for _ in range(count // len(unseen) + 1) for i in rng.permutation(len(unseen))]
-    return [sample_clip(rng, frames=frames, size=SIZE, fps=fps, **words) for words in rounds[:count]]
 
 
 def load(path: Path) -> Loaded:
@@ -164,6 +137,7 @@ def sample(loaded: Loaded, clips: Sequence[Clip], options: argparse.Namespace, s
 
 
 def decode(loaded: Loaded, latent: dict[str, Any], count: int) -> list[Result]:
+    from ccl_pack.ccl_core.training.evaluation import Result
     from ccl_pack.nodes.decoding import CCLDecodeAV
 
     images, audio, _ = CCLDecodeAV.execute(
@@ -171,72 +145,6 @@ def decode(loaded: Loaded, latent: dict[str, Any], count: int) -> list[Result]:
     ).result
     frames = images.unflatten(0, (count, -1))  # (b, f, h, w, 3)
     return [Result(*pair, audio["sample_rate"]) for pair in zip(frames, audio["waveform"].mean(1), strict=True)]
-
-
-def measure(asked: Clip, result: Result, fps: float) -> dict[str, Any]:
-    """What is seen and heard in one clip, and whether it is what was asked."""
-    from ccl_pack.ccl_core.metrics import detect_contacts, detect_onsets, match_events, summarise_sync
-    from ccl_pack.ccl_core.training.judge import judge_sound, judge_video
-
-    contacts = detect_contacts(result.frames, fps)
-    onsets = detect_onsets(result.waveform, result.sample_rate)
-    colour, motion = judge_video(result.frames, fps)
-    sound = judge_sound(result.waveform, result.sample_rate)
-    sync = asdict(summarise_sync(contacts, onsets))
-    return {
-        "caption": asked.caption,
-        **{"spurious_onsets" if key == "spurious" else key: value for key, value in sync.items()},
-        **{"colour_right": colour == asked.colour, "motion_right": motion == asked.motion},
-        "sound_right": sound == asked.sound,
-        **{"colour": colour, "motion": motion, "sound": sound},
-        "contacts_s": [round(t, 4) for t in contacts],
-        "onsets_s": [round(t, 4) for t in onsets],
-        "true_contacts_s": asked.contacts,
-        "contacts_true": len(match_events(asked.contacts, contacts, TOLERANCE).pairs),
-        "onsets_true": len(match_events(asked.contacts, onsets, TOLERANCE).pairs),
-    }
-
-
-def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts summed over the clips, shares of clips, and the median over all pairs within 125 ms."""
-    counts = ("contacts", "onsets", "matched_62ms", "matched_125ms", "spurious_onsets")
-    summed = {key: sum(row[key] for row in rows) for key in counts}
-    errors = [error for row in rows for error in row["errors_ms"]]
-    shares = ("colour_right", "motion_right", "sound_right")
-    return {
-        **summed,
-        "matched_62ms_share": share(summed["matched_62ms"], summed["contacts"]),
-        "matched_125ms_share": share(summed["matched_125ms"], summed["contacts"]),
-        **{key: share(sum(row[key] for row in rows), len(rows)) for key in shares},
-        "sync_error_ms_median": round(statistics.median(errors), 2) if errors else None,
-    }
-
-
-def ceiling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The same of clips whose contacts are known, with recall and precision of both detectors within 62.5 ms."""
-    true = sum(len(row["true_contacts_s"]) for row in rows)
-    found = {name: sum(row[f"{name}_true"] for row in rows) for name in ("contacts", "onsets")}
-    detected = {name: sum(row[name] for row in rows) for name in found}
-    return {
-        **total(rows),
-        **{f"{name}_recall": share(found[name], true) for name in found},
-        **{f"{name}_precision": share(found[name], detected[name]) for name in found},
-    }
-
-
-def chance(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The floor: contacts of each clip against the onsets of the next, which know nothing of each other."""
-    from ccl_pack.ccl_core.metrics import summarise_sync
-
-    pairs = zip(rows, [*rows[1:], rows[0]], strict=True)
-    syncs = [summarise_sync(row["contacts_s"], other["onsets_s"]) for row, other in pairs]
-    contacts = sum(sync.contacts for sync in syncs)
-    matched = {key: sum(getattr(sync, key) for sync in syncs) for key in ("matched_62ms", "matched_125ms")}
-    return {**matched, **{f"{key}_share": share(count, contacts) for key, count in matched.items()}}
-
-
-def share(part: int, whole: int) -> float | None:
-    return round(part / whole, 4) if whole else None
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -251,13 +159,18 @@ def show_progress(ticker: Ticker, state: Callable[[], str]) -> None:
     comfy.utils.set_progress_bar_global_hook(lambda value, whole, *_, **__: ticker.tick(f"{state()}, {value}/{whole}"))
 
 
-def generate(loaded: Loaded, clips: Sequence[Clip], options: argparse.Namespace) -> tuple[list[dict], dict[str, float]]:
+def generate(
+    loaded: Loaded, clips: Sequence[Clip], options: argparse.Namespace, seed: int
+) -> tuple[list[dict], dict[str, float]]:
     """Sample, decode and measure every clip; the second value is the mean time of each part in seconds per clip."""
-    ticker, rows, spent = Ticker(f"{options.task}, {len(clips)} clips"), [], {"sample": 0.0, "decode": 0.0}
+    from ccl_pack.ccl_core.training.evaluation import measure
+
+    ticker, rows = Ticker(f"{options.task}, {len(clips)} clips of seed {seed}"), []
+    spent = {"sample": 0.0, "decode": 0.0}
     show_progress(ticker, lambda: f"{len(rows)} of {len(clips)} done")
     for batch in batches(clips, options.batch):
         start = time.perf_counter()
-        latent = sample(loaded, batch, options, seed=options.seed * 1000 + len(rows))
+        latent = sample(loaded, batch, options, seed=seed * 1000 + len(rows))
         sampled = time.perf_counter()
         results = decode(loaded, latent, len(batch))
         spent["sample"] += sampled - start
@@ -272,6 +185,7 @@ def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]
     """World clips of the same captions, as they are and after the VAEs."""
     import torch
 
+    from ccl_pack.ccl_core.training.evaluation import Result, ceiling, measure
     from ccl_pack.ccl_core.training.world import SAMPLE_RATE
 
     ticker, rows = Ticker("ceilings"), {"ground_truth": [], "vae_round_trip": []}
@@ -289,7 +203,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(TASKS), default="t2av", help="what is generated (the rest is given)")
     parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--seed", type=int, required=True, help="decides captions, wording and noise")
+    parser.add_argument("--seed", type=int, nargs="+", required=True, help="each decides captions, wording and noise")
+    parser.add_argument("--objects", choices=("1", "2", "both"), default="1", help="objects per clip (default: 1)")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--guidance", choices=GUIDANCE, help="default: that of CCLJointSampler")
     parser.add_argument("--steps", type=int, help="default: that of CCLJointSampler")
@@ -298,13 +213,36 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="clips per run of the sampler")
     options = parser.parse_args()
     low = [name for name in ("clips", "batch") if getattr(options, name) < 1]
-    if low or (options.steps is not None and options.steps < 1) or options.seed < 0:
+    if low or (options.steps is not None and options.steps < 1) or min(options.seed) < 0:
         parser.error("--clips, --batch and --steps must be at least 1, --seed at least 0")
     if options.frames < 17 or options.frames % 4 != 1:
         parser.error(f"--frames must be 4k + 1 and at least 17, so that a contact fits in; got {options.frames}")
     if not options.checkpoint.is_file():
         parser.error(f"--checkpoint {options.checkpoint} is not there")
     return options
+
+
+def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
+    """Every seed's clips generated, measured and counted, beside ceilings, chance and bars."""
+    from ccl_pack.ccl_core.training import evaluation
+
+    rows, clips, per_seed, seconds = [], [], {}, {}
+    for seed in options.seed:
+        drawn = evaluation.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects)
+        measured, seconds = generate(loaded, drawn, options, seed)
+        per_seed[str(seed)] = evaluation.total(measured)
+        rows, clips = rows + measured, clips + drawn
+    totals = evaluation.total(rows)
+    return {
+        **seconds,
+        "total": totals,
+        "bars": evaluation.bars(options.task, totals),
+        **evaluation.by_objects(rows),
+        "chance": evaluation.chance(rows),
+        **ceilings(loaded, clips),
+        "per_seed": per_seed,
+        "per_clip": rows,
+    }
 
 
 def main() -> None:
@@ -316,15 +254,13 @@ def main() -> None:
 
     with torch.inference_mode():
         loaded = load(options.checkpoint.resolve())
-        clips = draw_clips(options.seed, options.clips, options.frames, loaded.fps)
-        rows, seconds = generate(loaded, clips, options)
-        beside = {"chance": chance(rows), **ceilings(loaded, clips)}
+        found = evaluate(loaded, options)
     settings = {key: value for key, value in vars(options).items() if key not in ("report", "checkpoint")}
     settings |= {"checkpoint": options.checkpoint.name, "fps": loaded.fps}
-    report = {**settings, **seconds, "total": total(rows), **beside, "per_clip": rows}
-    options.report.write_text(json.dumps(report, indent=1) + "\n")
-    for name in ("total", *beside):
-        say(f"{name}: {json.dumps(report[name])}")
+    options.report.write_text(json.dumps({**settings, **found}, indent=1) + "\n")
+    for name, value in found.items():
+        if isinstance(value, dict) and name != "per_seed":
+            say(f"{name}: {json.dumps(value)}")
 
 
 if __name__ == "__main__":

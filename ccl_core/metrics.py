@@ -13,8 +13,11 @@ from torch import Tensor
 
 FOREGROUND = 0.2  # smallest difference from the background colour that counts as the shape
 JUMP = 0.2  # centroid displacement per frame, in picture heights, that is a cut and no motion
+NEAR_HUE = 0.82  # least cosine (35 degrees) between a pixel's colour and the one it counts for
+BLOB = 0.2  # reach of one shape around its heaviest place, in picture heights
 IMPACT = 0.04  # smallest abrupt change of velocity, in picture heights per frame
 WINDOW, HOP = 256, 64  # of the onset detector, in samples at 16 kHz; other rates scale them
+WIDE = 0.125  # seconds beyond which contact and onset have nothing to do with each other
 REFRACTORY = 0.12  # seconds within which a second onset belongs to the first
 
 
@@ -52,11 +55,49 @@ class SyncSummary:
 
 def track_foreground(frames: Tensor) -> Track:
     """Follow whatever differs from the clip's most common colour."""
+    difference = (frames - background_of(frames)).abs().amax(-1)  # (f, h, w)
+    return follow(frames, difference, (difference - FOREGROUND).clamp_min(0))
+
+
+def track_colours(frames: Tensor, colours: Tensor) -> list[Track]:
+    """Follow each of some colours (k, 3) in 0..1: every pixel counts for the one whose hue is nearest, or for none."""
+    background = background_of(frames)
+    light = (frames - background).movedim(-1, 1)  # (f, 3, h, w)
+    difference = light.abs().amax(1)  # (f, h, w)
+    # The hue of an edge or a faint pixel is that of its surroundings.
+    blurred = torch.nn.functional.avg_pool2d(light, 3, 1, 1, count_include_pad=False)
+    directions = torch.nn.functional.normalize(colours - background, dim=-1)
+    cosines = torch.einsum("kc,fchw->kfhw", directions, torch.nn.functional.normalize(blurred, dim=1))
+    best, owner = cosines.max(0)
+    tracks = []
+    for k in range(len(colours)):
+        own = difference * ((owner == k) & (best > NEAR_HUE))
+        tracks.append(follow(frames, own, keep_blob((own - FOREGROUND).clamp_min(0))))
+    return tracks
+
+
+def background_of(frames: Tensor) -> Tensor:
+    """The most common colour, (3,)."""
+    return frames.reshape(-1, 3)[:: max(1, frames.numel() // 300_000)].median(dim=0).values
+
+
+def keep_blob(weight: Tensor) -> Tensor:
+    """Of every frame (f, h, w) only the surroundings of its heaviest place, and nothing where that is a mere splash."""
+    height, width = weight.shape[1:]
+    reach = max(1, round(BLOB * height))
+    side = 2 * (reach // 2) + 1
+    heavy = torch.nn.functional.avg_pool2d(weight[:, None], side, 1, side // 2)[:, 0].flatten(1).argmax(1)
+    rows, columns = torch.arange(height), torch.arange(width)
+    near_row = (rows - heavy[:, None] // width).abs() <= reach  # (f, h)
+    near_column = (columns - heavy[:, None] % width).abs() <= reach  # (f, w)
+    weight = weight * near_row[:, :, None] * near_column[:, None, :]
+    light = weight.sum((1, 2))
+    return weight * (light > 0.15 * light.quantile(0.9))[:, None, None]
+
+
+def follow(frames: Tensor, difference: Tensor, weight: Tensor) -> Track:
+    """The track of a shape from its difference to the background (f, h, w) and the part of it that is certain."""
     height, width = frames.shape[1:3]
-    sample = frames.reshape(-1, 3)[:: max(1, frames.numel() // 300_000)]
-    background = sample.median(dim=0).values
-    difference = (frames - background).abs().amax(-1)  # (f, h, w)
-    weight = (difference - FOREGROUND).clamp_min(0)
     light = weight.sum((1, 2))  # (f,)
     full = light.quantile(0.9).clamp_min(1e-9)
     rows = (torch.arange(height) + 0.5) / height
@@ -84,7 +125,11 @@ def detect_contacts(frames: Tensor, fps: float) -> list[float]:
         raise ValueError(f"fps must be positive, got {fps}")
     if len(frames) < 4:
         return []
-    track = track_foreground(frames.float().cpu())
+    return contacts_of(track_foreground(frames.float().cpu()), fps)
+
+
+def contacts_of(track: Track, fps: float) -> list[float]:
+    """The contacts of one track, in seconds."""
     times = switch_ons(track.presence.tolist())
     for segment in visible_segments(track):
         times += impacts(track.x[segment].tolist(), segment.start, downwards_only=False)
@@ -208,11 +253,18 @@ def rise(signal: Tensor, sample: int, window: int, sample_rate: int) -> float:
     return float(begin + high[0, 0] + smooth) if len(high) else float(sample)
 
 
-def match_events(contacts: list[float], onsets: list[float], tolerance: float) -> Matches:
-    """One-to-one, the smallest differences first, none beyond the tolerance (seconds)."""
-    order = sorted((abs(c - o), i, j) for i, c in enumerate(contacts) for j, o in enumerate(onsets))
+def match_events(contacts: list[float], onsets: list[float], tolerance: float, agree: Tensor | None = None) -> Matches:
+    """One-to-one, the smallest differences first, none beyond the tolerance (seconds).
+
+    agree: (contacts, onsets) booleans, which onsets sound as the contact should; these pairs come before all others.
+    """
+    order = sorted(
+        (agree is not None and not agree[i, j], abs(c - o), i, j)
+        for i, c in enumerate(contacts)
+        for j, o in enumerate(onsets)
+    )
     taken: dict[int, int] = {}
-    for difference, i, j in order:
+    for _, difference, i, j in order:
         if difference <= tolerance and i not in taken and j not in taken.values():
             taken[i] = j
     return Matches(
@@ -222,14 +274,14 @@ def match_events(contacts: list[float], onsets: list[float], tolerance: float) -
     )
 
 
-def summarise_sync(contacts: list[float], onsets: list[float]) -> SyncSummary:
+def summarise_sync(contacts: list[float], onsets: list[float], agree: Tensor | None = None) -> SyncSummary:
     """Counts at 62.5 ms (one frame at 16 fps) and 125 ms; a spurious onset has no contact within 125 ms."""
-    wide = match_events(contacts, onsets, 0.125)
+    wide = match_events(contacts, onsets, WIDE, agree)
     errors = tuple(1000 * abs(c - o) for c, o in wide.pairs)
     return SyncSummary(
         contacts=len(contacts),
         onsets=len(onsets),
-        matched_62ms=len(match_events(contacts, onsets, 0.0625).pairs),
+        matched_62ms=len(match_events(contacts, onsets, 0.0625, agree).pairs),
         matched_125ms=len(wide.pairs),
         spurious=len(wide.spurious),
         median_error_ms=statistics.median(errors) if errors else None,

@@ -147,16 +147,36 @@ def read_clip(path: Path) -> dict[str, Any]:
     }
 
 
-def measure(clip: dict[str, Any]) -> dict[str, Any]:
-    """Visible contacts, audible onsets and how far they are apart."""
-    from ccl_pack.ccl_core.metrics import detect_contacts, detect_onsets, summarise_sync
+def asked_objects(prompt: str) -> list[Any]:
+    """What the prompt states of each object, if it is a caption of ccl-tiny's world that leaves nothing open."""
+    from ccl_pack.ccl_core.training.world import read_caption
 
-    contacts = detect_contacts(clip["frames"], clip["fps"])
-    onsets = detect_onsets(clip["waveform"], clip["sample_rate"])
-    sync = summarise_sync(contacts, onsets)
+    asked = list(read_caption(prompt))
+    complete = all(None not in thing.values()[1:] for thing in asked)
+    return asked if complete and len({thing.colour for thing in asked}) == len(asked) else []
+
+
+def measure(clip: dict[str, Any], prompt: str) -> dict[str, Any]:
+    """Visible contacts, audible onsets and how far they are apart; for objects the prompt names, each one's own."""
+    from ccl_pack.ccl_core.training.judge import judge_clip
+
+    asked = asked_objects(prompt)
+    judged = judge_clip(clip["frames"], clip["fps"], clip["waveform"], clip["sample_rate"], asked)
+    sync = judged.sync
+    objects = [
+        {
+            "asked": f"{thing.colour} {thing.shape} {thing.motion}, {thing.sound}",
+            "colour": seen.colour,
+            "motion": seen.motion,
+            "sound": sound,
+            "contacts_s": [round(contact, 4) for contact in seen.contacts],
+        }
+        for thing, seen, sound in zip(asked, judged.seen, judged.sounds, strict=False)
+    ]
     return {
-        "contacts_s": [round(contact, 4) for contact in contacts],
-        "onsets_s": [round(onset, 4) for onset in onsets],
+        **({"objects": objects} if objects else {}),
+        "contacts_s": [round(contact, 4) for contact in judged.contacts],
+        "onsets_s": [round(onset, 4) for onset in judged.onsets],
         "matched_125ms": sync.matched_125ms,
         "sync_error_ms_median": None if sync.median_error_ms is None else round(sync.median_error_ms, 2),
     }
@@ -181,7 +201,7 @@ def report(options: argparse.Namespace, server: Any, prompt: Prompt, run: Any, p
         "fps": clip["fps"],
         "video_seconds": round(clip["video_seconds"], 4),
         "audio_seconds": round(clip["audio_seconds"], 4),
-        **measure(clip),
+        **measure(clip, options.prompt),
         "seconds_sample": round(run.seconds_in(nodes_with(prompt, "Sampler")), 2),
         "seconds_decode": round(run.seconds_in(nodes_with(prompt, "Decode")), 2),
         "passes_per_step": passes_per_step(prompt),

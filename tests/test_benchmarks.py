@@ -1,6 +1,7 @@
-"""The benchmarks' own parts: the dense reference agrees with the partition, and the counts of ccl-tiny add up."""
+"""The benchmarks' own parts: the dense reference agrees with the partition, and ccl-tiny is asked through the nodes."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,6 @@ import torch
 
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 from ccl_pack.ccl_core.tarp import align
-from ccl_pack.ccl_core.training.captions import Attributes, held_out
 
 
 def benchmark(name: str) -> ModuleType:
@@ -43,50 +43,6 @@ def test_partition_equals_dense_mask(direction, latent_frames, audio_tokens, clo
     )
 
 
-def test_asked_captions_are_held_out_and_follow_the_seed():
-    clips = tiny.draw_clips(seed=3, count=32, frames=33, fps=16)
-    asked = [Attributes(colour=c.colour, shape=c.shape, motion=c.motion, sound=c.sound) for c in clips]
-    assert all(map(held_out, asked))
-    assert len(set(asked)) == 32
-    assert [c.caption for c in clips] == [c.caption for c in tiny.draw_clips(3, 32, 33, 16)]
-    assert [c.caption for c in clips] != [c.caption for c in tiny.draw_clips(4, 32, 33, 16)]
-
-
-def truth(clip) -> object:
-    return tiny.Result(torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform), 16000)
-
-
-def test_the_world_itself_scores_all_and_chance_does_not():
-    clips = tiny.draw_clips(seed=5, count=8, frames=45, fps=16)
-    rows = [tiny.measure(clip, truth(clip), 16) for clip in clips]
-    ceiling = tiny.ceiling(rows)
-    contacts = sum(len(clip.contacts) for clip in clips)
-    assert ceiling["contacts"] == ceiling["onsets"] == ceiling["matched_62ms"] == ceiling["matched_125ms"] == contacts
-    assert ceiling["spurious_onsets"] == 0
-    assert {ceiling[key] for key in ceiling if key.endswith(("_right", "_recall", "_precision", "_share"))} == {1.0}
-    assert ceiling["sync_error_ms_median"] < 20
-    assert tiny.chance(rows)["matched_62ms_share"] < 0.6
-
-
-def test_silence_and_stillness_score_nothing():
-    (clip,) = tiny.draw_clips(seed=5, count=1, frames=33, fps=16)
-    nothing = tiny.Result(torch.zeros(33, 64, 64, 3), torch.zeros(33000), 16000)
-    total = tiny.total([tiny.measure(clip, nothing, 16)])
-    assert (total["contacts"], total["onsets"], total["matched_125ms"], total["spurious_onsets"]) == (0, 0, 0, 0)
-    assert total["matched_125ms_share"] is None and total["sync_error_ms_median"] is None
-    assert total["motion_right"] == total["sound_right"] == 0
-
-
-def test_another_sound_and_colour_are_wrong():
-    asked, other = tiny.draw_clips(seed=6, count=32, frames=33, fps=16)[0], None
-    for other in tiny.draw_clips(seed=7, count=32, frames=33, fps=16):
-        if other.colour != asked.colour and other.sound != asked.sound and other.motion != asked.motion:
-            break
-    row = tiny.measure(asked, truth(other), 16)
-    assert (row["colour_right"], row["motion_right"], row["sound_right"]) == (False, False, False)
-    assert (row["colour"], row["motion"], row["sound"]) == (other.colour, other.motion, other.sound)
-
-
 def test_defaults_are_those_of_the_nodes():
     from ccl_pack.nodes.sampling import CCLJointSampler
 
@@ -95,3 +51,26 @@ def test_defaults_are_those_of_the_nodes():
     assert {mode: tiny.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] for mode in tiny.GUIDANCE} == {
         mode: mode for mode in tiny.GUIDANCE
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--seed", "1", "--clips", "0"], "at least 1"),
+        (["--seed", "1", "-1"], "--seed at least 0"),
+        (["--seed", "1", "--frames", "32"], "4k [+] 1"),
+        (["--seed", "1", "--objects", "3"], "invalid choice"),
+        (["--seed", "1", "--checkpoint", "nowhere"], "nowhere is not there"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, word, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", *arguments])
+    with pytest.raises(SystemExit):
+        tiny.parse()
+    assert re.search(word, capsys.readouterr().err)
+
+
+def test_several_seeds_and_objects_can_be_asked(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", "--seed", "1", "2", "--objects", "both"])
+    options = tiny.parse()
+    assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", None)

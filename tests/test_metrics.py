@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from ccl_pack.ccl_core.metrics import (
+    contacts_of,
     detect_contacts,
     detect_onsets,
     match_events,
     summarise_sync,
+    track_colours,
     track_foreground,
 )
 
@@ -72,6 +74,48 @@ def test_track_measures_place_and_colour():
     assert track.colour.tolist() == pytest.approx([0.9, 0.5, 0.1], abs=0.02)
 
 
+GREEN, VIOLET = torch.tensor([0.1, 0.9, 0.2]), torch.tensor([0.6, 0.2, 0.9])
+
+
+def draw_discs(*discs: tuple[list[float], list[float], torch.Tensor]) -> torch.Tensor:
+    """Several soft discs, each with its columns, rows and colour; a row of None is a frame without it."""
+    grid = torch.arange(48) + 0.5
+    frames = torch.full((len(discs[0][0]), 48, 48, 3), 0.1)
+    for x, y, colour in discs:
+        for i, (cx, cy) in enumerate(zip(x, y, strict=True)):
+            if cy is not None:
+                cover = (5.5 - torch.hypot(grid[None, :] - cx, grid[:, None] - cy)).clamp(0, 1)[..., None]
+                frames[i] += cover * (colour - frames[i])
+    return frames
+
+
+def test_colours_are_followed_each_on_its_own():
+    still, moving = [12.0] * 8, [30.0, 32.0, 34.0, 36.0, 38.0, 36.0, 34.0, 32.0]
+    frames = draw_discs((still, [24.0] * 8, GREEN), (moving, [10.0] * 8, VIOLET))
+    green, violet = track_colours(frames, torch.stack([GREEN, VIOLET]))
+    assert green.x.tolist() == pytest.approx([0.25] * 8, abs=0.003)
+    assert violet.x.tolist() == pytest.approx([x / 48 for x in moving], abs=0.003)
+    assert green.y.tolist() == pytest.approx([0.5] * 8, abs=0.003)
+    assert green.colour.tolist() == pytest.approx(GREEN.tolist(), abs=0.02)
+    assert violet.colour.tolist() == pytest.approx(VIOLET.tolist(), abs=0.02)
+
+
+def test_a_colour_comes_and_goes_whatever_the_others_do():
+    lit = [None] * 3 + [24.0] * 6 + [None] * 4 + [24.0] * 6
+    frames = draw_discs(([12.0] * 19, lit, GREEN), ([36.0] * 19, [24.0] * 19, VIOLET))
+    green, violet, red = track_colours(frames, torch.stack([GREEN, VIOLET, torch.tensor([0.9, 0.1, 0.1])]))
+    assert (green.presence > 0.5).tolist() == [y is not None for y in lit]
+    assert contacts_of(green, FPS) == pytest.approx([3 / FPS, 13 / FPS], abs=0.07)
+    assert contacts_of(violet, FPS) == [] and not red.presence.any()
+
+
+def test_a_splash_of_a_colour_is_not_followed():
+    frames = draw_discs(([12.0] * 8, [24.0] * 8, GREEN), ([36.0] * 8, [24.0] * 8, VIOLET))
+    frames[::2, 2:4, 40:43] = GREEN
+    (green,) = track_colours(frames, GREEN[None])
+    assert green.x.tolist() == pytest.approx([0.25] * 8, abs=0.003)
+
+
 @pytest.mark.parametrize("rate", [16000, 44100])
 @pytest.mark.parametrize("kind", ["tone", "noise", "low"])
 def test_onsets_are_found_to_a_few_milliseconds(rate, kind):
@@ -105,6 +149,17 @@ def test_matching_is_one_to_one_and_nearest_first():
     assert matches.spurious == [2.0]
     assert match_events([], [0.5], 0.1).spurious == [0.5]
     assert match_events([0.5], [], 0.1).missed == [0.5]
+
+
+def test_onsets_that_sound_right_come_first_and_others_after():
+    contacts, onsets = [1.0, 1.1], [1.04, 1.06]
+    assert match_events(contacts, onsets, 0.125).pairs == [(1.0, 1.04), (1.1, 1.06)]
+    agree = torch.tensor([[False, True], [True, False]])
+    assert match_events(contacts, onsets, 0.125, agree).pairs == [(1.0, 1.06), (1.1, 1.04)]
+    assert match_events(contacts, onsets, 0.05, agree).pairs == [(1.0, 1.04), (1.1, 1.06)]
+    assert match_events(contacts, onsets, 0.125, torch.zeros(2, 2).bool()).pairs == [(1.0, 1.04), (1.1, 1.06)]
+    summary = summarise_sync(contacts, onsets, agree)
+    assert summary.matched_62ms == 2 and summary.errors_ms == pytest.approx((60, 60))
 
 
 def test_summary_counts():

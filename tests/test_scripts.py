@@ -285,6 +285,29 @@ def test_the_demo_writes_a_clip_and_its_report(tmp_path: Path) -> None:
     assert facts["seconds_sample"] > 0 and facts["seconds_decode"] > 0
 
 
+def test_the_demo_measures_every_object_that_the_prompt_names() -> None:
+    import numpy
+    import torch
+
+    from ccl_pack.ccl_core.training.world import sample_clip
+
+    prompt = "a red ball bounces, drum, and a blue square slides, bell"
+    clip = sample_clip(numpy.random.default_rng(4), frames=33, caption=prompt)
+    seen = {
+        "frames": torch.from_numpy(clip.frames).float() / 255,
+        "fps": 16.0,
+        "waveform": torch.from_numpy(clip.waveform),
+        "sample_rate": 16000,
+    }
+    facts = demo.measure(seen, prompt)
+    assert facts["contacts_s"] == pytest.approx(clip.contacts, abs=0.03)
+    assert facts["matched_125ms"] == len(clip.contacts) and facts["sync_error_ms_median"] < 10
+    for thing, found in zip(clip.objects, facts["objects"], strict=True):
+        assert (found["colour"], found["motion"], found["sound"]) == (thing.colour, thing.motion, thing.sound)
+        assert found["contacts_s"] == pytest.approx(thing.contacts, abs=0.03)
+    assert "objects" not in demo.measure(seen, "a dog barks, a red bell and a blue one")
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

@@ -1,22 +1,25 @@
 """Many ways to say what happens in a clip of the procedural world: the text the tiny encoder learns to read."""
 
 import random
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 
-from .world import COLOURS, GERUNDS, MOTIONS, SHAPES, SOUNDS, TEMPLATES
+from .world import CLAUSES, JOINTS, KINDS, TEMPLATES, Attributes, Object, fill
 
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
 COLOUR_WORDS = {
     "red": ("red", "crimson", "scarlet"),
-    "green": ("green", "emerald", "lime"),
-    "blue": ("blue", "azure", "navy blue"),
+    "orange": ("orange", "tangerine", "amber"),
     "yellow": ("yellow", "golden", "lemon yellow"),
+    "green": ("green", "emerald", "lime"),
+    "cyan": ("cyan", "turquoise", "aqua"),
+    "blue": ("blue", "azure", "navy blue"),
     "purple": ("purple", "violet", "lilac"),
     "white": ("white", "snow white", "pale white"),
 }
 SHAPE_WORDS = {
     "ball": ("ball", "sphere", "round ball", "circle", "disc"),
     "square": ("square", "box", "block", "cube", "rectangle"),
+    "triangle": ("triangle", "pyramid", "wedge", "cone"),
 }
 MOTION_WORDS = {
     "bounces": (
@@ -56,6 +59,7 @@ SOUND_WORDS = {
     "bell": ("bell", "bells", "ringing bell", "metal bell", "chime", "ding"),
     "click": ("click", "clicks", "clicking", "tick", "ticking", "clap", "snap"),
     "beep": ("beep", "beeps", "beeping", "electronic beep", "tone", "beep tone"),
+    "horn": ("horn", "horns", "honk", "honking", "car horn", "trumpet"),
 }
 WORDS = {"size": SIZE_WORDS, "colour": COLOUR_WORDS, "shape": SHAPE_WORDS, "motion": MOTION_WORDS, "sound": SOUND_WORDS}
 
@@ -148,48 +152,48 @@ truck true try turn twelve twenty two ugly uncle under until up very view villag
 warm wash watch water wave way wear weather week well wet what wheel when where which while who why wide wild wind
 window winter with without woman wonderful word work world write year yes yesterday you young zero blurry low-quality
 noisy distorted static watermark text subtitles worst deformed background foreground synchronised mismatched silence
-pink orange black triangle star violin colourful
+pink black star violin colourful
 """
 OTHER_WORDS = tuple(MEANINGLESS.split())
 
 
-@dataclass(frozen=True)
-class Attributes:
-    """What a caption states; None is what it leaves open."""
-
-    size: str | None = None
-    colour: str | None = None
-    shape: str | None = None
-    motion: str | None = None
-    sound: str | None = None
-
-    def values(self) -> tuple[str | None, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
+# What joins the clauses of two objects, besides the world's own ways.
+AND = (*JOINTS, " and ", ", ", ", then ", " next to ", " plus ", " - ", "; also ", " beside ", ", while ", " whereas ")
+GROUPED = (
+    "{seen[0]} and {seen[1]}, {sound[0]} for the {name[0]} and {sound[1]} for the {name[1]}",
+    "{seen[0]} and {seen[1]}; the {name[0]} sounds like a {sound[0]}, the {name[1]} like a {sound[1]}",
+    "{seen[0]}, {seen[1]}, {sound[0]} and {sound[1]}",
+    "{seen[0]} and {seen[1]}, {sound[0]} and {sound[1]} respectively",
+    "{seen[0]} and {seen[1]}. {sound[0]}, {sound[1]}",
+)
+NOUNS = ("thing", "object", "shape", "something")
 
 
-def held_out(attributes: Attributes) -> bool:
-    """Whether this combination is never trained on: one colour for each of shape, motion and sound, 32 of 192."""
-    values = attributes.values()[1:]  # the size of an object is often left open
+def held_out(thing: Attributes | Object) -> bool:
+    """Whether this combination is never trained on: one colour for each of shape, motion and sound, 60 of 480."""
+    values = [getattr(thing, kind) for kind in KINDS]  # the size of an object is often left open
     if None in values:
         return False
-    choices = zip(values, (COLOURS, SHAPES, MOTIONS, SOUNDS), (1, 3, 1, 2), strict=True)
-    return sum(step * options.index(value) for value, options, step in choices) % len(COLOURS) == 0
+    choices = zip(values, KINDS.values(), (1, 3, 2, 1), strict=True)
+    return sum(step * options.index(value) for value, options, step in choices) % len(KINDS["colour"]) == 0
 
 
-def paraphrase(rng: random.Random, attributes: Attributes) -> str:
-    """Say the attributes in one of many ways, in any word order and letter case, with words that mean nothing here."""
-    if None not in attributes.values()[1:] and rng.random() < 0.4:
-        return _as_world(rng, attributes)
-    said = [_say(rng, field.name, value) for field, value in zip(fields(attributes), attributes.values(), strict=True)]
-    text = _tags(rng, [word for word in said if word]) if rng.random() < 0.15 else _sentence(rng, *said)
+def paraphrase(rng: random.Random, *things: Attributes) -> str:
+    """Say what is stated of one or two objects in one of many ways, word orders and letter cases.
+
+    Words that mean nothing here come in between. The first object is spoken of first.
+    """
+    if all(None not in thing.values()[1:] for thing in things) and rng.random() < 0.4:
+        templates = TEMPLATES if len(things) == 1 else CLAUSES
+        return rng.choice(JOINTS).join(fill(rng.choice(templates), thing) for thing in things)
+    said = [{kind: _say(rng, kind, getattr(thing, kind)) for kind in WORDS} for thing in things]
+    if len(said) == 2:
+        text = _two(rng, said)
+    elif rng.random() < 0.15:
+        text = _tags(rng, said[0])
+    else:
+        text = _sentence(rng, said[0])
     return _case(rng, _sprinkle(rng, text))
-
-
-def _as_world(rng: random.Random, attributes: Attributes) -> str:
-    size, colour, shape, motion, sound = attributes.values()
-    size = f"{size} " if size else ""
-    words = {"colour": colour, "shape": shape, "motion": motion, "sound": sound, "gerund": GERUNDS[motion]}
-    return rng.choice(TEMPLATES).format(size=size, **words)
 
 
 def _say(rng: random.Random, kind: str, value: str | None) -> str:
@@ -199,24 +203,56 @@ def _say(rng: random.Random, kind: str, value: str | None) -> str:
     return words[0] if rng.random() < 0.5 else rng.choice(words)
 
 
-def _tags(rng: random.Random, words: list[str]) -> str:
+def _tags(rng: random.Random, said: dict[str, str]) -> str:
+    words = [word for word in said.values() if word]
     rng.shuffle(words)
     return rng.choice((", ", " ", ",", "; ")).join(words)
 
 
-def _sentence(rng: random.Random, size: str, colour: str, shape: str, motion: str, sound: str) -> str:
+def _seen(rng: random.Random, said: dict[str, str]) -> str:
+    """The object and what it does; empty if nothing of either is stated."""
+    size, colour, motion = said["size"], said["colour"], said["motion"]
+    noun = said["shape"] or (rng.choice(NOUNS) if size or colour or motion else "")
+    if not noun:
+        return ""
     article = rng.choice(("a", "a", "a", "one", "the", "", "an old", "a shiny", "a single"))
-    noun = shape or (rng.choice(("thing", "object", "shape", "something")) if size or colour or motion else "")
     if colour and rng.random() < 0.15:
-        subject = f"{article} {size} {noun}{rng.choice((' that is', ' coloured', ',', ' in'))} {colour}"
+        name = f"{size} {noun}{rng.choice((' that is', ' coloured', ',', ' in'))} {colour}".strip()
     else:
-        subject = f"{article} {size} {colour} {noun}"
-    seen = f"{rng.choice(OPENINGS)} {subject} {motion} {rng.choice(CLOSINGS)}" if noun else ""
-    heard = rng.choice(SOUND_FRAMES).format(sound) if sound else ""
-    parts = [part for part in (seen, heard) if part.strip()]
+        name = " ".join(filter(None, (size, colour, noun)))
+    if article == "a" and name[0] in "aeiou":
+        article = "an"
+    return f"{article} {name} {motion}".strip()
+
+
+def _sentence(rng: random.Random, said: dict[str, str]) -> str:
+    shown = _seen(rng, said)
+    seen = f"{rng.choice(OPENINGS)} {shown} {rng.choice(CLOSINGS)}" if shown else ""
+    parts = [part for part in (seen, _heard(rng, said)) if part.strip()]
     if rng.random() < 0.25:
         parts.reverse()
     return rng.choice((", ", ", ", " ", ". ", "; ", " - ")).join(parts)
+
+
+def _heard(rng: random.Random, said: dict[str, str]) -> str:
+    return rng.choice(SOUND_FRAMES).format(said["sound"]) if said["sound"] else ""
+
+
+def _two(rng: random.Random, said: Sequence[dict[str, str]]) -> str:
+    """One clause after the other, each with its sound, or both objects and then both sounds in the same order."""
+    seen = [_seen(rng, words) for words in said]
+    sounds = [words["sound"] for words in said]
+    if all(sounds) and rng.random() < 0.3:
+        names = [f"{words['colour']} {words['shape'] or 'one'}".strip() for words in said]
+        pool = GROUPED if all(words["colour"] for words in said) else GROUPED[2:]
+        text = rng.choice(pool).format(seen=seen, sound=sounds, name=names)
+    elif all(sounds) and rng.random() < 0.1:
+        text = rng.choice(("; ", ". ", " and ")).join(f"{s}: {thing}" for s, thing in zip(sounds, seen, strict=True))
+    else:
+        comma = rng.choice((", ", ", ", " "))
+        clauses = [comma.join(filter(None, (a, _heard(rng, b)))) for a, b in zip(seen, said, strict=True)]
+        text = rng.choice(AND).join(clauses)
+    return f"{rng.choice(OPENINGS)} {text} {rng.choice(CLOSINGS)}"
 
 
 def _sprinkle(rng: random.Random, text: str) -> str:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import world
-from .captions import Attributes, held_out, paraphrase
+from .captions import held_out, paraphrase
 from .video_vae import encode_moments, pixels_of, use_channels_last
 
 log = logging.getLogger(__name__)
@@ -119,19 +119,19 @@ def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int, chu
 
 
 def trained_clips(seed: int, frames: int) -> Iterator[world.Clip]:
-    """World clips without the combinations that are held out for evaluation."""
-    return (clip for clip in world.clips(seed, frames=frames) if not held_out(attributes_of(clip)))
-
-
-def attributes_of(clip: world.Clip) -> Attributes:
-    return Attributes(size=None, colour=clip.colour, shape=clip.shape, motion=clip.motion, sound=clip.sound)
+    """World clips without the combinations that are held out for evaluation, alone or beside another object."""
+    return (clip for clip in world.clips(seed, frames=frames) if not any(map(held_out, clip.objects)))
 
 
 def caption_of(rng: random.Random, clip: world.Clip) -> str:
-    """The world's own caption, or a paraphrase of what it says."""
+    """The world's own caption, or a paraphrase of what it says, in either order of the objects."""
     if rng.random() < 0.5:
         return clip.caption
-    return paraphrase(rng, attributes_of(clip))
+    stated = [
+        world.Attributes(colour=thing.colour, shape=thing.shape, motion=thing.motion, sound=thing.sound)
+        for thing in clip.objects
+    ]
+    return paraphrase(rng, *rng.sample(stated, len(stated)))
 
 
 class Mixture:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
 
 LAYERS = 6
-TEXT_DIM = 64
+TEXT_DIM = 96
 
 CCL_TINY = CCLConfig(
     fps=Fraction(16),

@@ -1,8 +1,8 @@
 """Train the tiny umT5 encoder and its SentencePiece vocabulary (design, ccl-tiny).
 
-The encoder learns what a caption states (size, colour, shape, motion, sound; each may be left open) and to restore
-masked words. Every token's output must give all attributes through a linear probe, so whatever token a cross-attention
-reads, it finds them.
+The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may be left
+open) and to restore masked words. Every token's output must give all attributes of the first object spoken of and all
+of the second through linear probes, so whatever token a cross-attention reads, it finds what belongs together.
 """
 
 import argparse
@@ -34,14 +34,14 @@ class Recipe:
     """How the encoder is built and trained."""
 
     vocab_size: int = 1024
-    d_model: int = 64
+    d_model: int = 96
     num_layers: int = 3
-    num_heads: int = 4
+    num_heads: int = 6
     d_kv: int = 16
-    d_ff: int = 192
-    min_length: int = 24
+    d_ff: int = 288
+    min_length: int = 40
     batch: int = 64
-    steps: int = 800
+    steps: int = 2000
     learning_rate: float = 3e-3
     seed: int = 0
     evaluated: int = 4000
@@ -54,20 +54,35 @@ class Recipe:
 
 
 def sample_attributes(rng: random.Random, present: float = 0.85) -> Attributes:
-    """Draw each attribute, or leave it open; now and then leave everything open (the empty prompt)."""
-    present = 0.0 if rng.random() < 0.04 else present
+    """Draw each attribute, or leave it open."""
     odds = {kind: min(present, 0.3) if kind == "size" else present for kind in WORDS}
     return Attributes(
         **{kind: rng.choice(list(words)) if rng.random() < odds[kind] else None for kind, words in WORDS.items()}
     )
 
 
-def draw(rng: random.Random, unseen: bool = False) -> tuple[str, Attributes]:
-    """A caption and what it states, from the trained combinations or from those held out."""
+def sample_objects(rng: random.Random, count: int, present: float) -> tuple[Attributes, ...]:
+    """Attributes of one or two objects; two differ in colour and sound, and something of each can be seen."""
     while True:
-        attributes = sample_attributes(rng, 1.0 if unseen else 0.85)
-        if held_out(attributes) == unseen:
-            return paraphrase(rng, attributes), attributes
+        things = tuple(sample_attributes(rng, present) for _ in range(count))
+        if count == 1:
+            return things
+        visible = all(thing.colour or thing.shape for thing in things)
+        if visible and all(getattr(things[0], kind) != getattr(things[1], kind) for kind in ("colour", "sound")):
+            return things
+
+
+def draw(rng: random.Random, unseen: bool = False, count: int | None = None) -> tuple[str, tuple[Attributes, ...]]:
+    """A caption and what it states of one or two objects, from the trained combinations or from those held out.
+
+    Now and then a trained caption leaves everything open (the empty prompt).
+    """
+    count = count or rng.choice((1, 2))
+    while True:
+        empty = not unseen and count == 1 and rng.random() < 0.08
+        things = sample_objects(rng, count, 1.0 if unseen else 0.0 if empty else 0.88)
+        if all(held_out(thing) == unseen for thing in things):
+            return paraphrase(rng, *things), things
 
 
 def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000) -> bytes:
@@ -94,28 +109,31 @@ def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000)
     return model.getvalue()
 
 
+LABELS = {f"{kind}_{place}": words for place in ("first", "second") for kind, words in WORDS.items()}
+
+
 class Probes(nn.Module):
     """Read the attributes and the words back from the encoder's output; thrown away after training."""
 
     def __init__(self, d_model: int, vocab_size: int) -> None:
         super().__init__()
-        self.queries = nn.ParameterDict({kind: nn.Parameter(torch.randn(d_model) * 0.1) for kind in WORDS})
-        self.pooled = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
-        self.per_token = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
+        self.queries = nn.ParameterDict({label: nn.Parameter(torch.randn(d_model) * 0.1) for label in LABELS})
+        self.pooled = nn.ModuleDict({label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()})
+        self.per_token = nn.ModuleDict({label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()})
         self.words = nn.Linear(d_model, vocab_size)
 
-    def pool(self, x: torch.Tensor, mask: torch.Tensor, kind: str) -> torch.Tensor:
+    def pool(self, x: torch.Tensor, mask: torch.Tensor, label: str) -> torch.Tensor:
         """Attention of one learned query over the tokens, then a linear readout."""
-        scores = (x @ self.queries[kind]).masked_fill(mask == 0, -1e9)  # (b, t)
-        return self.pooled[kind]((scores.softmax(-1)[..., None] * x).sum(1))  # (b, classes)
+        scores = (x @ self.queries[label]).masked_fill(mask == 0, -1e9)  # (b, t)
+        return self.pooled[label]((scores.softmax(-1)[..., None] * x).sum(1))  # (b, classes)
 
     def attribute_loss(self, x: torch.Tensor, mask: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Cross-entropy of every attribute: from the pooled output and from each single token."""
         loss = x.new_zeros(())
-        for kind, label in labels.items():
-            loss = loss + F.cross_entropy(self.pool(x, mask, kind), label)
-            single = self.per_token[kind](x)[mask.bool()]  # (tokens, classes)
-            loss = loss + 0.5 * F.cross_entropy(single, label[:, None].expand_as(mask)[mask.bool()])
+        for label, classes in labels.items():
+            loss = loss + F.cross_entropy(self.pool(x, mask, label), classes)
+            single = self.per_token[label](x)[mask.bool()]  # (tokens, classes)
+            loss = loss + 0.5 * F.cross_entropy(single, classes[:, None].expand_as(mask)[mask.bool()])
         return loss
 
     def word_loss(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -159,26 +177,34 @@ class Batches:
         width = max(map(len, rows))
         return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])  # (b, t)
 
-    def draw(self, count: int, unseen: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        captions, attributes = [], []
+    def draw(
+        self, count: int, unseen: bool = False, objects: int | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        captions, stated = [], []
         while len(captions) < count:
-            caption, stated = draw(self.rng, unseen)
+            caption, things = draw(self.rng, unseen, objects)
             if len(self.processor.encode(caption)) <= self.length:
                 captions.append(caption)
-                attributes.append(stated)
-        return self.tokens(captions), labels_of(attributes)
+                stated.append(things)
+        return self.tokens(captions), labels_of(stated)
 
 
-def labels_of(attributes: list[Attributes]) -> dict[str, torch.Tensor]:
+def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
+    """One class per caption for every attribute of the first and of the second object."""
     classes = {kind: {None: 0, **{word: i + 1 for i, word in enumerate(words)}} for kind, words in WORDS.items()}
-    return {kind: torch.tensor([index[getattr(a, kind)] for a in attributes]) for kind, index in classes.items()}
+    rows = [(*things, Attributes())[:2] for things in stated]
+    wanted = [(place, kind) for place in (0, 1) for kind in WORDS]
+    return {
+        label: torch.tensor([classes[kind][getattr(things[place], kind)] for things in rows])
+        for label, (place, kind) in zip(LABELS, wanted, strict=True)
+    }
 
 
 def accuracy(model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> float:
     """Share of captions of which every attribute is read correctly."""
     with torch.no_grad():
         x, mask = encode(model, tokens)
-        right = torch.stack([probes.pool(x, mask, kind).argmax(-1) == label for kind, label in labels.items()])
+        right = torch.stack([probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in labels.items()])
     return right.all(0).float().mean().item()
 
 
@@ -192,11 +218,13 @@ def train(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     _fit(model, probes, batches, recipe)
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     model.load_state_dict({key: value.float() for key, value in weights.items()})
-    tokens, labels = batches.draw(recipe.evaluated, unseen=True)
-    x, mask = encode(model.requires_grad_(False), tokens)
+    model.requires_grad_(False)
+    single, double = (batches.draw(recipe.evaluated // 2, unseen=True, objects=count) for count in (1, 2))
+    x, mask = encode(model, double[0])
     report = {
-        "accuracy_held_out": accuracy(model, probes, tokens, labels),
-        "accuracy_empty": accuracy(model, probes, batches.tokens([""]), labels_of([Attributes()])),
+        "accuracy_held_out": accuracy(model, probes, *single),
+        "accuracy_held_out_pairs": accuracy(model, probes, *double),
+        "accuracy_empty": accuracy(model, probes, batches.tokens([""]), labels_of([(Attributes(),)])),
         "token_std": x[mask.bool()].std().item(),
     }
     return {**weights, "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}, report
@@ -227,7 +255,7 @@ def _losses(
     hidden = (torch.rand(tokens.shape) < 0.15) & (tokens > UNKNOWN)
     hidden[half:] = False
     x, mask = encode(model, tokens.masked_fill(hidden, MASKED))
-    stated = probes.attribute_loss(x[half:], mask[half:], {kind: label[half:] for kind, label in labels.items()})
+    stated = probes.attribute_loss(x[half:], mask[half:], {label: wanted[half:] for label, wanted in labels.items()})
     return stated, probes.word_loss(x, tokens)
 
 

@@ -131,7 +131,7 @@ class ClipPool:
         self.clips = [next(self.source).frames for _ in range(recipe.pool)]
 
     def draw(self, batch: int, frames: int, crop: int) -> Tensor:
-        """Random windows of `frames` frames, mostly around the shape when they are smaller than the picture."""
+        """Random windows of `frames` frames, mostly around a shape when they are smaller than the picture."""
         self.clips[self.rng.integers(len(self.clips))] = next(self.source).frames
         windows = [self.window(self.clips[i], frames, crop) for i in self.rng.integers(len(self.clips), size=batch)]
         return pixels_of(np.stack(windows))  # (b, 3, f, crop, crop)
@@ -142,7 +142,8 @@ class ClipPool:
         size = clip.shape[1]
         rows, columns = np.nonzero(cut[frames // 2].max(-1) > 100)
         if len(rows) and self.rng.random() < 0.8:
-            corner = np.array([rows.mean(), columns.mean()]) - crop / 2 + self.rng.uniform(-crop / 2, crop / 2, 2)
+            seen = self.rng.integers(len(rows))
+            corner = np.array([rows[seen], columns[seen]]) - crop / 2 + self.rng.uniform(-crop / 2, crop / 2, 2)
         else:
             corner = self.rng.uniform(0, size - crop, 2)
         top, left = np.clip(corner.round().astype(int), 0, size - crop)

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..host.audio_vae import load_audio_vae_file
-from ..metrics import detect_onsets, match_events
+from ..metrics import match_events
 from ..model.vocos import Vocos, VocosConfig
 from . import world
-from .judge import judge_sound
+from .judge import hear, judge_sounds
 
 log = logging.getLogger(__name__)
 
@@ -195,19 +195,24 @@ def evaluate(path: Path, seed: int, clips: int = 64, latent_noise: float = 0.0) 
     vae = load_audio_vae_file(str(path))
     generator = torch.Generator().manual_seed(seed)
     errors: list[float] = []
-    contacts = onsets = right = 0
+    contacts = onsets = objects = right = 0
     for clip, _ in zip(world.clips(seed), range(clips), strict=False):
         latent = vae.encode(torch.from_numpy(clip.waveform)[None, :, None])
         made = vae.decode(latent + latent_noise * torch.randn(latent.shape, generator=generator))[0, :, 0]
-        heard = detect_onsets(made, world.SAMPLE_RATE)
+        heard = hear(made, world.SAMPLE_RATE)
         contacts, onsets = contacts + len(clip.contacts), onsets + len(heard)
-        errors += [1000 * abs(a - b) for a, b in match_events(clip.contacts, heard, 0.0625).pairs]
-        right += judge_sound(made, world.SAMPLE_RATE) == clip.sound
+        errors += [
+            1000 * abs(a - b) for a, b in match_events(clip.contacts, [onset.time for onset in heard], 0.0625).pairs
+        ]
+        asked = [thing.sound for thing in clip.objects]
+        sounds = judge_sounds(heard, [thing.contacts for thing in clip.objects], asked)
+        objects += len(asked)
+        right += sum(sound == wanted for sound, wanted in zip(sounds, asked, strict=True))
     return {
         "recall": len(errors) / contacts,
         "precision": len(errors) / max(1, onsets),
         "within_30ms": sum(error <= 30 for error in errors) / contacts,
         "error_ms_median": statistics.median(errors) if errors else math.inf,
         "error_ms_max": max(errors, default=math.inf),
-        "sound_right": right / clips,
+        "sound_right": right / objects,
     }

@@ -1,270 +1,283 @@
-"""The procedural world of ccl-tiny: coloured shapes whose visible contacts are exactly the onsets of a sound."""
+"""The procedural world of ccl-tiny: coloured shapes whose visible contacts are exactly the onsets of their sounds."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 
+from .motions import COLUMNS, FLOOR, LEFT_WALL, MOTIONS, RIGHT_WALL, ROOM, SHELF, UPPER, Lane, Path, sample_path
+from .sounds import SAMPLE_RATE, SOUNDS, synthesise
+
 PALETTE: dict[str, tuple[int, int, int]] = {
-    "red": (230, 45, 40),
-    "green": (50, 200, 70),
-    "blue": (50, 100, 240),
-    "yellow": (240, 215, 50),
-    "purple": (175, 60, 225),
+    "red": (230, 30, 45),
+    "orange": (245, 125, 15),
+    "yellow": (240, 225, 50),
+    "green": (40, 195, 60),
+    "cyan": (40, 215, 225),
+    "blue": (45, 85, 245),
+    "purple": (185, 55, 230),
     "white": (240, 240, 240),
 }
 COLOURS = tuple(PALETTE)
-SHAPES = ("ball", "square")
-MOTIONS = ("bounces", "falls", "slides", "blinks")
-SOUNDS = ("drum", "bell", "click", "beep")
-WORD_KINDS = ("colour", "shape", "motion", "sound")
-SAMPLE_RATE = 16000
+SHAPES = ("ball", "square", "triangle")
+SIZES = ("small", "big")
+KINDS = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "sound": SOUNDS}
 
 BACKGROUND = (18, 20, 28)
 LINE = (58, 60, 66)
-# Geometry in pixels of a 64 x 64 frame; other sizes scale it.
-FLOOR, LEFT_WALL, RIGHT_WALL = 58.0, 3.0, 61.0
-GRAVITY = 300.0
-RADII = {"": (8.0, 11.0), "small ": (8.0, 8.8), "big ": (10.2, 11.0)}
+RADII = {None: (8.0, 11.0), "small": (8.0, 8.8), "big": (10.2, 11.0)}  # of the only object of a clip
+CROWDED = 0.75  # how much smaller objects are when there are two
+PAIR_SHARE = 0.4
+APART = 0.18  # least seconds between the contacts of two objects, so that ear and metric can tell their onsets apart
+TRIES = 3000
 
 GERUNDS = {"bounces": "bouncing", "falls": "falling", "slides": "sliding", "blinks": "blinking"}
-TEMPLATES = (
-    "a {size}{colour} {shape} {motion}, {sound}",
-    "a {size}{colour} {shape} {motion} with a {sound}",
-    "a {size}{colour} {shape} {motion} with a {sound} sound",
-    "a {size}{colour} {shape} is {gerund}, {sound} sound",
-    "a {size}{colour} {shape} is {gerund} with a {sound} sound",
+GERUND_OF = {gerund: motion for motion, gerund in GERUNDS.items()}
+CLAUSES = (
+    "{article} {size}{colour} {shape} {motion}, {sound}",
+    "{article} {size}{colour} {shape} {motion} with a {sound}",
+    "{article} {size}{colour} {shape} {motion} with a {sound} sound",
+    "{article} {size}{colour} {shape} is {gerund}, {sound} sound",
+    "{article} {size}{colour} {shape} is {gerund} with a {sound} sound",
     "{size}{colour} {shape} {gerund}, {sound}",
-    "a video of a {size}{colour} {shape} that {motion}, we hear a {sound}",
 )
+TEMPLATES = (*CLAUSES, "a video of {article} {size}{colour} {shape} that {motion}, we hear a {sound}")
+JOINTS = (", and ", " and ", " while ", "; ", ". ")
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What a caption states of one object; None is what it leaves open."""
+
+    size: str | None = None
+    colour: str | None = None
+    shape: str | None = None
+    motion: str | None = None
+    sound: str | None = None
+
+    def values(self) -> tuple[str | None, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object of a clip; contacts are seconds, exact to a sample of the sound."""
+
+    colour: str
+    shape: str
+    motion: str
+    sound: str
+    contacts: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip with everything that is known about it; contacts are seconds, exact to a sample of the sound."""
+    """One clip with everything that is known about it."""
 
     frames: np.ndarray  # (f, h, w, 3) uint8
     waveform: np.ndarray  # (n,) float32
-    contacts: list[float]
+    objects: tuple[Object, ...]  # one or two, in the order of the caption
     caption: str
-    colour: str
-    shape: str
-    motion: str
-    sound: str
+
+    @property
+    def contacts(self) -> list[float]:
+        """Those of all objects, sorted."""
+        return sorted(time for thing in self.objects for time in thing.contacts)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says, and the size it leaves open."""
+    """What a caption says, and what it leaves open: sizes and places."""
 
-    colour: str
-    shape: str
-    motion: str
-    sound: str
-    radius: float
+    words: tuple[Attributes, ...]
+    radii: tuple[float, ...]
+    lanes: tuple[Lane, ...]
     caption: str
 
 
-@dataclass(frozen=True)
-class Path:
-    """Motion as seen at the frame times, and the exact contact times behind it."""
-
-    x: np.ndarray  # (f,)
-    y: np.ndarray  # (f,)
-    brightness: np.ndarray  # (f,) 0..1
-    contacts: list[float]
-
-
-def sample_scene(rng: np.random.Generator, **fixed: str) -> Scene:
-    """Draw what is not fixed (colour, shape, motion, sound, caption); a fixed caption decides the words it contains."""
-    words = dict(zip(WORD_KINDS, read_caption(fixed.get("caption", "")), strict=True))
-    choices = dict(zip(WORD_KINDS, (COLOURS, SHAPES, MOTIONS, SOUNDS), strict=True))
-    picked = {name: fixed.get(name) or words.get(name) or str(rng.choice(options)) for name, options in choices.items()}
-    for name, value in picked.items():
-        if value not in choices[name]:
-            raise ValueError(f"{name} {value!r} is not part of the world; use one of {', '.join(choices[name])}")
-    size = str(rng.choice(["", "small ", "big "], p=[0.6, 0.2, 0.2]))
-    # Half of the captions have the canonical form, so that short prompts work best.
-    template = TEMPLATES[0] if rng.random() < 0.5 else TEMPLATES[rng.integers(1, len(TEMPLATES))]
-    drawn = template.format(size=size, gerund=GERUNDS[picked["motion"]], **picked)
-    caption = fixed.get("caption", drawn)
-    size = next((word for word in ("small ", "big ") if word in caption), "")
-    return Scene(**picked, radius=float(rng.uniform(*RADII[size])), caption=caption)
-
-
-def read_caption(caption: str) -> tuple[str | None, str | None, str | None, str | None]:
-    """Colour, shape, motion and sound named by a caption; None for what it does not say."""
-    words = {GERUND_OF.get(word, word) for word in caption.lower().replace(",", " ").replace(".", " ").split()}
-    groups = (COLOURS, SHAPES, MOTIONS, SOUNDS)
-    colour, shape, motion, sound = (next((word for word in group if word in words), None) for group in groups)
-    return colour, shape, motion, sound
-
-
-GERUND_OF = {gerund: motion for motion, gerund in GERUNDS.items()}
-
-
-def sample_clip(rng: np.random.Generator, frames: int = 45, size: int = 64, fps: float = 16, **fixed: str) -> Clip:
-    """One random clip; `fixed` pins colour, shape, motion, sound or the caption."""
+def sample_clip(
+    rng: np.random.Generator,
+    *asked: Attributes,
+    frames: int = 45,
+    size: int = 64,
+    fps: float = 16,
+    objects: int | None = None,
+    caption: str | None = None,
+) -> Clip:
+    """One random clip. What is asked of its objects, or stated by the caption, is kept; everything else is drawn."""
     if frames < 17 or frames % 4 != 1:
         raise ValueError(f"a clip needs 4k+1 frames and at least 17 (one contact must fit), got {frames}")
-    scene = sample_scene(rng, **fixed)
-    path = sample_path(rng, scene, frames, fps)
+    scene = sample_scene(rng, *asked, objects=objects, caption=caption)
+    paths = sample_paths(rng, scene, frames, fps)
+    things = tuple(
+        Object(words.colour, words.shape, words.motion, words.sound, path.contacts)
+        for words, path in zip(scene.words, paths, strict=True)
+    )
+    notes = [(thing.sound, thing.contacts) for thing in things]
     return Clip(
-        frames=render(scene, path, size),
-        waveform=synthesise(rng, scene.sound, path.contacts, round(frames / fps * SAMPLE_RATE)),
-        contacts=path.contacts,
+        frames=render(scene, paths, size),
+        waveform=synthesise(rng, notes, round(frames / fps * SAMPLE_RATE)),
+        objects=things,
         caption=scene.caption,
-        colour=scene.colour,
-        shape=scene.shape,
-        motion=scene.motion,
-        sound=scene.sound,
     )
 
 
-def sample_path(rng: np.random.Generator, scene: Scene, frames: int, fps: float) -> Path:
-    """Random period and phase, redrawn until every contact lies between two seen frames on either side."""
-    times = np.arange(frames) / fps
-    first, last = 0.1, (frames - 1) / fps - 0.1
-    while True:
-        path = PATHS[scene.motion](rng, scene.radius, times)
-        near = [t for t in path.contacts if -0.1 < t < times[-1] + 0.15]
-        if near and near[0] >= first and near[-1] <= last:
-            return Path(path.x, path.y, path.brightness, [round(t * SAMPLE_RATE) / SAMPLE_RATE for t in near])
+def sample_scene(
+    rng: np.random.Generator, *asked: Attributes, objects: int | None = None, caption: str | None = None
+) -> Scene:
+    """Draw what is left open: how many objects (one or two), their words, sizes and places, and how it is said."""
+    asked = asked or read_caption(caption or "")
+    count = max(len(asked), objects or (2 if not asked and rng.random() < PAIR_SHARE else 1))
+    if count > len(COLUMNS):
+        raise ValueError(f"a clip shows one or two objects, got {count}: leave the others out")
+    words = complete(rng, [*asked, *[Attributes()] * (count - len(asked))])
+    if caption is None:
+        sizes = [None, *SIZES]
+        words = tuple(replace(w, size=w.size or sizes[rng.choice(3, p=[0.6, 0.2, 0.2])]) for w in words)
+    scale = 1.0 if count == 1 else CROWDED
+    return Scene(
+        words=words,
+        radii=tuple(float(rng.uniform(*RADII[w.size])) * scale for w in words),
+        lanes=sample_lanes(rng, words),
+        caption=say(rng, words) if caption is None else caption,
+    )
 
 
-def bounce(rng: np.random.Generator, radius: float, times: np.ndarray) -> Path:
-    """Parabolas between elastic hits of the floor."""
-    period = rng.uniform(0.55, 0.9)
-    start = rng.uniform(-period, 0)
-    since = np.mod(times - start, period)
-    y = FLOOR - radius - GRAVITY / 2 * since * (period - since)
-    x = np.full_like(times, rng.uniform(LEFT_WALL + radius + 1, RIGHT_WALL - radius - 1))
-    return Path(x, y, np.ones_like(times), regular(start, period, times))
+def complete(rng: np.random.Generator, asked: Sequence[Attributes]) -> tuple[Attributes, ...]:
+    """Draw the words nobody asked for; two objects never share a drawn colour or sound."""
+    columns = {}
+    for kind, options in KINDS.items():
+        words = [getattr(attributes, kind) for attributes in asked]
+        for unknown in set(words) - {None, *options}:
+            raise ValueError(f"{kind} {unknown!r} is not part of the world; use one of {', '.join(options)}")
+        for i, word in enumerate(words):
+            taken = words if kind in ("colour", "sound") else ()
+            words[i] = word or str(rng.choice([option for option in options if option not in taken]))
+        columns[kind] = words
+    if len(set(columns["colour"])) < len(asked):
+        raise ValueError(f"two objects need two colours, got {columns['colour'][0]} for both")
+    return tuple(
+        replace(attributes, **{kind: words[i] for kind, words in columns.items()}) for i, attributes in enumerate(asked)
+    )
 
 
-def fall(rng: np.random.Generator, radius: float, times: np.ndarray) -> Path:
-    """Held at the top, dropped, at rest on the floor, and again from the top."""
-    top = radius + 2
-    hold, rest = rng.uniform(0.1, 0.35), rng.uniform(0.25, 0.5)
-    drop = math.sqrt(2 * (FLOOR - radius - top) / GRAVITY)
-    period = hold + drop + rest
-    start = rng.uniform(-period, 0)
-    falling = np.clip(np.mod(times - start, period) - hold, 0, drop)
-    y = top + GRAVITY / 2 * falling**2
-    x = np.full_like(times, rng.uniform(LEFT_WALL + radius + 1, RIGHT_WALL - radius - 1))
-    return Path(x, y, np.ones_like(times), regular(start + hold + drop, period, times))
+def sample_lanes(rng: np.random.Generator, words: Sequence[Attributes]) -> tuple[Lane, ...]:
+    """Two objects never meet: side by side, or, if one slides, that one below a shelf and the other above."""
+    if len(words) == 1:
+        return (ROOM,)
+    swapped = rng.random() < 0.5
+    sliding = [w.motion == "slides" for w in words]
+    if not any(sliding):
+        return COLUMNS[::-1] if swapped else COLUMNS
+    first_below = swapped if all(sliding) else sliding[0]
+    return (ROOM, UPPER) if first_below else (UPPER, ROOM)
 
 
-def slide(rng: np.random.Generator, radius: float, times: np.ndarray) -> Path:
-    """Constant speed along the floor, turned round by each wall."""
-    period = rng.uniform(0.5, 0.85)
-    start = rng.uniform(-2 * period, 0)
-    phase = np.mod((times - start) / period, 2)
-    left, right = LEFT_WALL + radius, RIGHT_WALL - radius
-    x = left + (right - left) * np.minimum(phase, 2 - phase)
-    return Path(x, np.full_like(times, FLOOR - radius), np.ones_like(times), regular(start, period, times))
+def say(rng: np.random.Generator, words: Sequence[Attributes]) -> str:
+    """A caption; half of them have the canonical form, so that short prompts work best."""
+    canonical = rng.random() < 0.5
+    pool = TEMPLATES if len(words) == 1 else CLAUSES
+    said = [fill(pool[0] if canonical else pool[rng.integers(1, len(pool))], w) for w in words]
+    return (JOINTS[0] if canonical else str(rng.choice(JOINTS))).join(said)
 
 
-def blink(rng: np.random.Generator, radius: float, times: np.ndarray) -> Path:
-    """Dark and lit in turn; the light grows over one frame, so that frames tell when within a frame it came on."""
-    lit, dark = rng.uniform(0.25, 0.45), rng.uniform(0.25, 0.45)
-    start = rng.uniform(-lit - dark, 0)
-    since = np.mod(times - start, lit + dark)
-    ramp = times[1] - times[0]
-    brightness = np.clip(since / ramp, 0, 1) * np.clip((lit + ramp - since) / ramp, 0, 1)
-    x = np.full_like(times, rng.uniform(LEFT_WALL + radius + 1, RIGHT_WALL - radius - 1))
-    y = np.full_like(times, rng.uniform(radius + 3, FLOOR - radius - 1))
-    return Path(x, y, brightness, regular(start, lit + dark, times))
+def fill(template: str, words: Attributes) -> str:
+    size = f"{words.size} " if words.size else ""
+    return template.format(
+        article="an" if (size or words.colour)[0] in "aeiou" else "a",
+        size=size,
+        colour=words.colour,
+        shape=words.shape,
+        motion=words.motion,
+        sound=words.sound,
+        gerund=GERUNDS[words.motion],
+    )
 
 
-PATHS = {"bounces": bounce, "falls": fall, "slides": slide, "blinks": blink}
+def read_caption(caption: str) -> tuple[Attributes, ...]:
+    """What a caption in the world's own words says of each object; a second colour begins a second object."""
+    kinds = {word: kind for kind, options in {"size": SIZES, **KINDS}.items() for word in options}
+    found: list[dict[str, str]] = []
+    size = {}
+    for raw in caption.lower().translate(str.maketrans(",.;!", "    ")).split():
+        word = GERUND_OF.get(raw, raw)
+        kind = kinds.get(word)
+        if kind == "size":
+            size = {"size": word}
+        elif kind is not None:
+            if not found or (kind == "colour" and "colour" in found[-1]):
+                found.append({})
+            found[-1] = {**size, kind: word, **found[-1]}
+            size = {}
+    return tuple(Attributes(**words) for words in found)
 
 
-def regular(start: float, period: float, times: np.ndarray) -> list[float]:
-    """Every start + k * period from shortly before the first to shortly after the last frame."""
-    count = math.ceil((times[-1] - start) / period) + 2
-    return [start + k * period for k in range(-2, count)]
+def sample_paths(rng: np.random.Generator, scene: Scene, frames: int, fps: float) -> list[Path]:
+    """Every object's path, redrawn until no contact comes close to one of another object."""
+    for _ in range(TRIES):
+        paths = [
+            sample_path(rng, words.motion, radius, lane, frames, fps, SAMPLE_RATE)
+            for words, radius, lane in zip(scene.words, scene.radii, scene.lanes, strict=True)
+        ]
+        times = sorted(time for path in paths for time in path.contacts)
+        if all(later - earlier >= APART for earlier, later in pairwise(times)):
+            return paths
+    raise ValueError(
+        f"{frames} frames are too many for two objects with contacts {APART} s apart: ask for fewer, or for one object"
+    )
 
 
-def render(scene: Scene, path: Path, size: int) -> np.ndarray:
-    """Anti-aliased frames of the shape over the dark room."""
-    room = draw_room(size)
-    half = scene.radius * size / 64
+def render(scene: Scene, paths: Sequence[Path], size: int) -> np.ndarray:
+    """Anti-aliased frames of the shapes in the dark room."""
+    frames = draw_room(size, shelf=UPPER in scene.lanes)[None]
     grid = np.arange(size, dtype=np.float32) + 0.5
-    dx = np.abs(grid - path.x.astype(np.float32)[:, None] * size / 64)  # (f, w)
-    dy = np.abs(grid - path.y.astype(np.float32)[:, None] * size / 64)  # (f, h)
-    if scene.shape == "ball":
-        distance = np.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2)  # (f, h, w)
-        cover = np.clip(half + 0.5 - distance, 0, 1)
-    else:
-        # The square has the width of a ball of nearly the same area.
-        side = 0.9 * half + 0.5
-        cover = np.clip(side - dx, 0, 1)[:, None, :] * np.clip(side - dy, 0, 1)[:, :, None]
-    cover = (cover * path.brightness.astype(np.float32)[:, None, None])[..., None]  # (f, h, w, 1)
-    colour = np.asarray(PALETTE[scene.colour], dtype=np.float32)
-    return (room + cover * (colour - room) + 0.5).astype(np.uint8)  # (f, h, w, 3)
+    for words, radius, path in zip(scene.words, scene.radii, paths, strict=True):
+        dx = grid - path.x.astype(np.float32)[:, None] * size / 64  # (f, w)
+        dy = grid - path.y.astype(np.float32)[:, None] * size / 64  # (f, h)
+        cover = COVERS[words.shape](dx[:, None, :], dy[:, :, None], radius * size / 64)  # (f, h, w)
+        cover = (cover * path.brightness.astype(np.float32)[:, None, None])[..., None]
+        frames = frames + cover * (np.asarray(PALETTE[words.colour], dtype=np.float32) - frames)
+    return (frames + 0.5).astype(np.uint8)  # (f, h, w, 3)
 
 
-def draw_room(size: int) -> np.ndarray:
-    """A dark room with a floor line and two walls."""
+def cover_ball(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
+    return np.clip(half + 0.5 - np.sqrt(dx**2 + dy**2), 0, 1)
+
+
+def cover_square(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
+    """The square has the width of a ball of nearly the same area."""
+    side = 0.9 * half + 0.5
+    return np.clip(side - np.abs(dx), 0, 1) * np.clip(side - np.abs(dy), 0, 1)
+
+
+def cover_triangle(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
+    """On its base, as wide and as high as the ball."""
+    slope = ((dy + half) / 2 - np.abs(dx)) * 0.8**0.5  # distance from the two upper edges
+    return np.clip(half - dy + 0.5, 0, 1) * np.clip(slope + 0.5, 0, 1)
+
+
+COVERS = {"ball": cover_ball, "square": cover_square, "triangle": cover_triangle}
+
+
+def draw_room(size: int, shelf: bool) -> np.ndarray:
+    """A dark room with a floor line and two walls, and a shelf for the upper of two objects."""
     room = np.empty((size, size, 3), dtype=np.float32)
     room[:] = BACKGROUND
-    floor, left, right = (round(v * size / 64) for v in (FLOOR, LEFT_WALL, RIGHT_WALL))
+    floor, left, right, board = (round(v * size / 64) for v in (FLOOR, LEFT_WALL, RIGHT_WALL, SHELF))
     thick = max(1, round(size / 64))
     room[floor : floor + thick] = LINE
     room[:floor, left - thick : left] = LINE
     room[:floor, right : right + thick] = LINE
+    if shelf:
+        room[board : board + thick, left:right] = LINE
     return room  # (h, w, 3)
 
 
-def synthesise(rng: np.random.Generator, sound: str, contacts: list[float], samples: int) -> np.ndarray:
-    """The sound once at every contact, with a little variation in loudness."""
-    waveform = np.zeros(samples, dtype=np.float32)
-    for time in contacts:
-        note = strike(rng, sound) * rng.uniform(0.85, 1.0)
-        begin = round(time * SAMPLE_RATE)
-        waveform[begin : begin + len(note)] += note[: samples - begin]
-    return waveform  # (n,)
-
-
-def strike(rng: np.random.Generator, sound: str) -> np.ndarray:
-    """One note of at most a quarter of a second with an immediate attack."""
-    seconds = np.arange(round(0.25 * SAMPLE_RATE)) / SAMPLE_RATE
-    fade = np.clip((0.25 - seconds) / 0.04, 0, 1)
-    return (NOTES[sound](rng, seconds) * fade).astype(np.float32)
-
-
-def drum(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """A low thump that sinks in pitch."""
-    turns = 85 * seconds + 75 * 0.03 * (1 - np.exp(-seconds / 0.03))
-    return 0.8 * np.cos(2 * np.pi * turns) * np.exp(-seconds / 0.06)
-
-
-def bell(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """Slightly inharmonic partials that ring."""
-    partials = ((700, 0.28), (1410, 0.22), (2130, 0.16), (3480, 0.12))
-    return sum(level * np.cos(2 * np.pi * hertz * seconds) for hertz, level in partials) * np.exp(-seconds / 0.1)
-
-
-def click(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """A short burst of noise without low frequencies."""
-    noise = rng.standard_normal(len(seconds) + 1)
-    return 0.25 * (noise[1:] - noise[:-1]) * np.exp(-seconds / 0.025)
-
-
-def beep(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """A steady tone that begins and ends sharply."""
-    return 0.4 * np.cos(2 * np.pi * 1050 * seconds) * np.clip((0.15 - seconds) / 0.01, 0, 1)
-
-
-NOTES = {"drum": drum, "bell": bell, "click": click, "beep": beep}
-
-
-def clips(seed: int, frames: int = 45, size: int = 64, fps: float = 16, **fixed: str) -> Iterator[Clip]:
-    """An endless stream of clips, the same for the same seed."""
+def clips(seed: int, frames: int = 45, size: int = 64, fps: float = 16, objects: int | None = None) -> Iterator[Clip]:
+    """An endless stream of clips, the same for the same seed; with one or two objects each, or as many as asked."""
     rng = np.random.default_rng(seed)
     while True:
-        yield sample_clip(rng, frames=frames, size=size, fps=fps, **fixed)
+        yield sample_clip(rng, frames=frames, size=size, fps=fps, objects=objects)
