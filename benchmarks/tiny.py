@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from console import Ticker, say
+from console import ScriptError, Ticker, exit_on_script_error, say
 from environment import ROOT, load_pack, reexec
 
 if TYPE_CHECKING:
-    from ccl_pack.ccl_core.training.evaluation import Result
+    from ccl_pack.ccl_core.training.evaluation import Lesson, Result
     from ccl_pack.ccl_core.training.world import Clip
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
@@ -222,13 +222,31 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def lesson_of(options: argparse.Namespace) -> Lesson:
+    """What the checkpoint was taught; ScriptError if it is asked for more."""
+    from ccl_pack.ccl_core.training.evaluation import Lesson
+    from ccl_pack.ccl_core.training.export import metadata
+
+    stated = metadata(options.checkpoint).get("lesson")
+    if stated is None:
+        raise ScriptError(
+            f"{options.checkpoint.name} does not say what it was taught (metadata entry lesson)",
+            "export it with scripts/train_tiny.py",
+        )
+    lesson = Lesson.from_json(stated)
+    if options.objects != "1" and lesson.objects == 1:
+        raise ScriptError(f"{options.checkpoint.name} was taught clips of one object", "ask with --objects 1")
+    return lesson
+
+
 def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
     """Every seed's clips generated, measured and counted, beside ceilings, chance and bars."""
     from ccl_pack.ccl_core.training import evaluation
 
+    unseen = lesson_of(options).held_out
     rows, clips, per_seed, seconds = [], [], {}, {}
     for seed in options.seed:
-        drawn = evaluation.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects)
+        drawn = evaluation.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
         measured, seconds = generate(loaded, drawn, options, seed)
         per_seed[str(seed)] = evaluation.total(measured)
         rows, clips = rows + measured, clips + drawn
@@ -264,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_script_error(main)

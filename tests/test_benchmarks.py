@@ -8,9 +8,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 from ccl_pack.ccl_core.tarp import align
+from ccl_pack.ccl_core.training.evaluation import Lesson
+from console import ScriptError
 
 
 def benchmark(name: str) -> ModuleType:
@@ -74,3 +77,21 @@ def test_several_seeds_and_objects_can_be_asked(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", "--seed", "1", "2", "--objects", "both"])
     options = tiny.parse()
     assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", None)
+
+
+def test_a_checkpoint_is_asked_only_what_it_was_taught(monkeypatch, tmp_path):
+    """ccl-tiny's file says how many objects a clip of its training had, and what was held out."""
+    command = ["tiny.py", "--seed", "1", "--report", str(tmp_path / "report.json")]
+    monkeypatch.setattr(sys, "argv", command)
+    lesson = tiny.lesson_of(tiny.parse())
+    assert lesson.held_out
+    save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    monkeypatch.setattr(sys, "argv", [*command, "--checkpoint", str(tmp_path / "bare.safetensors")])
+    with pytest.raises(ScriptError, match="does not say what it was taught"):
+        tiny.lesson_of(tiny.parse())
+    single = {"lesson": Lesson(1, lesson.held_out).to_json()}
+    save_file({"x": torch.zeros(1)}, tmp_path / "single.safetensors", metadata=single)
+    chosen = ["--checkpoint", str(tmp_path / "single.safetensors"), "--objects", "both"]
+    monkeypatch.setattr(sys, "argv", [*command, *chosen])
+    with pytest.raises(ScriptError, match="taught clips of one object"):
+        tiny.lesson_of(tiny.parse())

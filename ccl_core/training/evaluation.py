@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -39,21 +40,46 @@ class Result:
     sample_rate: int
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a checkpoint was taught: objects in a clip at most, and the combinations that none of its clips had."""
+
+    objects: int
+    held_out: tuple[Attributes, ...]
+
+    def to_json(self) -> str:
+        """The metadata entry `lesson`."""
+        combinations = [[getattr(thing, kind) for kind in KINDS] for thing in self.held_out]
+        return json.dumps({"objects": self.objects, "held_out": combinations})
+
+    @classmethod
+    def from_json(cls, text: str) -> Lesson:
+        data = json.loads(text)
+        return cls(data["objects"], tuple(Attributes(None, *words) for words in data["held_out"]))
+
+
+def lesson() -> Lesson:
+    """Of a checkpoint that is trained on the world as it is now."""
+    return Lesson(2, tuple(unseen_objects()))
+
+
 def unseen_objects() -> list[Attributes]:
     """Every combination of colour, shape, motion and sound that no training clip has."""
     grid = (Attributes(None, *words) for words in product(*KINDS.values()))
     return [thing for thing in grid if held_out(thing)]
 
 
-def draw_clips(seed: int, clips: int, frames: int, fps: float, objects: str = "1") -> list[Clip]:
-    """World clips of held-out combinations only, with one object, two, or in turn one and two.
+def draw_clips(
+    seed: int, clips: int, frames: int, fps: float, objects: str = "1", unseen: Sequence[Attributes] | None = None
+) -> list[Clip]:
+    """World clips of held-out combinations only (`unseen`, by default the world's), with one object, two, or in turn.
 
     With one object, every combination comes before one comes again. Two differ in colour and sound.
     """
     if objects not in OBJECTS:
         raise ValueError(f"objects must be one of {', '.join(OBJECTS)}, got {objects!r}")
     rng = np.random.default_rng(seed)
-    stream = shuffled(rng, unseen_objects())
+    stream = shuffled(rng, unseen_objects() if unseen is None else unseen)
     drawn = []
     for i in range(clips):
         asked = [next(stream)]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from .evaluation import lesson
 
 LAYERS = 6
 TEXT_DIM = 96
@@ -59,7 +60,8 @@ def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Ten
     )
     tensors = {prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()}
     audio_metadata = metadata(folder / "audio_vae.safetensors")
-    save_file(tensors, out, metadata=audio_metadata | {"ccl_config": config.to_json(), "format": "pt"})
+    own_metadata = {"ccl_config": config.to_json(), "lesson": lesson().to_json(), "format": "pt"}
+    save_file(tensors, out, metadata=audio_metadata | own_metadata)
     return out
 
 

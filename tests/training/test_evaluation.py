@@ -8,7 +8,7 @@ import torch
 
 from ccl_pack.ccl_core.training import evaluation
 from ccl_pack.ccl_core.training.captions import held_out
-from ccl_pack.ccl_core.training.evaluation import Result, draw_clips, measure, unseen_objects
+from ccl_pack.ccl_core.training.evaluation import Lesson, Result, draw_clips, lesson, measure, unseen_objects
 from ccl_pack.ccl_core.training.sounds import synthesise
 from ccl_pack.ccl_core.training.world import KINDS
 
@@ -103,3 +103,15 @@ def test_a_bar_is_met_exactly_at_its_value():
     missed = evaluation.bars("a2v", reached | {"sync_error_ms_median": 31.1, "matched_62ms_share": 0.89})
     assert {name for name, bar in missed.items() if not bar["met"]} == {"sync_error_ms_median", "matched_62ms_share"}
     assert missed["matched_62ms_share"] == {"value": 0.89, "at_least": 0.9, "met": False}
+
+
+def test_a_lesson_keeps_the_combinations_that_were_held_out():
+    taught = lesson()
+    assert Lesson.from_json(taught.to_json()) == taught
+    assert taught.objects == 2 and len(taught.held_out) == len(unseen_objects())
+
+
+def test_clips_are_drawn_from_what_a_checkpoint_never_saw():
+    unseen = unseen_objects()[:2]
+    asked = {clip.objects[0].colour + clip.objects[0].sound for clip in draw_clips(3, 6, 17, 16, "1", unseen)}
+    assert asked == {thing.colour + thing.sound for thing in unseen}
