@@ -27,11 +27,11 @@ PACK_NAME = "ccl_pack"
 OLDEST_PYTHON = (3, 10)
 FREE_GIGABYTES = 10
 TORCH = {"torch": "2.11.0", "torchvision": "0.26.0", "torchaudio": "2.11.0"}
-TOOLS = ["pytest>=8.3,<10", "ruff==0.17.5"]
+TOOLS = ["pytest>=8.3,<10", "ruff==0.17.5", "matplotlib>=3.9,<4"]
 IMPORTS = {
     "torch": "torch, torchvision, torchaudio",
     "requirements": "aiohttp, av, safetensors, sentencepiece, transformers, torchsde, comfy_kitchen",
-    "tools": "pytest, ruff",
+    "tools": "pytest, ruff, matplotlib",
 }
 NETWORK_SIGNS = ("No matching distribution", "NewConnectionError", "name resolution", "ConnectTimeout", "ReadTimeout")
 WHOLE = """
@@ -205,7 +205,7 @@ def _need_space(env: Environment) -> None:
 
 
 def _install(env: Environment, step: str, arguments: list[str]) -> None:
-    title = {"torch": "torch", "requirements": "what ComfyUI needs", "tools": "pytest and ruff"}[step]
+    title = {"torch": "torch", "requirements": "what ComfyUI needs", "tools": "pytest, ruff and matplotlib"}[step]
     log = env.root / f"pip-{step}.log"
     env.installing.touch()
     command = [str(env.python), "-m", "pip", "install", "--disable-pip-version-check", *arguments]

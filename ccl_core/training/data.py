@@ -62,8 +62,12 @@ class Encoders:
 
     def encode_caption(self, rng: random.Random, clip: world.Clip) -> Tensor:
         """A caption of the clip that fits the shortest context, so that all have the same length."""
-        text = self.encode_text(caption_of(rng, clip))
-        return text if text.shape[1] == self.no_text.shape[1] else self.encode_text(clip.caption)
+        caption = caption_of(rng, clip)
+        return self.encode_text(caption if self.fits(caption) else clip.caption)
+
+    def fits(self, caption: str) -> bool:
+        """Whether it needs no more tokens than the shortest context has."""
+        return self.encode_text(caption).shape[1] == self.no_text.shape[1]
 
     @cached_property
     def no_text(self) -> Tensor:
@@ -103,9 +107,9 @@ class Dataset:
 
 @torch.no_grad()
 def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int, chunk: int = 8) -> Path:
-    """Encode `clips` world clips of `frames` pixel frames into `path`."""
+    """Encode `clips` world clips of `frames` pixel frames, whose captions fit the text encoder, into `path`."""
     use_channels_last(encoders.video.first_stage_model)
-    source = trained_clips(seed, frames)
+    source = (clip for clip in trained_clips(seed, frames) if encoders.fits(clip.caption))
     rng = random.Random(seed)
     parts = []
     for done in range(0, clips, chunk):

@@ -1,0 +1,224 @@
+"""Numbers, plots and tables of benchmarks/method.py, from the runs in its work folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+POINTS = 200  # of a loss curve in method.json
+SMOOTHING = 0.9  # of the drawn curves per point
+LAST = 0.1  # share of the steps whose mean is the final loss
+BEGIN, END = "<!-- results, written by benchmarks/method.py -->", "<!-- end of results -->"
+SHARE, MEDIAN, RIGHT = "matched_62ms_share", "sync_error_ms_median", ("colour_right", "motion_right", "sound_right")
+
+Run = dict[str, Any]
+
+
+def collect(options: argparse.Namespace) -> Path:
+    """Write method.json from all finished runs of the work folder."""
+    from ccl_pack.ccl_core.training.ablations import VARIANTS
+
+    runs = []
+    for variant in VARIANTS:
+        for path in sorted(options.work.glob(f"{variant}-[0-9]*.json")):
+            lines = [json.loads(text) for text in path.with_suffix(".jsonl").read_text().splitlines()]
+            joint = [(line["step"], line["video"] + line["audio"]) for line in lines if line["task"] == "joint"]
+            runs.append({**json.loads(path.read_text()), "joint_loss": thinned(joint), "final_loss": final(joint)})
+    settings = {name: getattr(options, name) for name in ("steps", "batch", "frames", "evaluation_clips", "guidance")}
+    titles = {name: variant.title for name, variant in VARIANTS.items()}
+    path = options.out / "method.json"
+    path.write_text(json.dumps({"settings": settings, "titles": titles, "runs": runs}, indent=1) + "\n")
+    return path
+
+
+def thinned(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most POINTS points, each the mean of as many neighbours."""
+    size = -(-len(curve) // POINTS)
+    blocks = [curve[i : i + size] for i in range(0, len(curve), size)] if curve else []
+    return [(block[-1][0], round(statistics.fmean(loss for _, loss in block), 4)) for block in blocks]
+
+
+def final(curve: Sequence[tuple[int, float]]) -> float | None:
+    last = [loss for step, loss in curve if step > (1 - LAST) * curve[-1][0]]
+    return round(statistics.fmean(last), 4) if last else None
+
+
+def summarise(out: Path) -> None:
+    """Plots and tables from method.json."""
+    report = json.loads((out / "method.json").read_text())
+    shown = {name: title for name, title in report["titles"].items() if runs_of(report, name)}
+    draw_losses(report, shown, out)
+    draw_sync(report, shown, out)
+    page = out / "README.md"
+    text = page.read_text() if page.exists() else f"# The method, measured\n\n{BEGIN}\n{END}\n"
+    before, rest = text.split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{tables(report, shown)}\n{END}{rest.split(END)[1]}")
+
+
+def runs_of(report: dict[str, Any], variant: str) -> list[Run]:
+    return [run for run in report["runs"] if run["variant"] == variant]
+
+
+def values(runs: Sequence[Run], key: str, measure: str) -> list[float]:
+    """One number per seed; seeds in which nothing could be measured are left out."""
+    return [run[key][measure] for run in runs if run.get(key, {}).get(measure) is not None]
+
+
+def tables(report: dict[str, Any], shown: dict[str, str]) -> str:
+    settings = report["settings"]
+    seeds = len({run["seed"] for run in report["runs"]})
+    lines = [
+        f"{settings['steps']} steps of {settings['batch']} clips, seeds: {seeds}, held-out captions for each: "
+        f"{settings['evaluation_clips']}. Mean over the seeds (lowest to highest).",
+        "",
+        *loss_table(report, shown),
+    ]
+    for guidance in settings["guidance"]:
+        for task, title in (("t2av", "Joint sampling"), ("v2a", "Sound for a given video")):
+            key = f"{task}/{guidance}"
+            if any(key in run for run in report["runs"]):
+                lines += ["", f"### {title}, guidance `{guidance}`", "", *sync_table(report, shown, key)]
+    return "\n".join(lines)
+
+
+def loss_table(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
+    rows = []
+    for name, title in shown.items():
+        runs = runs_of(report, name)
+        losses = [run["final_loss"] for run in runs if run["final_loss"] is not None]
+        gates = [abs(gate) for run in runs for gate in run["gates"]]
+        opened = f"{statistics.fmean(gates):.3f}" if gates else ""
+        pace = statistics.fmean(run["seconds_per_step"] for run in runs)
+        rows.append(
+            f"| {title} | {runs[0]['parameters'] / 1e6:.3f} M | {spread(losses, '{:.3f}')} | {opened} | {pace:.2f} |"
+        )
+    head = "| | parameters | joint loss, last tenth of the steps | mean opening of the gates | s per step |"
+    return [head, "|---|---|---|---|---|", *rows]
+
+
+def sync_table(report: dict[str, Any], shown: dict[str, str], key: str) -> list[str]:
+    own = values(runs_of(report, "ccl"), key, SHARE)
+    rows = []
+    for name, title in shown.items():
+        runs = runs_of(report, name)
+        shares = values(runs, key, SHARE)
+        cells = [spread(shares, "{:.0%}"), spread(values(runs, key, MEDIAN), "{:.0f} ms")]
+        cells += [spread(spurious(runs, key), "{:.0%}")]
+        cells += [spread(values(runs, key, measure), "{:.0%}") for measure in RIGHT]
+        rows.append(f"| {title} | {' | '.join(cells)} | {'' if name == 'ccl' else margin(own, shares)} |")
+    chance = values(report["runs"], key, "chance_62ms_share")
+    rows.append(f"| chance | {spread(chance, '{:.0%}')} | | | | | | |")
+    head = "| | within 62.5 ms | median error | spurious onsets | colour | motion | sound | CCL ahead by |"
+    return [head, "|---|---|---|---|---|---|---|---|", *rows]
+
+
+def spurious(runs: Sequence[Run], key: str) -> list[float]:
+    totals = [run[key] for run in runs if key in run]
+    return [total["spurious_onsets"] / total["onsets"] for total in totals if total["onsets"]]
+
+
+def spread(numbers: Sequence[float], form: str) -> str:
+    """Mean (lowest to highest)."""
+    if not numbers:
+        return "-"
+    mean, low, high = (form.format(x) for x in (statistics.fmean(numbers), min(numbers), max(numbers)))
+    return f"{mean} ({low} to {high})" if len(numbers) > 1 else mean
+
+
+def margin(own: Sequence[float], other: Sequence[float]) -> str:
+    """Difference of the means in points, and whether it exceeds the wider of the two ranges over the seeds."""
+    if not own or not other:
+        return "-"
+    points = 100 * (statistics.fmean(own) - statistics.fmean(other))
+    noise = 100 * max(max(own) - min(own), max(other) - min(other))
+    verdict = "more" if abs(points) > noise else "less"
+    return f"{points:+.0f} points, {verdict} than the seeds' spread of {noise:.0f}"
+
+
+def smoothed(curve: Sequence[Sequence[float]]) -> list[float]:
+    """Exponential average that starts as the plain mean of what is there."""
+    out, total, weight = [], 0.0, 0.0
+    for _, loss in curve:
+        total, weight = SMOOTHING * total + loss, SMOOTHING * weight + 1
+        out.append(total / weight)
+    return out
+
+
+def draw_losses(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
+    """Joint loss over the steps, mean and range over the seeds."""
+
+    def plot(plt: Any) -> None:
+        axes = plt.subplots(figsize=(8, 4.5))[1]
+        for name, title in shown.items():
+            runs = [run["joint_loss"] for run in runs_of(report, name) if run["joint_loss"]]
+            if not runs:
+                continue
+            length = min(map(len, runs))
+            curves = list(zip(*(smoothed(run)[:length] for run in runs), strict=True))
+            steps = [
+                statistics.fmean(points) for points in zip(*([s for s, _ in run[:length]] for run in runs), strict=True)
+            ]
+            (drawn,) = axes.plot(
+                steps, [statistics.fmean(c) for c in curves], label=title, linewidth=2 if name == "ccl" else 1.2
+            )
+            axes.fill_between(
+                steps, list(map(min, curves)), list(map(max, curves)), color=drawn.get_color(), alpha=0.15
+            )
+        axes.set(xlabel="step", ylabel="joint loss, video + audio", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        if axes.lines:
+            axes.legend(fontsize=8)
+
+    save(plot, out / "loss")
+
+
+def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
+    """Contacts with a sound within 62.5 ms, and the median error: a bar per guidance, a dot per seed."""
+    guidance = report["settings"]["guidance"]
+
+    def plot(plt: Any) -> None:
+        grid = plt.subplots(2, 2, figsize=(11, 0.5 * len(shown) * max(1, len(guidance)) + 2.5), sharey=True)[1]
+        for column, (task, title) in zip(grid.T, (("t2av", "joint sampling"), ("v2a", "video given")), strict=True):
+            for axes, measure, label in zip(
+                column, (SHARE, MEDIAN), ("share within 62.5 ms", "median error, ms"), strict=True
+            ):
+                for i, mode in enumerate(guidance):
+                    bars(axes, report, shown, f"{task}/{mode}", measure, (i, len(guidance), mode))
+                axes.set(title=title, xlabel=label)
+                axes.set_yticks(range(len(shown)), list(shown.values()))
+                axes.grid(alpha=0.3, axis="x")
+        grid[0, 0].invert_yaxis()
+        grid[0, 0].legend(fontsize=8)
+
+    save(plot, out / "sync")
+
+
+def bars(
+    axes: Any, report: dict[str, Any], shown: dict[str, str], key: str, measure: str, place: tuple[int, int, str]
+) -> None:
+    index, count, label = place
+    height = 0.8 / count
+    found = [values(runs_of(report, name), key, measure) for name in shown]
+    rows = [row - 0.4 + (index + 0.5) * height for row in range(len(found))]
+    axes.barh(rows, [statistics.fmean(numbers) if numbers else 0 for numbers in found], height, label=label, alpha=0.7)
+    for row, numbers in zip(rows, found, strict=True):
+        axes.plot(numbers, [row] * len(numbers), "k.", markersize=4)
+
+
+def save(plot: Callable[[Any], None], path: Path) -> None:
+    """PNG and SVG, the same bytes for the same numbers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context({"svg.hashsalt": "ccl", "font.size": 9}):
+        plot(plt)
+        plt.tight_layout()
+        plt.savefig(path.with_suffix(".png"), dpi=120)
+        plt.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        plt.close()

@@ -1,0 +1,126 @@
+"""Visible attention: known answers by hand, and on the tiny model that what is recorded is what was computed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ccl_pack.ccl_core.attention_maps import Recorder, context_share, image, rows
+from ccl_pack.ccl_core.tarp import align
+from tiny import CONFIG, latents, patcher
+
+FRAMES, TOKENS, SPATIAL, CONTEXT = 3, 18, 6, 3  # of the tiny model's latents: 4x6 in patches of 2x2
+
+
+@pytest.fixture
+def model():
+    return patcher().model.diffusion_model
+
+
+@torch.no_grad()
+def run(model, options, routes=(True, True)):
+    text = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(7))
+    time = torch.tensor([400.0, 700.0])
+    return model(list(latents(batch=2)), time, text, transformer_options=options, routes=routes)
+
+
+def recorded(model, layers=None, routes=(True, True)):
+    recorder = Recorder(model, model.align(FRAMES, TOKENS), layers)
+    with recorder:
+        out = run(model, {"optimized_attention_override": recorder.attend}, routes)
+    return recorder.maps, out
+
+
+def test_rows_by_hand():
+    q = torch.tensor([[[2.0, 0.0, 0.0, 1.0]]])  # one query, two heads of width 2
+    k = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, math.sqrt(2) * math.log(3)]]])
+    e = math.exp(2 / math.sqrt(2))
+    expected = torch.tensor([[[[e / (e + 1), 1 / (e + 1)]], [[1 / 4, 3 / 4]]]])
+    torch.testing.assert_close(rows(q, k, 2), expected)
+
+
+def test_context_share_by_hand():
+    weights = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.0, 0.2, 0.8]])
+    background, foreground = context_share(weights, 2, torch.tensor([False, True, True]))
+    assert background == pytest.approx(0.75)
+    assert foreground == pytest.approx(0.2)
+    assert context_share(weights, 2, torch.zeros(3, dtype=torch.bool))[1] is None
+    with pytest.raises(ValueError, match="wanted one entry for each of the 3 queries"):
+        context_share(weights, 2, torch.tensor([True]))
+
+
+def test_the_image_shows_the_root_of_the_weight_in_the_colour_of_its_column():
+    picture = image(torch.tensor([[0.25, 1.0, 0.0]]), context_tokens=1)
+    assert picture.shape == (1, 1, 3, 3)
+    torch.testing.assert_close(picture[0, 0], torch.tensor([[0.5, 0.3, 0.05], [0.5, 0.85, 1.0], [0.0, 0.0, 0.0]]))
+
+
+def test_recording_changes_nothing_and_leaves_nothing_behind(model):
+    plain = run(model, {})
+    maps, out = recorded(model)
+    assert all(torch.equal(a, b) for a, b in zip(plain, out, strict=True))
+    assert [(m.layer, m.direction) for m in maps] == [(0, "a2v"), (0, "v2a"), (1, "a2v"), (1, "v2a")]
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_rows_sum_to_one_and_are_zero_outside_the_partition(model):
+    maps, _ = recorded(model)
+    tarp = align("causal", FRAMES, TOKENS)
+    a2v = torch.zeros(FRAMES * SPATIAL, CONTEXT + TOKENS, dtype=torch.bool)
+    v2a = torch.zeros(TOKENS, CONTEXT + FRAMES * SPATIAL, dtype=torch.bool)
+    a2v[:, :CONTEXT] = v2a[:, :CONTEXT] = True
+    for i, (window, queries) in enumerate(zip(tarp.a2v, tarp.v2a, strict=True)):
+        a2v[i * SPATIAL : (i + 1) * SPATIAL, CONTEXT + window[0] : CONTEXT + window[1]] = True
+        v2a[queries[0] : queries[1], CONTEXT + i * SPATIAL : CONTEXT + (i + 1) * SPATIAL] = True
+    for found in maps:
+        assert found.rows.shape[:2] == (2, 2) and found.context_tokens == CONTEXT
+        torch.testing.assert_close(found.rows.sum(-1), torch.ones(found.rows.shape[:-1]))
+        assert torch.equal(found.rows[0, 0] > 0, {"a2v": a2v, "v2a": v2a}[found.direction])
+
+
+@pytest.mark.parametrize("name", ["a2v", "v2a"])
+@pytest.mark.parametrize("route", [True, False])
+def test_the_rows_times_the_values_are_the_output_of_the_attention(model, name, route):
+    direction, values, outputs = getattr(model.interaction["1"], name), [], []
+    hooks = [
+        direction.v.register_forward_hook(lambda _, __, out: values.append(out)),
+        direction.o.register_forward_pre_hook(lambda _, args: outputs.append(args[0])),
+    ]
+    maps, _ = recorded(model, layers=[1], routes=(route, route))
+    for hook in hooks:
+        hook.remove()
+    (weights,) = [found.rows for found in maps if found.direction == name]
+    v = torch.cat([value.expand(2, -1, -1) for value in values], dim=1)  # the context tokens come first
+    again = (weights @ v.unflatten(2, (2, -1)).transpose(1, 2)).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(again, outputs[0])
+    assert weights.shape[-1] == (CONTEXT if not route else v.shape[1])
+
+
+def test_a_batch_of_both_routes_is_refused(model):
+    with pytest.raises(ValueError, match="record passes of one route"):
+        recorded(model, routes=((True, False), True))
+
+
+def test_only_layers_with_a_coupling_can_be_recorded(model):
+    assert {found.layer for found in recorded(model, layers=[1])[0]} == {1}
+    with pytest.raises(ValueError, match=r"layers \[2\] have no coupling to record, layers 0, 1 have one"):
+        Recorder(model, align("causal", FRAMES, TOKENS), [2])
+
+
+def test_a_run_of_the_host_is_recorded_pass_by_pass():
+    import comfy.sample
+
+    from tiny import av_latent, conditioning
+
+    loaded = patcher()
+    network = loaded.model.diffusion_model
+    recorder = Recorder(network, network.align(FRAMES, TOKENS), [0])
+    loaded.model_options["transformer_options"]["optimized_attention_override"] = recorder.attend
+    latent = av_latent()["samples"]
+    noise = comfy.sample.prepare_noise(latent, 0)
+    with recorder:
+        comfy.sample.sample(loaded, noise, 2, 1.0, "euler", "simple", conditioning(), conditioning(3), latent)
+    assert [found.direction for found in recorder.maps] == ["a2v", "v2a"] * 2
+    assert CONFIG.interaction.context_tokens == recorder.maps[0].context_tokens
