@@ -144,7 +144,7 @@ class JointModel(VideoStream):
             if video is not None and ("double_block", i) in replace:
                 _replaced(replace[("double_block", i)], layer, video, audio, link)
             else:
-                _run_layer(layer, video, audio, link)
+                run_layer(layer, video, audio, link)
             if video is not None:
                 _patch_after(options, video, i)
         comfy.model_prefetch.prefetch_queue_pop(queue, device, None)
@@ -160,9 +160,10 @@ class JointModel(VideoStream):
         return video_block, audio_block, self.interaction[str(i)] if coupled else self.uncoupled
 
 
-def _run_layer(
+def run_layer(
     layer: tuple[Any, Any, Interaction], video: StreamState | None, audio: StreamState | None, link: Link
 ) -> None:
+    """One joint layer: the coupling at its place in the block of each stream that has one."""
     *blocks, interaction = layer
     interaction.before_block(video, audio, link)
     streams = [
@@ -185,7 +186,7 @@ def _replaced(
 
     def original_block(args: dict[str, Any]) -> dict[str, Any]:
         video.tokens, video.context, video.modulation, video.freqs = args["img"], args["txt"], args["vec"], args["pe"]
-        _run_layer(layer, video, audio, link)
+        run_layer(layer, video, audio, link)
         return {"img": video.tokens}
 
     args = {

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.ops
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..config import CCLConfig
+from ..model.interactions.base import Routes
 from ..model.joint import JointModel
 from ..tasks import TASKS, State, Task
 from .data import Batch, Mixture
@@ -21,6 +25,7 @@ from .muon import Muon
 
 log = logging.getLogger(__name__)
 
+STREAMS = ("video", "audio")
 # The paper's mix, with t2v and t2a in one pass: both directions anchored is exactly both of them side by side.
 SEPARATE = "t2v + t2a"
 TASK_MIX = {"joint": 0.55, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.15}
@@ -89,8 +94,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
         }
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        save_atomically(state, path)
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -99,6 +103,16 @@ class Trainer:
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """A file that is whole or the one before it, also where the machine stops."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def optimisers_of(model: JointModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -130,42 +144,93 @@ def initialise(model: JointModel) -> None:
             torch.nn.init.xavier_uniform_(value.flatten(1))
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What chance decides for a batch: the noise of each stream, in its latent's shape, and its times (b,)."""
+
+    video_noise: Tensor
+    audio_noise: Tensor
+    video_time: Tensor
+    audio_time: Tensor
+
+
 def loss(model: JointModel, batch: Batch, task: str, shift: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Flow-matching losses of the streams the task generates: the model predicts noise - clean (Wan's velocity)."""
-    row = TASKS["joint" if task == SEPARATE else task]
+    """Flow-matching losses of the streams the task generates, one task for the whole batch."""
     time = sample_time(len(batch.video), shift, generator)
-    video, video_target, video_time = noised(batch.video, row.video, time, generator)
-    audio, audio_target, audio_time = noised(batch.audio, row.audio, time, generator)
-    made_video, made_audio = model(
-        [video, audio],
-        (video_time * 1000, audio_time * 1000),
-        batch.text,
-        transformer_options={},
-        routes=routes(task, row),
-    )
-    losses = {}
-    if row.video is State.GENERATED:
-        losses["video"] = weighted(made_video, video_target, batch.video_weight)
-    if row.audio is State.GENERATED:
-        losses["audio"] = weighted(made_audio, audio_target, batch.audio_weight)
-    return losses
+    noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
+    found = losses(model, batch, (task,) * len(time), Draw(*noise, time, time))
+    return {name.removeprefix(f"{task}/"): value for name, value in found.items()}
 
 
-def routes(task: str, row: Task) -> tuple[bool, bool]:
-    return (False, False) if task == SEPARATE else (row.a2v_open, row.v2a_open)
+def losses(
+    model: JointModel,
+    batch: Batch,
+    tasks: Sequence[str],
+    draw: Draw,
+    compute: torch.dtype = torch.float32,
+    **conds: Any,
+) -> dict[str, Tensor]:
+    """Flow-matching losses, by "task/stream", of a batch whose samples may have tasks of their own.
+
+    The model predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch of a
+    coupling without routes takes SEPARATE for all its samples or for none. compute: type of the model's input; conds:
+    more arguments of the model.
+    """
+    targets, inputs, times = {}, [], []
+    for stream in STREAMS:
+        generated = torch.tensor([getattr(row_of(task), stream) is State.GENERATED for task in tasks])
+        noise, time = getattr(draw, f"{stream}_noise"), getattr(draw, f"{stream}_time")
+        noisy, targets[stream], time = noised(getattr(batch, stream), generated, time, noise)
+        inputs.append(noisy.to(compute))
+        times.append(time * 1000)
+    options = switches(model, tasks)
+    text = batch.text.to(compute)
+    made = model(inputs, tuple(times), text, transformer_options=options, routes=routes(tasks), **conds)
+    found = {}
+    for task in dict.fromkeys(tasks):
+        chosen = [i for i, name in enumerate(tasks) if name == task]
+        for stream, velocity in zip(STREAMS, made, strict=True):
+            if getattr(row_of(task), stream) is State.GENERATED:
+                weight = getattr(batch, f"{stream}_weight")[chosen]
+                found[f"{task}/{stream}"] = weighted(velocity[chosen].float(), targets[stream][chosen], weight)
+    return found
+
+
+def row_of(task: str) -> Task:
+    """The states of both streams; those of SEPARATE are those of joint, its directions are closed."""
+    return TASKS["joint" if task == SEPARATE else task]
+
+
+def routes(tasks: Sequence[str]) -> tuple[Routes, Routes]:
+    """DCR routes (a2v, v2a) of the samples; one bool where all are the same, which the model runs faster."""
+    opened = [(False, False) if task == SEPARATE else (row_of(task).a2v_open, row_of(task).v2a_open) for task in tasks]
+    return tuple(sides[0] if len(set(sides)) == 1 else sides for sides in zip(*opened, strict=True))
+
+
+def switches(model: JointModel, tasks: Sequence[str]) -> dict[str, bool]:
+    """The transformer options that stand for routes where the coupling has none; ValueError for a mixed batch."""
+    if model.kind.routed or SEPARATE not in tasks:
+        return {}
+    if len(set(tasks)) > 1:
+        raise ValueError(f"a batch of the tasks {sorted(set(tasks))}: without routes {SEPARATE} stands alone")
+    return {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
 def sample_time(batch: int, shift: float, generator: torch.Generator) -> Tensor:
     """Uniform time, stratified over the batch, under the same shift the sampler uses. (b,), 1 is noise."""
-    time = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    return shifted((torch.arange(batch) + torch.rand(batch, generator=generator)) / batch, shift)
+
+
+def shifted(time: Tensor, shift: float) -> Tensor:
     return shift * time / (1 + (shift - 1) * time)
 
 
-def noised(clean: Tensor, state: State, time: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """The model's input, its target and the stream's own time; a given stream is clean at time 0."""
-    if state is State.GIVEN:
-        return clean, torch.zeros_like(clean), torch.zeros_like(time)
-    noise = torch.randn(clean.shape, generator=generator)
+def noised(clean: Tensor, generated: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The model's input, its target and the stream's own time; a given sample is clean at time 0.
+
+    generated: bool (b,).
+    """
+    time = time * generated.to(time)
     t = time.view(-1, *[1] * (clean.ndim - 1))
     return torch.lerp(clean, noise, t), noise - clean, time
 

@@ -9,10 +9,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ccl_pack.ccl_core.tasks import State
+from ccl_pack.ccl_core.config import InteractionConfig
 from ccl_pack.ccl_core.training.data import Batch, Dataset, Mixture
-from ccl_pack.ccl_core.training.joint import SEPARATE, TASK_MIX, Recipe, Trainer, loss, noised, sample_time
-from tiny import CONFIG, latents
+from ccl_pack.ccl_core.training.joint import (
+    SEPARATE,
+    TASK_MIX,
+    Draw,
+    Recipe,
+    Trainer,
+    loss,
+    losses,
+    noised,
+    routes,
+    sample_time,
+    switches,
+)
+from tiny import CONFIG, config, latents, state_dict
 
 RECIPE = Recipe(batch=2, warmup=1)
 
@@ -23,8 +35,12 @@ def in_training(monkeypatch):
 
 
 def batch(seed=0):
-    video, audio = latents(seed, batch=2)
-    text = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(seed))
+    return batches(2, seed)
+
+
+def batches(count, seed=0):
+    video, audio = latents(seed, batch=count)
+    text = torch.randn(count, 5, 24, generator=torch.Generator().manual_seed(seed))
     return Batch(video, audio, text, torch.ones_like(video[:, :1]), torch.ones_like(audio[:, :1]))
 
 
@@ -48,13 +64,40 @@ def test_a_fresh_model_predicts_zero_so_the_loss_is_the_power_of_the_target():
 
 
 def test_end_points_of_the_path():
-    clean, generator = torch.randn(2, 3, 4), torch.Generator().manual_seed(1)
-    start, target, _ = noised(clean, State.GENERATED, torch.zeros(2), generator)
+    clean, noise, made = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.tensor([True, True])
+    start, target, _ = noised(clean, made, torch.zeros(2), noise)
     assert torch.equal(start, clean)
-    end, target, _ = noised(clean, State.GENERATED, torch.ones(2), generator)
+    end, target, _ = noised(clean, made, torch.ones(2), noise)
     torch.testing.assert_close(end - target, clean)
-    given, _, time = noised(clean, State.GIVEN, torch.full((2,), 0.7), generator)
-    assert torch.equal(given, clean) and not time.any()
+    half, _, time = noised(clean, torch.tensor([False, True]), torch.full((2,), 0.7), noise)
+    assert torch.equal(half[0], clean[0]) and not torch.equal(half[1], clean[1])
+    assert time.tolist() == pytest.approx([0, 0.7])
+
+
+def test_a_batch_of_several_tasks_is_the_tasks_one_by_one():
+    model = Trainer(CONFIG, RECIPE).model
+    model.load_state_dict(state_dict(CONFIG))
+    tasks, data, generator = list(TASK_MIX), batches(len(TASK_MIX)), torch.Generator().manual_seed(3)
+    draw = Draw(torch.randn(data.video.shape), torch.randn(data.audio.shape), *torch.rand(2, 4, generator=generator))
+    mixed = losses(model, data, tasks, draw)
+    assert routes(tasks) == ((True, True, False, False), (True, False, True, False))
+    for i, task in enumerate(tasks):
+        alone = losses(
+            model,
+            Batch(*(x[i : i + 1] for x in vars(data).values())),
+            [task],
+            Draw(*(x[i : i + 1] for x in vars(draw).values())),
+        )
+        for name, value in alone.items():
+            torch.testing.assert_close(mixed[name], value)
+
+
+def test_a_coupling_without_routes_is_closed_as_a_whole():
+    model = Trainer(config(interaction=InteractionConfig("fusion", (0, 1), 0)), RECIPE).model
+    assert switches(model, [SEPARATE, SEPARATE]) == {"a2v_cross_attn": False, "v2a_cross_attn": False}
+    assert switches(model, ["joint", "a2v"]) == {}
+    with pytest.raises(ValueError, match="stands alone"):
+        switches(model, [SEPARATE, "joint"])
 
 
 def test_time_is_stratified_under_the_shift():
@@ -67,8 +110,15 @@ def test_steps_lower_the_loss_and_every_parameter_moves():
     trainer = Trainer(CONFIG, replace(RECIPE, muon_rate=0.02, adam_rate=3e-3))
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     data = batch()
-    losses = [sum(trainer.update(data).values()) / 2 for _ in range(40)]
-    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+
+    def measured():
+        with torch.no_grad():
+            return sum(loss(trainer.model, data, "joint", 3.0, torch.Generator().manual_seed(1)).values())
+
+    start = measured()
+    for _ in range(40):
+        trainer.update(data)
+    assert measured() < 0.9 * start
     still = [key for key, value in trainer.model.state_dict().items() if torch.equal(value, before[key])]
     assert still == []
 

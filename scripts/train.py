@@ -1,0 +1,70 @@
+"""Train a real model: the interaction of two streams, and LoRA on them or their weights, from videos with sound.
+
+    python scripts/train.py --config train.json
+
+Two phases: `cache` encodes the clips of the configuration once, `train` trains on them and writes files for the loaders
+of the pack. Start the same command again to go on after a stop. docs/training.md has an example of a configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from console import ScriptError, Ticker, exit_on_script_error, say
+from environment import load_pack, reexec
+
+PHASES = ("all", "cache", "train")
+CONFIG_REMEDY = "correct the configuration or the files it names (docs/training.md), then start again"
+CLIPS_REMEDY = "read the lines above, put other clips into data.clips, then start again"
+
+
+def cache(settings, config) -> None:
+    from ccl_pack.ccl_core.training.cache import Cache, Encoders, Summary
+
+    ticker, summary = Ticker("caching"), Summary()
+    for summary in Cache(Path(settings.data.cache)).build(settings.data, Encoders(settings.encoders, config)):
+        ticker.tick(f"{summary.made} encoded, {summary.kept} there already, {len(summary.refused)} refused")
+    for refused in summary.refused:
+        say(f"  refused {refused.name}: {refused.reason}")
+    ticker.done(f"{summary.made} clips encoded, {summary.kept} there already, {len(summary.refused)} refused")
+    if not summary.made + summary.kept:
+        raise ScriptError("no clip can be used", CLIPS_REMEDY)
+
+
+def main(options: argparse.Namespace) -> None:
+    import torch
+
+    load_pack(cpu=options.cpu or not torch.cuda.is_available())
+    import comfy.model_management
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    from ccl_pack.ccl_core.host.assembly import assemble, read_parts
+    from ccl_pack.ccl_core.training.run import train
+    from ccl_pack.ccl_core.training.settings import read_settings
+
+    try:
+        settings = read_settings(options.config)
+        assembly = assemble(read_parts(settings.model.parts))
+        if options.phase != "train":
+            cache(settings, assembly.config)
+            comfy.model_management.unload_all_models()
+        if options.phase != "cache":
+            train(settings, assembly, comfy.model_management.get_torch_device())
+    except ValueError as error:
+        raise ScriptError(str(error), CONFIG_REMEDY) from error
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="the configuration, a JSON file")
+    parser.add_argument("--phase", choices=PHASES, default="all", help="which part to run (default: all)")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU where there is a GPU")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    chosen = arguments()
+    reexec()
+    exit_on_script_error(lambda: main(chosen))
