@@ -6,12 +6,13 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..ccl_core.host.audio_vae import load_audio_vae_file
+from ..ccl_core.host.files import SAFETENSORS
 
 NO_VOCODER = "none"
 
 
 def _files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list("vae") if name.lower().endswith((".safetensors", ".sft"))]
+    return [name for name in folder_paths.get_filename_list("vae") if name.lower().endswith(SAFETENSORS)]
 
 
 class CCLAudioVAELoader(io.ComfyNode):

@@ -7,6 +7,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
+from ..ccl_core.host.files import SAFETENSORS
 from ..ccl_core.host.lora import BOTH, EXPERTS, Strengths, apply_lora
 
 STRENGTHS = {
@@ -19,9 +20,7 @@ STRENGTHS = {
 class CCLLoraLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [
-            name for name in folder_paths.get_filename_list("loras") if name.lower().endswith((".safetensors", ".sft"))
-        ]
+        files = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(SAFETENSORS)]
         strengths = [
             io.Float.Input(name, default=1.0, min=-100.0, max=100.0, step=0.01, tooltip=tooltip)
             for name, tooltip in STRENGTHS.items()

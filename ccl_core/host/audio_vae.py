@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from .audio_vae_base import StateDict
 from .audio_vae_dac import DACVAE
 from .audio_vae_vocos import VocosVAE
+from .files import SAFETENSORS
 from .mmaudio import MMAudioVAE
 
-SAFETENSORS = (".safetensors", ".sft")
 CONVERT = (
     "MMAudio's v1-16.pth and best_netG.pt: python scripts/convert_mmaudio.py v1-16.pth best_netG.pt OUT.safetensors"
     " (scripts/ is in the repository of this pack); any other pickle: safetensors.torch.save_file, where you trust it"

@@ -187,14 +187,20 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
         self.memory_usage_factor = ccl_config.video.dim / 2222  # as the host's Wan
         if ccl_config.interaction.kind not in FP16_KINDS:
             self.supported_inference_dtypes = [torch.bfloat16, torch.float32]
-        self.latent_format = VIDEO_FORMATS.get(ccl_config.video.out_dim, RawVideo)()
-        self.latent_format.latent_channels = ccl_config.video.out_dim
+        self.latent_format = video_format(ccl_config.video.out_dim)
         if ccl_config.latent_rgb_factors is not None:
             self.latent_format.latent_rgb_factors = ccl_config.latent_rgb_factors[:-1]
             self.latent_format.latent_rgb_factors_bias = ccl_config.latent_rgb_factors[-1]
 
     def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> CCLModel:  # noqa: ARG002
         return CCLModel(self, device=device)
+
+
+def video_format(channels: int) -> comfy.latent_formats.LatentFormat:
+    """The latent of a video VAE with so many channels: Wan 2.1's, Wan 2.2's, or one that is taken as it is."""
+    latent_format = VIDEO_FORMATS.get(channels, RawVideo)()
+    latent_format.latent_channels = channels
+    return latent_format
 
 
 def _video_view(kwargs: dict[str, Any], shapes: list[torch.Size]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 
+from ..config import CCLConfig
 from ..sizing import AVSize, Grid, exact_fps
 
 KEYS = ("samples", "noise_mask", "fps")
@@ -90,7 +92,11 @@ def model_grid(model: ModelPatcher) -> Grid:
             "model with CCLCheckpointLoader "
             "or CCLModelLoader (a plain Wan latent gets its audio part from CCLEncodeAV)"
         )
-    latent_format = model.model.latent_format
+    return grid_of(config, model.model.latent_format)
+
+
+def grid_of(config: CCLConfig, latent_format: LatentFormat) -> Grid:
+    """The grid of a model of this configuration."""
     return Grid(
         fps=config.fps,
         spatial_stride=latent_format.spacial_downscale_ratio,

@@ -21,9 +21,9 @@ from torch import Tensor
 from ..config import CCLConfig
 from ..host.assembly import read
 from ..host.audio_vae import load_audio_vae, load_audio_vae_file
-from ..host.base_model import VIDEO_FORMATS
+from ..host.base_model import video_format
 from ..host.encoding import Fit, write_audio, write_images
-from ..host.latents import empty
+from ..host.latents import empty, grid_of
 from ..host.text_encoder import load_text_encoder
 from ..host.vaes import require_audio_vae, require_video_vae
 from ..sizing import Grid, size_av
@@ -51,7 +51,7 @@ class Encoders:
 
     def __init__(self, settings: EncoderSettings, config: CCLConfig) -> None:
         self.settings, self.config = settings, config
-        self.latent_format = VIDEO_FORMATS[config.video.out_dim]()
+        self.latent_format = video_format(config.video.out_dim)
 
     @cached_property
     def _parts(self) -> tuple[comfy.sd.VAE, comfy.sd.VAE, comfy.sd.CLIP]:
@@ -76,16 +76,7 @@ class Encoders:
 
     @property
     def grid(self) -> Grid:
-        config, latent = self.config, self.latent_format
-        return Grid(
-            fps=config.fps,
-            spatial_stride=latent.spacial_downscale_ratio,
-            patch=config.video.patch_size[-1],
-            audio_rate=config.audio_latent.rate,
-            sample_rate=config.audio_latent.sample_rate,
-            temporal_stride=latent.temporal_downscale_ratio,
-            exact_c=config.clock == "uniform",
-        )
+        return grid_of(self.config, self.latent_format)
 
     def shape(self, data: DataSettings) -> Shape:
         """The sizes of the settings on the model's grid; ValueError for one that is not."""
