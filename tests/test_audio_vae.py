@@ -248,8 +248,16 @@ def test_a_missing_file_is_named() -> None:
         CCLAudioVAELoader.execute(vae_name="gone.safetensors")
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "pickle"])
-def test_a_damaged_file_is_named(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("empty", "is empty.*download it again"),
+        ("text", "cannot be read as safetensors.*download it again"),
+        ("truncated", "cannot be read as safetensors.*cut off.*download it again"),
+        ("pickle", "is not a safetensors file but a pickle.*Convert it first"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, kind: str, words: str) -> None:
     path = tmp_path / "vae.safetensors"
     save_file(small_file(), path)
     whole = path.read_bytes()
@@ -257,16 +265,21 @@ def test_a_damaged_file_is_named(tmp_path: Path, kind: str) -> None:
         torch.save({"weight": torch.zeros(3)}, path)
     else:
         path.write_bytes({"empty": b"", "text": b"not a model at all", "truncated": whole[: len(whole) // 2]}[kind])
-    with pytest.raises(ValueError, match=r"vae\.safetensors cannot be read as safetensors.*convert_mmaudio\.py"):
+    with pytest.raises(ValueError, match=rf"vae\.safetensors {words}"):
         load_audio_vae_file(str(path))
 
 
-@pytest.mark.parametrize("name", ["v1-16.pth", "best_netG.pt", "vae.ckpt"])
-def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("v1-16.pth", r"convert_mmaudio\.py v1-16\.pth best_netG\.pt"),
+        ("best_netG.pt", r"convert_mmaudio\.py v1-16\.pth best_netG\.pt"),
+        ("vae.ckpt", r"safetensors\.torch\.save_file"),
+    ],
+)
+def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path: Path, name: str, command: str) -> None:
     torch.save(small_file(), tmp_path / name)
-    with pytest.raises(
-        ValueError, match=rf"{name} is no safetensors file.*convert_mmaudio\.py v1-16\.pth best_netG\.pt"
-    ):
+    with pytest.raises(ValueError, match=rf"{name} is not a safetensors file but a pickle.*{command}"):
         load_audio_vae_file(str(tmp_path / name))
 
 

@@ -263,7 +263,7 @@ BAD: dict[str, tuple[str, Change, str, tuple[str, ...]]] = {
         "CCLModelLoader",
         ("pickle", "onvert"),
     ),
-    "a pickled audio VAE": (OVI_TEXT, audio_vae("pickle.safetensors"), "CCLAudioVAELoader", ("pickle", "convert")),
+    "a pickled audio VAE": (OVI_TEXT, audio_vae("pickle.safetensors"), "CCLAudioVAELoader", ("pickle", "Convert")),
     "a pickle": (OVI_TEXT, model_file("pickle.pth"), "CCLModelLoader", ("pickle.pth",)),
     "audio VAE of another model": (MOVA, vocos, "CCLJointSampler", ("audio latent", "128")),
 }

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import comfy.sd
-import comfy.utils
-from safetensors import SafetensorError
 
 from .audio_vae_base import StateDict
 from .audio_vae_dac import DACVAE
 from .audio_vae_vocos import VocosVAE
-from .files import SAFETENSORS
+from .files import read_tensors
 from .mmaudio import MMAudioVAE
 
-CONVERT = (
-    "MMAudio's v1-16.pth and best_netG.pt: python scripts/convert_mmaudio.py v1-16.pth best_netG.pt OUT.safetensors"
-    " (scripts/ is in the repository of this pack); any other pickle: safetensors.torch.save_file, where you trust it"
-)
 KINDS = (VocosVAE, DACVAE, MMAudioVAE)
 
 
 def load_audio_vae_file(path: str, vocoder_path: str | None = None) -> comfy.sd.VAE:
     """The VAE in a safetensors file; the keys of a second file (split releases) are added to those of the first."""
-    sd, metadata = _read(path)
+    sd, metadata = read_tensors(path)
     if vocoder_path is not None:
-        sd, metadata = _merged(sd, metadata, *_read(vocoder_path))
+        sd, metadata = _merged(sd, metadata, *read_tensors(vocoder_path))
     try:
         return load_audio_vae(sd, metadata)
     except ValueError as error:
@@ -58,22 +51,6 @@ def load_audio_vae(sd: StateDict, metadata: Mapping[str, str] | None = None) -> 
             " head.*), MOVA's DAC, MMAudio with its vocoder, or an audio VAE that ComfyUI knows"
         )
     return vae
-
-
-def _read(path: str) -> tuple[StateDict, dict[str, str]]:
-    if not path.lower().endswith(SAFETENSORS):
-        raise ValueError(f"{path} is no safetensors file and is not opened, it could run code. Convert it. {CONVERT}")
-    try:
-        sd, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    except FileNotFoundError as error:
-        folder, name = os.path.split(path)
-        raise ValueError(f"{name} is gone from {folder}: refresh the node list and choose the file again") from error
-    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as safetensors ({error}): it is damaged, cut off or of another kind. Download it"
-            f" again; if it is a renamed pickle (.pt, .pth, .ckpt), convert it. {CONVERT}"
-        ) from error
-    return sd, dict(metadata or {})
 
 
 def _merged(
