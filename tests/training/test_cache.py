@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from sample_clips import make
 from tiny_vaes import audio_vae, release, video_vae
 
 from ccl_pack.ccl_core.host.assembly import read
 from ccl_pack.ccl_core.training.cache import Cache, Encoders, Summary
 from ccl_pack.ccl_core.training.media import Media
 from ccl_pack.ccl_core.training.settings import DataSettings, EncoderSettings
+from sample_clips import make
 from tiny import CONFIG
 
 CCL_TINY = Path(__file__).resolve().parents[2] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"

@@ -15,7 +15,6 @@ import pytest
 import torch
 import train as script
 from safetensors.torch import load_file
-from sample_clips import make
 
 from ccl_pack.ccl_core.host.assembly import assemble, read_parts
 from ccl_pack.ccl_core.host.checkpoint import load_model
@@ -26,6 +25,7 @@ from ccl_pack.ccl_core.training.run import train
 from ccl_pack.ccl_core.training.settings import read_settings
 from ccl_pack.ccl_core.training.trainer import Trainer, generator_of
 from console import ScriptError
+from sample_clips import make
 from tiny_runs import configuration, log_lines
 
 ROOT = Path(__file__).resolve().parents[2]
