@@ -5,9 +5,10 @@
     python benchmarks/method.py --attention                                  # the attention maps of ccl-tiny
 
 For one seed all variants start the same streams, see the same clips, tasks, times and noise in the same order, and have
-as many parameters within 3 %. Training clips are made once into --work with the autoencoders and the text encoder of
---checkpoint, unless data-*.safetensors lie there already. Killed and started again, the script goes on where it was;
-several processes may share --work if their --variants differ.
+as many parameters within 3 %. They are smaller than the shipped model (--layers, --widths), so that many runs are
+affordable. Training clips are made once into --work with the autoencoders and the text encoder of --checkpoint, unless
+data-*.safetensors lie there already. Killed and started again, the script goes on where it was; several processes may
+share --work if their --variants differ. Runs that method.json already records with the same settings are not repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -80,11 +81,21 @@ class Job:
 
 
 def base_config(checkpoint: Path) -> CCLConfig:
-    """The configuration of the shipped model, which CCL has here."""
+    """The configuration of the shipped model."""
     from ccl_pack.ccl_core.config import CCLConfig
     from ccl_pack.ccl_core.training.export import metadata
 
     return CCLConfig.from_json(metadata(checkpoint)["ccl_config"])
+
+
+def sized(config: CCLConfig, layers: int, widths: Sequence[int]) -> CCLConfig:
+    """As many layers, all coupled, of these widths of video and audio; one noise level for both streams."""
+    streams = {
+        name: replace(getattr(config, name), dim=width, ffn_dim=3 * width, num_layers=layers)
+        for name, width in zip(("video", "audio"), widths, strict=True)
+    }
+    interaction = replace(config.interaction, layers=tuple(range(layers)))
+    return replace(config, **streams, interaction=interaction, audio_shift=None)
 
 
 def train(config: CCLConfig, data: Mixture, recipe: Recipe, job: Job, tick: Callable[[int], None]) -> None:
@@ -153,9 +164,8 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
             key = f"{task}/{guidance}"
             if key in found:
                 continue
-            chosen = argparse.Namespace(task=task, guidance=guidance, batch=8)
-            chosen.frames, chosen.steps = options.frames, options.sampling_steps
-            rows, _ = tiny.generate(loaded, clips, chosen, job.seed)
+            sampling = tiny.Sampling(task, guidance, frames=options.frames, steps=options.sampling_steps)
+            rows, _ = tiny.generate(loaded, clips, sampling, job.seed)
             found[key] = total(rows) | {"chance_62ms_share": chance(rows)["matched_62ms_share"]}
             job.file(".part").write_text(json.dumps(found, indent=1))
             job.file(".part").replace(job.result)
@@ -185,13 +195,17 @@ def make_data(options: argparse.Namespace, base: Any) -> None:
     make(encoders, path, options.clips, DATA_SEED, options.frames)
 
 
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What runs must share to be compared."""
+    names = ("layers", "widths", "steps", "batch", "frames", "evaluation_clips", "sampling_steps")
+    return {name: getattr(options, name) for name in names}
+
+
 def check_settings(options: argparse.Namespace) -> None:
     """One folder holds runs of one kind: others could not be compared, and a run cannot change its schedule."""
     import hashlib
 
-    settings = {name: getattr(options, name) for name in ("steps", "batch", "frames", "evaluation_clips")}
-    settings |= {"checkpoint": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()}
-    settings |= {"sampling_steps": options.sampling_steps}
+    settings = settings_of(options) | {"checkpoint": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()}
     path = options.work / "settings.json"
     if path.exists() and json.loads(path.read_text()) != settings:
         raise ScriptError(
@@ -210,9 +224,11 @@ def run(options: argparse.Namespace) -> None:
     register()
     options.work.mkdir(parents=True, exist_ok=True)
     check_settings(options)
-    config = base_config(options.checkpoint)
+    config = sized(base_config(options.checkpoint), options.layers, options.widths)
     configs = {name: configuration(name, config) for name in options.variants}
-    jobs = [Job(name, seed, options.work) for seed in range(options.seeds) for name in options.variants]
+    known = {(run["variant"], run["seed"]) for run in sibling("method_report").recorded(options)}
+    wanted = [(name, seed) for seed in range(options.seeds) for name in options.variants]
+    jobs = [Job(*key, options.work) for key in wanted if key not in known]
     base = sibling("tiny").load(options.checkpoint.resolve())
     make_data(options, base)
     data = Mixture(options.work)
@@ -225,6 +241,7 @@ def run(options: argparse.Namespace) -> None:
                 batch=options.batch,
                 warmup=max(1, min(100, options.steps // 6)),
                 threads=options.threads,
+                audio_lag=(1.0, 1.0),  # as the paper has it
             )
             title = f"{job.variant}, seed {job.seed}"
             done = number * options.steps
@@ -258,6 +275,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, plots and tables")
     parser.add_argument("--variants", nargs="+", help="names from ablations.VARIANTS (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--layers", type=int, default=4, help="of the compared models")
+    parser.add_argument("--widths", type=int, nargs=2, default=[128, 80], help="of their video and audio stream")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run")
     parser.add_argument("--batch", type=int, default=16, help="clips per training step")
     parser.add_argument("--clips", type=int, default=1500, help="training clips to encode where there are none")
@@ -294,7 +313,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train and measure, then collect, draw and write the tables."""
     options = parse(arguments)
     reexec()
-    load_pack()
+    load_pack(pytorch_attention=True)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.attention:
         sibling("method_attention").draw(options)

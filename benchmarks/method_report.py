@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from method import settings_of
+
 POINTS = 200  # of a loss curve in method.json
 SMOOTHING = 0.9  # of the drawn curves per point
 LAST = 0.1  # share of the steps whose mean is the final loss
@@ -19,7 +21,7 @@ Run = dict[str, Any]
 
 
 def collect(options: argparse.Namespace) -> Path:
-    """Write method.json from all finished runs of the work folder."""
+    """Write method.json from all finished runs of the work folder and those that it records already."""
     from ccl_pack.ccl_core.training.ablations import VARIANTS
 
     runs = []
@@ -28,11 +30,24 @@ def collect(options: argparse.Namespace) -> Path:
             lines = [json.loads(text) for text in path.with_suffix(".jsonl").read_text().splitlines()]
             joint = [(line["step"], line["video"] + line["audio"]) for line in lines if line["task"] == "joint"]
             runs.append({**json.loads(path.read_text()), "joint_loss": thinned(joint), "final_loss": final(joint)})
-    settings = {name: getattr(options, name) for name in ("steps", "batch", "frames", "evaluation_clips", "guidance")}
+    fresh = {(run["variant"], run["seed"]) for run in runs}
+    runs += [run for run in recorded(options) if (run["variant"], run["seed"]) not in fresh]
     titles = {name: variant.title for name, variant in VARIANTS.items()}
     path = options.out / "method.json"
-    path.write_text(json.dumps({"settings": settings, "titles": titles, "runs": runs}, indent=1) + "\n")
+    report = {"settings": shared_settings(options), "titles": titles, "runs": runs}
+    path.write_text(json.dumps(report, indent=1) + "\n")
     return path
+
+
+def recorded(options: argparse.Namespace) -> list[Run]:
+    """The runs of method.json, if they were made with these settings."""
+    path = options.out / "method.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    return report["runs"] if report.get("settings") == shared_settings(options) else []
+
+
+def shared_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {**settings_of(options), "guidance": options.guidance}
 
 
 def thinned(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,19 @@ class Loaded:
     fps: float
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are generated; None leaves a value to the nodes and the checkpoint."""
+
+    task: str
+    guidance: str | None = None
+    strength: float = 1.0  # of the mode's default scales: 0 = none
+    audio_shift: float | None = None
+    frames: int = 33
+    steps: int | None = None
+    batch: int = 8  # clips per run of the sampler
+
+
 def load(path: Path) -> Loaded:
     """The checkpoint through its node."""
     import folder_paths
@@ -62,6 +76,24 @@ def defaults(node: Any, choice: str, option: str | None = None) -> dict[str, Any
     options = {entry.key: entry.inputs for entry in next(entry for entry in inputs if entry.id == choice).options}
     chosen = option or next(iter(options))
     return {**values, choice: {choice: chosen, **{entry.id: entry.default for entry in options[chosen]}}}
+
+
+def scaled(mode: dict[str, Any], strength: float) -> dict[str, Any]:
+    """A mode with each scale at 1 + strength * (scale - 1), of which 1 is no guidance; its ranges stay."""
+    return {
+        name: round(1 + strength * (value - 1), 4) if name.startswith(("video_", "audio_")) else value
+        for name, value in mode.items()
+    }
+
+
+def shifted(loaded: Loaded, audio_shift: float | None) -> Any:
+    """The model, with a sigma shift of the audio's own if one is asked for."""
+    if audio_shift is None:
+        return loaded.model
+    from ccl_pack.nodes.shift import CCLStreamShift
+
+    video_shift = loaded.model.model.ccl_config.shift
+    return CCLStreamShift.execute(model=loaded.model, video_shift=video_shift, audio_shift=audio_shift).result[0]
 
 
 def empty_latent(loaded: Loaded, frames: int, batch: int) -> dict[str, Any]:
@@ -119,20 +151,25 @@ def conditioning(loaded: Loaded, texts: Sequence[str]) -> list[list[Any]]:
     return [[torch.cat(padded), {"pooled_output": None}]]
 
 
-def sample(loaded: Loaded, clips: Sequence[Clip], options: argparse.Namespace, seed: int) -> dict[str, Any]:
+def sample(loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int) -> dict[str, Any]:
     """One run of CCLJointSampler for a batch of clips."""
     from ccl_pack.nodes.sampling import CCLJointSampler
 
-    video, audio = TASKS[options.task]
+    video, audio = TASKS[sampling.task]
     if video or audio:
         latent = stack([encode(loaded, clip, video, audio) for clip in clips])
     else:
-        latent = empty_latent(loaded, options.frames, len(clips))
-    settings = defaults(CCLJointSampler, "mode", options.guidance)
-    settings |= {"seed": seed} | ({"steps": options.steps} if options.steps else {})
+        latent = empty_latent(loaded, sampling.frames, len(clips))
+    settings = defaults(CCLJointSampler, "mode", sampling.guidance)
+    settings |= {"seed": seed, "mode": scaled(settings["mode"], sampling.strength)}
+    settings |= {"steps": sampling.steps} if sampling.steps else {}
     positive, negative = conditioning(loaded, [clip.caption for clip in clips]), conditioning(loaded, [""])
     return CCLJointSampler.execute(
-        model=loaded.model, positive=positive, negative=negative, latent_image=latent, **settings
+        model=shifted(loaded, sampling.audio_shift),
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        **settings,
     ).result[0]
 
 
@@ -160,17 +197,17 @@ def show_progress(ticker: Ticker, state: Callable[[], str]) -> None:
 
 
 def generate(
-    loaded: Loaded, clips: Sequence[Clip], options: argparse.Namespace, seed: int
+    loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int
 ) -> tuple[list[dict], dict[str, float]]:
     """Sample, decode and measure every clip; the second value is the mean time of each part in seconds per clip."""
     from ccl_pack.ccl_core.training.evaluation import measure
 
-    ticker, rows = Ticker(f"{options.task}, {len(clips)} clips of seed {seed}"), []
+    ticker, rows = Ticker(f"{sampling.task}, {len(clips)} clips of seed {seed}"), []
     spent = {"sample": 0.0, "decode": 0.0}
     show_progress(ticker, lambda: f"{len(rows)} of {len(clips)} done")
-    for batch in batches(clips, options.batch):
+    for batch in batches(clips, sampling.batch):
         start = time.perf_counter()
-        latent = sample(loaded, batch, options, seed=seed * 1000 + len(rows))
+        latent = sample(loaded, batch, sampling, seed=seed * 1000 + len(rows))
         sampled = time.perf_counter()
         results = decode(loaded, latent, len(batch))
         spent["sample"] += sampled - start
@@ -199,26 +236,46 @@ def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]
     return {name: ceiling(measured) for name, measured in rows.items()}
 
 
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark and guidance.py are both told."""
+    parser.add_argument("--objects", choices=("1", "2", "both"), default="1", help="objects per clip (default: 1)")
+    parser.add_argument("--frames", type=int, default=33, help="4k + 1 (default: 33, two seconds)")
+    parser.add_argument("--audio-shift", type=float, help="sigma shift of the audio (default: the checkpoint's)")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+
+
+def check_shared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.frames < 17 or options.frames % 4 != 1:
+        parser.error(f"--frames must be 4k + 1 and at least 17, so that a contact fits in; got {options.frames}")
+    if options.audio_shift is not None and not 0 < options.audio_shift <= 100:
+        parser.error(f"--audio-shift must be above 0 and at most 100, got {options.audio_shift}")
+    if not options.checkpoint.is_file():
+        parser.error(f"--checkpoint {options.checkpoint} is not there")
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(TASKS), default="t2av", help="what is generated (the rest is given)")
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--seed", type=int, nargs="+", required=True, help="each decides captions, wording and noise")
-    parser.add_argument("--objects", choices=("1", "2", "both"), default="1", help="objects per clip (default: 1)")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--guidance", choices=GUIDANCE, help="default: that of CCLJointSampler")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="guidance from none, 0, to the mode's default scales, 1 (default: 1)",
+    )
     parser.add_argument("--steps", type=int, help="default: that of CCLJointSampler")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--frames", type=int, default=33, help="4k + 1 (default: 33, two seconds)")
     parser.add_argument("--batch", type=int, default=8, help="clips per run of the sampler")
+    add_shared(parser)
     options = parser.parse_args()
     low = [name for name in ("clips", "batch") if getattr(options, name) < 1]
     if low or (options.steps is not None and options.steps < 1) or min(options.seed) < 0:
         parser.error("--clips, --batch and --steps must be at least 1, --seed at least 0")
-    if options.frames < 17 or options.frames % 4 != 1:
-        parser.error(f"--frames must be 4k + 1 and at least 17, so that a contact fits in; got {options.frames}")
-    if not options.checkpoint.is_file():
-        parser.error(f"--checkpoint {options.checkpoint} is not there")
+    if not (math.isfinite(options.strength) and options.strength >= 0):
+        parser.error(f"--strength must be at least 0, got {options.strength}")
+    check_shared(parser, options)
     return options
 
 
@@ -244,10 +301,11 @@ def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
     from ccl_pack.ccl_core.training import evaluation
 
     unseen = lesson_of(options).held_out
+    sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
     rows, clips, per_seed, seconds = [], [], {}, {}
     for seed in options.seed:
         drawn = evaluation.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
-        measured, seconds = generate(loaded, drawn, options, seed)
+        measured, seconds = generate(loaded, drawn, sampling, seed)
         per_seed[str(seed)] = evaluation.total(measured)
         rows, clips = rows + measured, clips + drawn
     totals = evaluation.total(rows)
@@ -267,7 +325,7 @@ def main() -> None:
     """Measure, print a summary, write the report."""
     options = parse()
     reexec()
-    load_pack()
+    load_pack(pytorch_attention=True)
     import torch
 
     with torch.inference_mode():

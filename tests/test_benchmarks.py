@@ -64,6 +64,8 @@ def test_defaults_are_those_of_the_nodes():
         (["--seed", "1", "--frames", "32"], "4k [+] 1"),
         (["--seed", "1", "--objects", "3"], "invalid choice"),
         (["--seed", "1", "--checkpoint", "nowhere"], "nowhere is not there"),
+        (["--seed", "1", "--strength", "-1"], "--strength must be at least 0"),
+        (["--seed", "1", "--audio-shift", "0"], "--audio-shift must be above 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, word, monkeypatch, capsys):

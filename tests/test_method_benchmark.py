@@ -104,7 +104,7 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     assert [run["variant"] for run in found["runs"]] == ["ccl", "gated"]
     for run in found["runs"]:
         assert {"t2av/cfg", "v2a/cfg"} <= set(run)
-        assert len(run["gates"]) == (12 if run["variant"] == "gated" else 0)
+        assert len(run["gates"]) == (8 if run["variant"] == "gated" else 0)
     sizes = [run["parameters"] for run in found["runs"]]
     assert abs(sizes[1] - sizes[0]) <= 0.03 * sizes[0]
     page = (options.out / "README.md").read_text()
@@ -123,6 +123,18 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     options.steps = 3
     with pytest.raises(method.ScriptError, match="holds runs with other settings"):
         method.run(options)
+
+    options.steps, options.work = 2, tmp_path / "empty"
+    (tmp_path / "work" / "data-17-7000.safetensors").rename(new_folder(options.work) / "data-17-7000.safetensors")
+    method.run(options)
+    report.collect(options)
+    assert json.loads((options.out / "method.json").read_text()) == found
+    assert report.recorded(method.parse(["--steps", "3"])) == []
+
+
+def new_folder(path):
+    path.mkdir()
+    return path
 
 
 def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
@@ -208,6 +220,12 @@ def test_an_unknown_variant_is_refused():
         method.choose_variants(options)
 
 
-def test_the_base_is_the_shipped_model():
-    config = method.base_config(method.sibling("tiny").CHECKPOINT)
-    assert config.interaction.kind == "cca" and config == replace(config, clock="causal")
+def test_the_base_is_the_shipped_model_at_another_size():
+    shipped = method.base_config(method.sibling("tiny").CHECKPOINT)
+    small = method.sized(shipped, 4, (128, 80))
+    assert (small.interaction.kind, small.clock, small.audio_shift) == ("cca", "causal", None)
+    assert small.interaction.layers == (0, 1, 2, 3) and small.interaction.context_tokens == 16
+    assert [(s.dim, s.ffn_dim, s.num_layers) for s in (small.video, small.audio)] == [(128, 384, 4), (80, 240, 4)]
+    assert replace(small, video=shipped.video, audio=shipped.audio, interaction=shipped.interaction) == replace(
+        shipped, audio_shift=None
+    )

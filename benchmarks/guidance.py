@@ -1,0 +1,179 @@
+"""Every guidance mode over its scales, for each task of ccl-tiny: sync, captions, passes, and what to recommend.
+
+    python benchmarks/guidance.py --work guidance-work --clips 16 --seed 1   # measures, writes docs/method/
+    python benchmarks/guidance.py --summarise                                # draws anew from docs/method/guidance.json
+
+A point is a task, a mode and a strength: 0 is no guidance, which is one for all modes and stands under the name `none`,
+1 the mode's default scales. All points see the same held-out captions and noise. Killed and started again, the script
+goes on where it was; several processes may share --work if their --tasks or --modes differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "scripts"), str(HERE)]
+from method import sibling
+
+from console import ScriptError, exit_on_script_error, say
+from environment import ROOT, load_pack, reexec
+
+NONE = "none"
+STRENGTHS = (0.5, 1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of the guidance in one task."""
+
+    task: str
+    mode: str
+    strength: float
+
+    def file(self, work: Path) -> Path:
+        return work / f"{self.task}-{self.mode}-{self.strength:g}.json"
+
+
+def points(options: argparse.Namespace) -> Iterator[Point]:
+    """What this process measures; none last, since processes that share a task have it in common."""
+    for task in options.tasks:
+        for mode in options.modes:
+            yield from (Point(task, mode, strength) for strength in sorted(set(options.strengths)) if strength)
+    yield from (Point(task, NONE, 0.0) for task in options.tasks)
+
+
+def scales_of(point: Point) -> dict[str, float]:
+    """The scales that CCLJointSampler is given, by the names of its widgets."""
+    from ccl_pack.nodes.sampling import CCLJointSampler
+
+    if point.mode == NONE:
+        return {}
+    tiny = sibling("tiny")
+    mode = tiny.scaled(tiny.defaults(CCLJointSampler, "mode", point.mode)["mode"], point.strength)
+    return {name: value for name, value in mode.items() if name.startswith(("video_", "audio_"))}
+
+
+def passes(mode: str, scales: dict[str, float]) -> int:
+    """Passes of the model per step."""
+    from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights
+
+    if mode == NONE:
+        return 1
+    terms = {term: TermScale(scales[f"video_{term}"], scales[f"audio_{term}"]) for term in MODES[mode].terms}
+    return len(branch_weights(mode, terms))
+
+
+def write(path: Path, content: Any) -> None:
+    """All of it or nothing, under a name of this process until it is whole."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)
+
+
+def check_settings(options: argparse.Namespace) -> None:
+    """One folder holds points of one kind: others could not be compared."""
+    import hashlib
+
+    from ccl_pack.nodes.sampling import CCLJointSampler
+
+    settings = {name: getattr(options, name) for name in ("clips", "seed", "objects", "frames", "audio_shift")}
+    steps = sibling("tiny").defaults(CCLJointSampler, "mode")["steps"]
+    settings |= {"sampling_steps": options.sampling_steps or steps}
+    settings |= {"checkpoint": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()}
+    path = options.work / "settings.json"
+    if path.exists() and json.loads(path.read_text()) != settings:
+        raise ScriptError(
+            f"{options.work} holds points with other settings: {path.read_text()}",
+            "choose another --work, or repeat the settings of these points",
+        )
+    write(path, settings)
+
+
+def run(options: argparse.Namespace) -> None:
+    """All points that are not there yet, one after the other."""
+    import torch
+
+    from ccl_pack.ccl_core.training.evaluation import draw_clips
+
+    options.work.mkdir(parents=True, exist_ok=True)
+    check_settings(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    tiny, wanted = sibling("tiny"), list(points(options))
+    unseen = tiny.lesson_of(options).held_out
+    with torch.inference_mode():
+        loaded = tiny.load(options.checkpoint.resolve())
+        clips = draw_clips(options.seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
+        for number, point in enumerate(wanted):
+            if not point.file(options.work).exists():
+                write(point.file(options.work), measure(point, loaded, clips, options))
+            say(f"  {number + 1} of {len(wanted)} points are done: {point.file(options.work).stem}")
+
+
+def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The clips generated with one setting, as totals."""
+    from ccl_pack.ccl_core.training.evaluation import chance, total
+
+    tiny, scales = sibling("tiny"), scales_of(point)
+    sampling = tiny.Sampling(
+        point.task,
+        None if point.mode == NONE else point.mode,
+        point.strength,
+        options.audio_shift,
+        options.frames,
+        options.sampling_steps,
+    )
+    rows, seconds = tiny.generate(loaded, clips, sampling, options.seed)
+    found = {"scales": scales, "passes": passes(point.mode, scales), **total(rows), **seconds}
+    return {**asdict(point), **found, "chance_62ms_share": chance(rows)["matched_62ms_share"]}
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    tiny = sibling("tiny")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("guidance-work"), help="folder of the points")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, chart and tables")
+    parser.add_argument("--tasks", nargs="+", choices=list(tiny.TASKS), default=list(tiny.TASKS))
+    parser.add_argument("--modes", nargs="+", choices=tiny.GUIDANCE, default=list(tiny.GUIDANCE))
+    parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="1: the mode's default scales")
+    parser.add_argument("--clips", type=int, default=16, help="held-out captions per point")
+    parser.add_argument("--seed", type=int, default=1, help="decides captions, wording and noise")
+    parser.add_argument("--sampling-steps", type=int, help="default: that of CCLJointSampler")
+    parser.add_argument("--threads", type=int, help="default: torch's")
+    parser.add_argument("--summarise", action="store_true", help="only draw anew from guidance.json")
+    tiny.add_shared(parser)
+    options = parser.parse_args(arguments)
+    counts = [getattr(options, name) for name in ("clips", "sampling_steps", "threads")]
+    if min(count for count in counts if count is not None) < 1 or options.seed < 0:
+        parser.error("--clips, --sampling-steps and --threads must be at least 1, --seed at least 0")
+    if not all(math.isfinite(strength) and strength >= 0 for strength in options.strengths):
+        parser.error(f"--strengths must be at least 0, got {options.strengths}")
+    tiny.check_shared(parser, options)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what is missing, then collect, draw and write the tables."""
+    options = parse(arguments)
+    reexec()
+    load_pack(pytorch_attention=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    report = sibling("guidance_report")
+    if not options.summarise:
+        run(options)
+        report.collect(options)
+    report.summarise(options.out)
+    say(f"Written: {options.out}")
+
+
+if __name__ == "__main__":
+    exit_on_script_error(main)

@@ -1,0 +1,208 @@
+"""Chart, tables and recommendations of benchmarks/guidance.py, from the points in its work folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from guidance import NONE, write
+from method import sibling
+from method_report import MEDIAN, RIGHT, SHARE, save
+
+from console import ScriptError
+
+TITLES = {"t2av": "Video and sound from text", "v2a": "Sound for a given video", "a2v": "Video for a given sound"}
+BEGIN, END = "<!-- guidance, written by benchmarks/guidance.py -->", "<!-- end of guidance -->"
+COLUMNS = ("guidance", "scales", "passes", "within 62.5 ms", "median error", "spurious onsets")
+LINES = {1: ":", 2: "-", 3: "--", 4: "-."}  # by passes per step
+MARKERS = "os^vDPX"  # by mode: some modes are the same at equal scales, and their lines cover each other
+
+Row = dict[str, Any]
+
+
+def collect(options: argparse.Namespace) -> None:
+    """Write guidance.json from all points of the work folder, whichever process measured them."""
+    tiny = sibling("tiny")
+    tasks, modes = list(tiny.TASKS), [NONE, *tiny.GUIDANCE]
+    found = [json.loads(path.read_text()) for path in options.work.glob("*-*-*.json")]
+    found.sort(key=lambda row: (tasks.index(row["task"]), modes.index(row["mode"]), row["strength"]))
+    settings = json.loads((options.work / "settings.json").read_text())
+    write(options.out / "guidance.json", {"settings": settings, "points": found})
+
+
+def right_of(task: str) -> list[str]:
+    """What of a caption the generated streams show."""
+    from ccl_pack.ccl_core.training.evaluation import AT_LEAST
+
+    return [name for name in RIGHT if name in AT_LEAST[task]]
+
+
+def accuracy(row: Row) -> float:
+    return statistics.fmean(row[name] for name in right_of(row["task"]))
+
+
+MEASURES = {
+    "share within 62.5 ms": lambda row: row[SHARE],
+    "spurious share": lambda row: row["spurious_share"],
+    "mean caption accuracy": accuracy,
+}
+
+
+def meets_bars(row: Row) -> bool:
+    from ccl_pack.ccl_core.training.evaluation import AT_LEAST
+
+    return all(row[name] >= AT_LEAST[row["task"]][name] for name in right_of(row["task"]))
+
+
+def sync_score(row: Row) -> float:
+    """Share of contacts within 62.5 ms less share of spurious onsets, from the counts: the shares are rounded."""
+    matched = row["matched_62ms"] / row["contacts"] if row["contacts"] else 0.0
+    return matched - (row["spurious_onsets"] / row["onsets"] if row["onsets"] else 0.0)
+
+
+def generated(task: str) -> list[str]:
+    """The streams that are not given."""
+    return [name for name, given in zip(("video", "audio"), sibling("tiny").TASKS[task], strict=True) if not given]
+
+
+def amount(row: Row) -> float:
+    """How strong the guidance is: the mean scale of what is generated."""
+    streams = tuple(generated(row["task"]))
+    scales = [value for name, value in row["scales"].items() if name.startswith(streams)]
+    return statistics.fmean(scales) if scales else 1.0
+
+
+def recommended(rows: Sequence[Row]) -> Row:
+    """Of one task: best sync where the captions are right; within one contact the cheaper, then the weaker."""
+    fit = [row for row in rows if meets_bars(row)]
+    if not fit:
+        best = max(map(accuracy, rows))
+        fit = [row for row in rows if accuracy(row) == best]
+    top = max(fit, key=sync_score)
+    enough = sync_score(top) - 1 / max(1, top["contacts"]) - 1e-9  # the last for the rounding of the division
+    return min((row for row in fit if sync_score(row) >= enough), key=lambda row: (row["passes"], amount(row)))
+
+
+def by_task(report: dict[str, Any]) -> dict[str, list[Row]]:
+    groups = {task: [row for row in report["points"] if row["task"] == task] for task in TITLES}
+    return {task: rows for task, rows in groups.items() if rows}
+
+
+def summarise(out: Path) -> None:
+    """Chart and tables from guidance.json."""
+    report = json.loads((out / "guidance.json").read_text())
+    draw(report, out)
+    page = out / "README.md"
+    text = page.read_text() if page.exists() else f"# Guidance, measured\n\n{BEGIN}\n{END}\n"
+    if BEGIN not in text or END not in text:
+        raise ScriptError(f"{page} has no place for the tables", f"add the lines {BEGIN} and {END}")
+    before, rest = text.split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{tables(report)}\n{END}{rest.split(END)[1]}")
+
+
+def tables(report: dict[str, Any]) -> str:
+    settings, tasks = report["settings"], by_task(report)
+    shift = f", audio shift {settings['audio_shift']:g}" if settings["audio_shift"] else ""
+    lines = [
+        f"{settings['clips']} clips of seed {settings['seed']}, objects per clip: {settings['objects']}, "
+        f"{settings['frames']} frames, {settings['sampling_steps']} sampling steps{shift}. Scales are video / audio.",
+        "",
+        "![sync and caption accuracy over the scale of each guidance mode](guidance.png)",
+        "",
+        "### Recommended",
+        "",
+        *table("task", [(verdict(task, recommended(rows)), recommended(rows)) for task, rows in tasks.items()]),
+    ]
+    for task, rows in tasks.items():
+        best = recommended(rows)
+        marked = [("**recommended**" if row is best else "", row) for row in rows]
+        lines += ["", f"### {TITLES[task]}", "", *table("", marked), chance_line(rows)]
+    return "\n".join(lines)
+
+
+def verdict(task: str, best: Row) -> str:
+    return TITLES[task] + ("" if meets_bars(best) else " (no setting reaches the captions' bars)")
+
+
+def table(first: str, rows: Sequence[tuple[str, Row]]) -> list[str]:
+    """One line per point, with a name in front."""
+    names = (first, *COLUMNS, *(name.removesuffix("_right") for name in RIGHT))
+    lines = [" | ".join((name, f"`{row['mode']}`", *cells(row))) for name, row in rows]
+    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names), *(f"| {line} |" for line in lines)]
+
+
+def cells(row: Row) -> list[str]:
+    terms = [name.removeprefix("video_") for name in row["scales"] if name.startswith("video_")]
+    scales = [f"{term} {row['scales'][f'video_{term}']:g} / {row['scales'][f'audio_{term}']:g}" for term in terms]
+    median = "-" if row[MEDIAN] is None else f"{row[MEDIAN]:.0f} ms"
+    accuracies = [percent(row[name]) for name in RIGHT]
+    sync = [percent(row[SHARE]), median, percent(row["spurious_share"])]
+    return [", ".join(scales), str(row["passes"]), *sync, *accuracies]
+
+
+def chance_line(rows: Sequence[Row]) -> str:
+    """The floor: contacts against the onsets of the next clip, over all points of the task."""
+    found = [row["chance_62ms_share"] for row in rows if row["chance_62ms_share"] is not None]
+    return f"| | chance | | | {percent(statistics.fmean(found) if found else None)} | | | | | |"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def draw(report: dict[str, Any], out: Path) -> None:
+    """One row per task, one line per mode from no guidance on, the bars dotted, the recommended point a star."""
+    tasks = by_task(report)
+
+    def plot(plt: Any) -> None:
+        grid = plt.subplots(len(tasks), 3, figsize=(13, 3 * len(tasks) + 0.5), squeeze=False)[1]
+        for line, (task, rows) in zip(grid, tasks.items(), strict=True):
+            for axes, label in zip(line, MEASURES, strict=True):
+                plot_measure(axes, rows, label)
+                axes.set(xlabel=f"{generated(task)[0]} scale of the mode's first term", ylabel=label)
+            line[1].set_title(TITLES[task])
+        legends = [axes.get_legend_handles_labels() for axes in grid.flat]
+        labels = {label: handle for handles, names in legends for handle, label in zip(handles, names, strict=True)}
+        grid[0, 2].legend(labels.values(), labels, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+
+    save(plot, out / "guidance")
+
+
+def plot_measure(axes: Any, rows: Sequence[Row], label: str) -> None:
+    """One measure of one task over the scale of each mode's first term; what could not be measured is left out."""
+    value, best = MEASURES[label], recommended(rows)
+    known = [row for row in rows if value(row) is not None]
+    none = [row for row in known if row["mode"] == NONE]
+    for number, mode in enumerate(sibling("tiny").GUIDANCE):
+        own = [row for row in known if row["mode"] == mode]
+        if own:
+            count = max(row["passes"] for row in own)
+            style = {"color": f"C{number}", "linestyle": LINES[count], "marker": MARKERS[number]}
+            curve = sorted((first_scale(row), value(row)) for row in [*none, *own])
+            axes.plot(*zip(*curve, strict=True), label=f"{mode}, {count} passes", fillstyle="none", **style)
+    for row in none:
+        axes.plot(1.0, value(row), "ko", label="none, 1 pass")
+    if best in known:
+        axes.plot(first_scale(best), value(best), "*", color="gold", mec="black", ms=13, label="recommended", zorder=3)
+    axes.axhline(bar_of(best["task"], label), color="grey", linestyle=":", linewidth=1)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.grid(alpha=0.3)
+
+
+def bar_of(task: str, label: str) -> float:
+    """What a finished model must reach, or in spurious onsets stay under."""
+    from ccl_pack.ccl_core.training.evaluation import AT_LEAST, AT_MOST
+
+    bars = AT_LEAST[task]
+    captions = statistics.fmean(bars[name] for name in right_of(task))
+    return dict(zip(MEASURES, (bars[SHARE], AT_MOST["spurious_share"], captions), strict=True))[label]
+
+
+def first_scale(row: Row) -> float:
+    """Of the first term, for the video, or for the audio where the video is given; 1 is no guidance."""
+    stream = generated(row["task"])[0]
+    return next((value for name, value in row["scales"].items() if name.startswith(stream)), 1.0)
