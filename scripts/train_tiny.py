@@ -30,6 +30,7 @@ def parse() -> argparse.Namespace:
         "--clips", type=int, default=3000, help="world clips the data stage encodes into a file of their own"
     )
     parser.add_argument("--frames", type=int, default=33, help="pixel frames of those clips")
+    parser.add_argument("--objects", type=int, choices=(1, 2), help="in each of those clips (default: one or two)")
     parser.add_argument("--minutes", type=float, help="length of the video_vae stage")
     parser.add_argument("--steps", type=int, help="length of the joint and vocoder stages")
     parser.add_argument("--seed", type=int, default=0)
@@ -87,6 +88,7 @@ def data(args: argparse.Namespace) -> None:
         args.clips,
         1000 + args.seed,
         args.frames,
+        args.objects,
     )
 
 
@@ -129,7 +131,7 @@ def export(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse()
     reexec()
-    load_pack()
+    load_pack(pytorch_attention=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     args.work.mkdir(parents=True, exist_ok=True)
     for stage in args.stages:

@@ -106,10 +106,15 @@ class Dataset:
 
 
 @torch.no_grad()
-def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int, chunk: int = 8) -> Path:
-    """Encode `clips` world clips of `frames` pixel frames, whose captions fit the text encoder, into `path`."""
+def make(
+    encoders: Encoders, path: Path, clips: int, seed: int, frames: int, objects: int | None = None, chunk: int = 8
+) -> Path:
+    """Encode `clips` world clips of `frames` pixel frames, whose captions fit the text encoder, into `path`.
+
+    objects: in each clip; None: one or two, as the world draws them.
+    """
     use_channels_last(encoders.video.first_stage_model)
-    source = (clip for clip in trained_clips(seed, frames) if encoders.fits(clip.caption))
+    source = (clip for clip in trained_clips(seed, frames, objects) if encoders.fits(clip.caption))
     rng = random.Random(seed)
     parts = []
     for done in range(0, clips, chunk):
@@ -122,9 +127,10 @@ def make(encoders: Encoders, path: Path, clips: int, seed: int, frames: int, chu
     return path.with_suffix(".part").replace(path)
 
 
-def trained_clips(seed: int, frames: int) -> Iterator[world.Clip]:
+def trained_clips(seed: int, frames: int, objects: int | None = None) -> Iterator[world.Clip]:
     """World clips without the combinations that are held out for evaluation, alone or beside another object."""
-    return (clip for clip in world.clips(seed, frames=frames) if not any(map(held_out, clip.objects)))
+    drawn = world.clips(seed, frames=frames, objects=objects)
+    return (clip for clip in drawn if not any(map(held_out, clip.objects)))
 
 
 def caption_of(rng: random.Random, clip: world.Clip) -> str:

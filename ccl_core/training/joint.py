@@ -26,9 +26,10 @@ from .muon import Muon
 log = logging.getLogger(__name__)
 
 STREAMS = ("video", "audio")
-# The paper's mix, with t2v and t2a in one pass: both directions anchored is exactly both of them side by side.
+# t2v and t2a in one pass: both directions anchored is exactly both of them side by side.
 SEPARATE = "t2v + t2a"
-TASK_MIX = {"joint": 0.55, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.15}
+# Near the paper's mix, with more of a2v: to move with a sound is what the tiny model learns last.
+TASK_MIX = {"joint": 0.44, "a2v": 0.3, "v2a": 0.13, SEPARATE: 0.13}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Recipe:
     decay: float = 0.7  # the last share of the steps, over which the rates fall to zero
     text_drop: float = 0.1
     shift: float = 3.0
+    # Shift of the audio's time over the video's, drawn per clip between these: the model then serves any audio_shift.
+    audio_lag: tuple[float, float] = (0.5, 4.0)
     save_seconds: float = 120.0
     threads: int = 2
 
@@ -68,7 +71,7 @@ class Trainer:
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * self.schedule()
         task = self.draw_task()
-        losses = loss(self.model, batch, task, self.recipe.shift, self.generator)
+        losses = loss(self.model, batch, task, self.recipe, self.generator)
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
@@ -154,11 +157,12 @@ class Draw:
     audio_time: Tensor
 
 
-def loss(model: JointModel, batch: Batch, task: str, shift: float, generator: torch.Generator) -> dict[str, Tensor]:
+def loss(model: JointModel, batch: Batch, task: str, recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
     """Flow-matching losses of the streams the task generates, one task for the whole batch."""
-    time = sample_time(len(batch.video), shift, generator)
+    time = sample_time(len(batch.video), recipe.shift, generator)
+    lag = sample_lag(len(batch.video), recipe.audio_lag, generator)
     noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
-    found = losses(model, batch, (task,) * len(time), Draw(*noise, time, time))
+    found = losses(model, batch, (task,) * len(time), Draw(*noise, time, shifted(time, lag)))
     return {name.removeprefix(f"{task}/"): value for name, value in found.items()}
 
 
@@ -221,7 +225,13 @@ def sample_time(batch: int, shift: float, generator: torch.Generator) -> Tensor:
     return shifted((torch.arange(batch) + torch.rand(batch, generator=generator)) / batch, shift)
 
 
-def shifted(time: Tensor, shift: float) -> Tensor:
+def sample_lag(batch: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Log-uniform between the bounds. (b,)"""
+    low, high = bounds
+    return low * (high / low) ** torch.rand(batch, generator=generator)
+
+
+def shifted(time: Tensor, shift: float | Tensor) -> Tensor:
     return shift * time / (1 + (shift - 1) * time)
 
 

@@ -152,7 +152,7 @@ def test_every_variant_learns_on_the_same_draws():
     for name in VARIANTS:
         trainer = Trainer(configuration(name, CONFIG), Recipe(steps=20, batch=2, warmup=1))
         before = [value.clone() for value in trainer.model.interaction.parameters()]
-        losses = [trainer.update(batch()) for _ in range(4)]
+        losses = [trainer.update(batch()) for _ in range(8)]
         seen[name] = [list(loss) for loss in losses], trainer.generator.get_state().tolist()
         assert all(torch.tensor(list(loss.values())).isfinite().all() for loss in losses)
         changed = [not torch.equal(a, b) for a, b in zip(before, trainer.model.interaction.parameters(), strict=True)]

@@ -21,7 +21,9 @@ from ccl_pack.ccl_core.training.joint import (
     losses,
     noised,
     routes,
+    sample_lag,
     sample_time,
+    shifted,
     switches,
 )
 from tiny import CONFIG, config, latents, state_dict
@@ -50,14 +52,14 @@ def batches(count, seed=0):
 )
 def test_each_task_trains_the_streams_it_generates(task, trained):
     model = Trainer(CONFIG, RECIPE).model
-    losses = loss(model, batch(), task, 3.0, torch.Generator().manual_seed(0))
+    losses = loss(model, batch(), task, RECIPE, torch.Generator().manual_seed(0))
     assert list(losses) == trained
     assert task in TASK_MIX
 
 
 def test_a_fresh_model_predicts_zero_so_the_loss_is_the_power_of_the_target():
     data = batch()
-    losses = loss(Trainer(CONFIG, RECIPE).model, data, "joint", 3.0, torch.Generator().manual_seed(0))
+    losses = loss(Trainer(CONFIG, RECIPE).model, data, "joint", RECIPE, torch.Generator().manual_seed(0))
     # target = noise - clean, both of unit power
     assert losses["video"].item() == pytest.approx(2.0, rel=0.15)
     assert losses["audio"].item() == pytest.approx(2.0, rel=0.3)
@@ -106,6 +108,15 @@ def test_time_is_stratified_under_the_shift():
     assert time.median().item() == pytest.approx(0.75, abs=0.01)  # 3 * .5 / (1 + 2 * .5)
 
 
+def test_the_audio_lags_by_a_factor_of_the_shift():
+    lag = sample_lag(1000, (0.5, 4.0), torch.Generator().manual_seed(0))
+    assert 0.5 <= lag.min() < 0.55 and 3.6 < lag.max() <= 4
+    assert lag.median().item() == pytest.approx(2**0.5, rel=0.1)  # the middle of the octaves -1 to 2
+    time = torch.rand(1000)
+    torch.testing.assert_close(shifted(shifted(time, 3.0), lag), shifted(time, 3.0 * lag))
+    assert sample_lag(3, (1.0, 1.0), torch.Generator()).tolist() == [1, 1, 1]
+
+
 def test_steps_lower_the_loss_and_every_parameter_moves():
     trainer = Trainer(CONFIG, replace(RECIPE, muon_rate=0.02, adam_rate=3e-3))
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
@@ -113,7 +124,7 @@ def test_steps_lower_the_loss_and_every_parameter_moves():
 
     def measured():
         with torch.no_grad():
-            return sum(loss(trainer.model, data, "joint", 3.0, torch.Generator().manual_seed(1)).values())
+            return sum(loss(trainer.model, data, "joint", RECIPE, torch.Generator().manual_seed(1)).values())
 
     start = measured()
     for _ in range(40):
