@@ -80,7 +80,7 @@ MODES: Mapping[str, Mode] = {
     "ucg_joint": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 3.0))}),
     "cfg": Mode(NC, {"text": Term(TC, NC, TermScale(4.0, 3.0))}),
     "ma_cfg": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 2.0))}),
-    "ucg": Mode(N0, {"text": Term(T0, N0, TermScale(3.0, 3.0)), "cross": Term(TC, T0, TermScale(3.0, 3.0))}),
+    "ucg": Mode(N0, {"text": Term(T0, N0, TermScale(3.0, 3.0)), "cross": Term(TC, T0, TermScale(2.0, 2.0))}),
     "ucg_cross": Mode(T0, {"cross": Term(TC, T0, TermScale(3.0, 3.0))}),
     "dual": Mode(N0, {"text": Term(TC, NC, TermScale(5.0, 5.0)), "cross": Term(NC, N0, TermScale(3.5, 3.5))}),
     "modality": Mode(NC, {"text": Term(TC, NC, TermScale(3.0, 7.0)), "cross": Term(TC, T0, TermScale(3.0, 3.0))}),
