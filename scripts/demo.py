@@ -19,7 +19,7 @@ from console import ScriptError, Ticker, exit_on_script_error, say
 from environment import ROOT, load_pack, reexec
 from workflow_api import Prompt, to_prompt
 
-PROMPT = "a red ball bounces, drum"
+PROMPT = "a green square blinks, horn, and a yellow ball slides, click"
 TEMPLATE = "Text to Video with Sound"
 LONGEST_DIFFERENCE = 0.02
 MODEL_INPUTS = ("checkpoint", "model_name", "ckpt_name", "unet_name")

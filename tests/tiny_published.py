@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 import published
 from ccl_pack.ccl_core.model.dac import DAC, DACConfig
 from ccl_pack.ccl_core.model.vocos import Vocos, VocosConfig
+from ccl_pack.ccl_core.training.export import CCL_TINY
 
-TEXT = 64  # of ccl-tiny
+TEXT = CCL_TINY.video.text_dim
 OVI_VIDEO, OVI_AUDIO = (replace(size, text=TEXT) for size in published.TINY_OVI[:2])
 OVI = (OVI_VIDEO, OVI_AUDIO, published.TINY_OVI_STEM)
 MOVA = tuple(replace(size, text=TEXT) for size in published.TINY_MOVA)
