@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import comfy.model_management
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmark_files import load
 from ccl_pack.ccl_core.attention_maps import AttentionMap
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.training.ablations import configuration, register
@@ -20,16 +18,6 @@ from ccl_pack.ccl_core.training.data import Mixture
 from ccl_pack.ccl_core.training.evaluation import draw_clips
 from ccl_pack.ccl_core.training.joint import Recipe
 from tiny import CONFIG, latents
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 method = load("method")
 report, attention = method.sibling("method_report"), method.sibling("method_attention")
