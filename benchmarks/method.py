@@ -1,14 +1,16 @@
 """The parts of CCL on trial: CCL, CCL without each of its parts, and two rival couplings, trained and measured alike.
 
-    python benchmarks/method.py --work method-work --steps 600 --seeds 3     # trains, measures, writes docs/method/
+    python benchmarks/method.py --work method-work                           # trains, measures, writes docs/method/
     python benchmarks/method.py --summarise                                  # draws anew from docs/method/method.json
     python benchmarks/method.py --attention                                  # the attention maps of ccl-tiny
 
-For one seed all variants start the same streams, see the same clips, tasks, times and noise in the same order, and have
-as many parameters within 3 %. They are smaller than the shipped model (--layers, --widths), so that many runs are
-affordable. Training clips are made once into --work with the autoencoders and the text encoder of --checkpoint, unless
-data-*.safetensors lie there already. Killed and started again, the script goes on where it was; several processes may
-share --work if their --variants differ. Runs that method.json already records with the same settings are not repeated.
+As in the paper, the coupling comes to streams that are trained already: --stream-steps without any coupling, once for
+all seeds and all variants whose streams are alike. For one seed all variants then see the same clips, tasks, times and
+noise in the same order, for --steps, and have as many parameters within 3 %. They are smaller than the shipped model
+(--layers, --widths), so that many runs are affordable. Training clips are made once into --work with the autoencoders
+and the text encoder of --checkpoint. Killed and started again, the script goes on where it was; several processes may
+share --work if their --variants or their --seeds differ. Runs that method.json already records with the same settings
+are not repeated.
 """
 
 from __future__ import annotations
@@ -17,26 +19,29 @@ import argparse
 import importlib.util
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "scripts"), str(HERE)]
-from console import ScriptError, Ticker, exit_on_script_error, say
+from console import ScriptError, exit_on_script_error, say
 from environment import ROOT, load_pack, reexec
+from lock import only_one
+from method_training import Bar, Job, sized, streams_job, train
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ccl_pack.ccl_core.config import CCLConfig
     from ccl_pack.ccl_core.training.data import Mixture
     from ccl_pack.ccl_core.training.joint import Recipe
 
 TASKS = ("t2av", "v2a")
-SAVE_SECONDS = 60.0
-DATA_SEED, EVALUATION_SEED = 7000, 500  # apart from the seeds of the shipped model's data
+DATA_SEED, EVALUATION_SEED = 7000, 500
+CLIPS_OF_A_FILE = 1500
 
 
 def sibling(name: str) -> ModuleType:
@@ -49,91 +54,12 @@ def sibling(name: str) -> ModuleType:
     return sys.modules[full]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One variant trained from one seed, and its files."""
-
-    variant: str
-    seed: int
-    work: Path
-
-    def file(self, suffix: str) -> Path:
-        return self.work / f"{self.variant}-{self.seed}{suffix}"
-
-    @property
-    def state(self) -> Path:
-        """What an unfinished run goes on from."""
-        return self.file(".pt")
-
-    @property
-    def weights(self) -> Path:
-        """What a finished run leaves."""
-        return self.file(".safetensors")
-
-    @property
-    def log(self) -> Path:
-        """One line per step: step, task and losses."""
-        return self.file(".jsonl")
-
-    @property
-    def result(self) -> Path:
-        return self.file(".json")
-
-
 def base_config(checkpoint: Path) -> CCLConfig:
     """The configuration of the shipped model."""
     from ccl_pack.ccl_core.config import CCLConfig
     from ccl_pack.ccl_core.training.export import metadata
 
     return CCLConfig.from_json(metadata(checkpoint)["ccl_config"])
-
-
-def sized(config: CCLConfig, layers: int, widths: Sequence[int]) -> CCLConfig:
-    """As many layers, all coupled, of these widths of video and audio; one noise level for both streams."""
-    streams = {
-        name: replace(getattr(config, name), dim=width, ffn_dim=3 * width, num_layers=layers)
-        for name, width in zip(("video", "audio"), widths, strict=True)
-    }
-    interaction = replace(config.interaction, layers=tuple(range(layers)))
-    return replace(config, **streams, interaction=interaction, audio_shift=None)
-
-
-def train(config: CCLConfig, data: Mixture, recipe: Recipe, job: Job, tick: Callable[[int], None]) -> None:
-    """Train to the recipe's last step, from where a killed run saved its state; the log keeps what that state knows."""
-    import comfy.model_management
-    import torch
-    from safetensors.torch import save_file
-
-    from ccl_pack.ccl_core.training.joint import Trainer
-
-    comfy.model_management.in_training = True
-    torch.set_num_threads(recipe.threads)
-    trainer = Trainer(config, recipe)
-    if job.state.exists():
-        trainer.resume(job.state)
-    kept = job.log.read_text().splitlines(keepends=True)[: trainer.step] if trainer.step else []
-    job.log.write_text("".join(kept))
-    saved = time.monotonic()
-    with job.log.open("a") as log:
-        while trainer.step < recipe.steps:
-            started = time.monotonic()
-            losses = trainer.update(data.draw(trainer.generator, recipe.batch, recipe.text_drop))
-            trainer.seconds += time.monotonic() - started
-            log.write(json.dumps(line(trainer.step, losses)) + "\n")
-            tick(trainer.step)
-            if time.monotonic() - saved > SAVE_SECONDS:
-                log.flush()
-                trainer.save(job.state)
-                saved = time.monotonic()
-    tensors = {name: value.detach().contiguous() for name, value in trainer.model.state_dict().items()}
-    save_file(tensors, job.file(".part"), metadata={"seconds": str(trainer.seconds)})
-    job.file(".part").replace(job.weights)
-    job.state.unlink(missing_ok=True)
-
-
-def line(step: int, losses: dict[str, float]) -> dict[str, Any]:
-    (task,) = {name.rsplit("/", 1)[0] for name in losses}
-    return {"step": step, "task": task, **{name.rsplit("/", 1)[1]: round(value, 5) for name, value in losses.items()}}
 
 
 def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any) -> None:
@@ -184,20 +110,22 @@ def finished(job: Job, options: argparse.Namespace) -> bool:
 
 
 def make_data(options: argparse.Namespace, base: Any) -> None:
-    """Training clips, encoded once."""
+    """Training clips of one object, encoded once, in files so that a killed run goes on."""
     from ccl_pack.ccl_core.training.data import Encoders, make
 
-    if any(options.work.glob("data-*.safetensors")):
-        return
-    say(f"Encoding {options.clips} clips")
     encoders = Encoders(video=base.video_vae, audio=base.audio_vae, text=base.clip)
-    path = options.work / f"data-{options.frames}-{DATA_SEED}.safetensors"
-    make(encoders, path, options.clips, DATA_SEED, options.frames)
+    for number, first in enumerate(range(0, options.clips, CLIPS_OF_A_FILE)):
+        count, seed = min(CLIPS_OF_A_FILE, options.clips - first), DATA_SEED + number
+        path = options.work / f"data-{options.frames}-{seed}.safetensors"
+        if not path.exists():
+            say(f"Encoding {count} clips into {path.name}")
+            make(encoders, path, count, seed, options.frames, objects=1)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What runs must share to be compared."""
-    names = ("layers", "widths", "steps", "batch", "frames", "evaluation_clips", "sampling_steps")
+    names = ("layers", "widths", "stream_steps", "steps", "batch", "clips", "frames", "evaluation_clips")
+    names += ("sampling_steps",)
     return {name: getattr(options, name) for name in names}
 
 
@@ -215,11 +143,38 @@ def check_settings(options: argparse.Namespace) -> None:
     path.write_text(json.dumps(settings))
 
 
+def recipe_of(options: argparse.Namespace, steps: int, **settings: Any) -> Recipe:
+    from ccl_pack.ccl_core.training.joint import Recipe
+
+    return Recipe(
+        steps=steps,
+        batch=options.batch,
+        warmup=max(1, min(100, steps // 6)),
+        threads=options.threads,
+        audio_lag=(1.0, 1.0),  # one noise level for both streams, as the paper has it
+        **settings,
+    )
+
+
+def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespace) -> dict[str, Tensor]:
+    """Weights of a variant's streams without its coupling, trained where no other run has done it."""
+    from safetensors.torch import load_file
+
+    from ccl_pack.ccl_core.training.joint import SEPARATE
+
+    alone, job = streams_job(config, options.work)
+    with only_one(options.work, "training of streams"):
+        if not job.weights.exists():
+            bar, recipe = Bar(options.stream_steps), recipe_of(options, options.stream_steps, tasks={SEPARATE: 1.0})
+            train(alone, data, recipe, job, lambda step: bar.tick(job.variant, 0, step, recipe.steps))
+    return load_file(job.weights)
+
+
 def run(options: argparse.Namespace) -> None:
     """All jobs that are not finished, one after the other."""
     from ccl_pack.ccl_core.training.ablations import configuration, register
     from ccl_pack.ccl_core.training.data import Mixture
-    from ccl_pack.ccl_core.training.joint import Recipe
+    from ccl_pack.ccl_core.training.settings import PAPER_MIX
 
     register()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -227,45 +182,24 @@ def run(options: argparse.Namespace) -> None:
     config = sized(base_config(options.checkpoint), options.layers, options.widths)
     configs = {name: configuration(name, config) for name in options.variants}
     known = {(run["variant"], run["seed"]) for run in sibling("method_report").recorded(options)}
-    wanted = [(name, seed) for seed in range(options.seeds) for name in options.variants]
+    wanted = [(name, seed) for seed in options.seeds for name in options.variants]
     jobs = [Job(*key, options.work) for key in wanted if key not in known]
     base = sibling("tiny").load(options.checkpoint.resolve())
-    make_data(options, base)
+    with only_one(options.work, "encoding of clips"):
+        make_data(options, base)
     data = Mixture(options.work)
     bar = Bar(len(jobs) * options.steps)
     for number, job in enumerate(jobs):
         if not job.weights.exists():
-            recipe = Recipe(
-                steps=options.steps,
-                seed=job.seed,
-                batch=options.batch,
-                warmup=max(1, min(100, options.steps // 6)),
-                threads=options.threads,
-                audio_lag=(1.0, 1.0),  # as the paper has it
-            )
+            start = trained_streams(configs[job.variant], data, options)
+            recipe = recipe_of(options, options.steps, seed=job.seed, tasks=PAPER_MIX)
             title = f"{job.variant}, seed {job.seed}"
             done = number * options.steps
-            train(configs[job.variant], data, recipe, job, lambda step: bar.tick(title, done, step, options.steps))  # noqa: B023
+            tick = lambda step: bar.tick(title, done, step, options.steps)  # noqa: B023, E731
+            train(configs[job.variant], data, recipe, job, tick, start)
         if not finished(job, options):
             evaluate(configs[job.variant], job, options, base)
         say(f"  {number + 1} of {len(jobs)} runs are done: {job.variant}, seed {job.seed}")
-
-
-class Bar:
-    """How far all runs are, and how long the rest of their training will take at this process's pace."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.ticker = steps, Ticker("training")
-        self.own, self.started = 0, time.monotonic()
-
-    def tick(self, title: str, before: int, step: int, steps: int) -> None:
-        """`before`: steps of the runs before this one."""
-        self.own += 1
-        done = before + step
-        pace = (time.monotonic() - self.started) / self.own
-        filled = 20 * done // self.steps
-        shown = f"[{'#' * filled}{'.' * (20 - filled)}] {title}, step {step} of {steps}"
-        self.ticker.tick(f"{shown}, {pace:.2f} s a step, {pace * (self.steps - done) / 3600:.1f} h left")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -274,12 +208,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("method-work"), help="folder of data, runs and their states")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, plots and tables")
     parser.add_argument("--variants", nargs="+", help="names from ablations.VARIANTS (default: all)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--layers", type=int, default=4, help="of the compared models")
     parser.add_argument("--widths", type=int, nargs=2, default=[128, 80], help="of their video and audio stream")
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each run")
+    parser.add_argument("--stream-steps", type=int, default=1500, help="training steps of the streams alone")
+    parser.add_argument("--steps", type=int, default=600, help="training steps of each variant on these streams")
     parser.add_argument("--batch", type=int, default=16, help="clips per training step")
-    parser.add_argument("--clips", type=int, default=1500, help="training clips to encode where there are none")
+    parser.add_argument("--clips", type=int, default=3000, help="training clips to encode where there are none")
     parser.add_argument("--frames", type=int, default=33, help="4k + 1, of training and evaluation")
     parser.add_argument(
         "--evaluation-clips", type=int, default=32, help="held-out captions per run, or clips of --attention"
@@ -292,7 +227,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--attention", action="store_true", help="only draw the attention maps of --checkpoint")
     parser.add_argument("--sigma", type=float, default=0.5, help="noise of the clip whose attention is drawn")
     options = parser.parse_args(arguments)
-    low = [name for name in ("seeds", "steps", "batch", "clips", "evaluation_clips") if getattr(options, name) < 1]
+    counts = ("stream_steps", "steps", "batch", "clips", "evaluation_clips")
+    low = [name for name in counts if getattr(options, name) < 1]
     if low:
         parser.error(f"--{low[0].replace('_', '-')} must be at least 1")
     if options.frames < 17 or options.frames % 4 != 1:

@@ -87,8 +87,9 @@ def tables(report: dict[str, Any], shown: dict[str, str]) -> str:
     settings = report["settings"]
     seeds = len({run["seed"] for run in report["runs"]})
     lines = [
-        f"{settings['steps']} steps of {settings['batch']} clips, seeds: {seeds}, held-out captions for each: "
-        f"{settings['evaluation_clips']}. Mean over the seeds (lowest to highest).",
+        f"{settings['stream_steps']} steps of the streams alone, then {settings['steps']} of each variant, of "
+        f"{settings['batch']} clips; seeds: {seeds}, held-out captions for each: {settings['evaluation_clips']}. "
+        "Mean over the seeds (lowest to highest).",
         "",
         *loss_table(report, shown),
     ]

@@ -55,6 +55,7 @@ class Sampling:
     audio_shift: float | None = None
     frames: int = 33
     steps: int | None = None
+    sampler: str | None = None
     batch: int = 8  # clips per run of the sampler
 
 
@@ -162,7 +163,8 @@ def sample(loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int)
         latent = empty_latent(loaded, sampling.frames, len(clips))
     settings = defaults(CCLJointSampler, "mode", sampling.guidance)
     settings |= {"seed": seed, "mode": scaled(settings["mode"], sampling.strength)}
-    settings |= {"steps": sampling.steps} if sampling.steps else {}
+    chosen = {"steps": sampling.steps, "sampler_name": sampling.sampler}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
     positive, negative = conditioning(loaded, [clip.caption for clip in clips]), conditioning(loaded, [""])
     return CCLJointSampler.execute(
         model=shifted(loaded, sampling.audio_shift),
@@ -267,6 +269,7 @@ def parse() -> argparse.Namespace:
         help="guidance from none, 0, to the mode's default scales, 1 (default: 1)",
     )
     parser.add_argument("--steps", type=int, help="default: that of CCLJointSampler")
+    parser.add_argument("--sampler", help="a name of ComfyUI's samplers (default: that of CCLJointSampler)")
     parser.add_argument("--batch", type=int, default=8, help="clips per run of the sampler")
     add_shared(parser)
     options = parser.parse_args()

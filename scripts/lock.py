@@ -1,4 +1,4 @@
-"""One set-up at a time, also between programs."""
+"""One set-up, or other work on a folder, at a time, also between programs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from console import Ticker
 
 
 @contextmanager
-def only_one(root: Path) -> Iterator[None]:
-    """Hold the lock of the environment; the system lets go of it if we die."""
-    ticker = Ticker("waiting for another set-up to finish")
+def only_one(root: Path, what: str = "set-up") -> Iterator[None]:
+    """Hold the lock of a folder, such as the environment; the system lets go of it if we die."""
+    ticker = Ticker(f"waiting for another {what} to finish")
     with (root / ".lock").open("a+") as lock:
         while not try_lock(lock.fileno()):
             ticker.tick()

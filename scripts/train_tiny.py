@@ -33,6 +33,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--objects", type=int, choices=(1, 2), help="in each of those clips (default: one or two)")
     parser.add_argument("--minutes", type=float, help="length of the video_vae stage")
     parser.add_argument("--steps", type=int, help="length of the joint and vocoder stages")
+    parser.add_argument("--start", type=Path, help="checkpoint from whose weights the joint stage begins")
+    parser.add_argument("--rate", type=float, default=1.0, help="of the joint stage, over that of a fresh model")
+    parser.add_argument("--threads", type=int, default=2, help="of the joint stage")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     unknown = set(args.stages) - set(STAGES)
@@ -93,11 +96,16 @@ def data(args: argparse.Namespace) -> None:
 
 
 def joint(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from ccl_pack.ccl_core.training.data import Mixture
-    from ccl_pack.ccl_core.training.export import CCL_TINY
+    from ccl_pack.ccl_core.training.export import CCL_TINY, joint_weights
     from ccl_pack.ccl_core.training.joint import Recipe, train
 
-    train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", Recipe(**overrides(args, "steps")))
+    recipe = Recipe(**overrides(args, "steps"), threads=args.threads)
+    rates = {name: args.rate * getattr(recipe, name) for name in ("muon_rate", "adam_rate")}
+    start = joint_weights(args.start) if args.start else None
+    train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", replace(recipe, **rates), start)
 
 
 def vocoder(args: argparse.Namespace) -> None:

@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from benchmark_files import load
 from ccl_pack.ccl_core.attention_maps import AttentionMap
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
-from ccl_pack.ccl_core.training.ablations import configuration, register
+from ccl_pack.ccl_core.training.ablations import VARIANTS, configuration, register
 from ccl_pack.ccl_core.training.data import Mixture
 from ccl_pack.ccl_core.training.evaluation import draw_clips
-from ccl_pack.ccl_core.training.joint import Recipe
+from ccl_pack.ccl_core.training.joint import SEPARATE, Recipe, Trainer
 from tiny import CONFIG, latents
 
+training = load("method_training")
 method = load("method")
 report, attention = method.sibling("method_report"), method.sibling("method_attention")
 
@@ -53,21 +54,21 @@ def ignore(step):
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(variant, data, tmp_path, monkeypatch):
     register()
     config = configuration(variant, CONFIG)
-    whole, cut = method.Job(variant, 0, tmp_path), method.Job(f"{variant}-cut", 0, tmp_path)
-    method.train(config, data, RECIPE, whole, ignore)
+    whole, cut = training.Job(variant, 0, tmp_path), training.Job(f"{variant}-cut", 0, tmp_path)
+    training.train(config, data, RECIPE, whole, ignore)
 
     def kill(step):
         if step == 3:
-            monkeypatch.setattr(method, "SAVE_SECONDS", 1e9)
+            monkeypatch.setattr(training, "SAVE_SECONDS", 1e9)
         if step == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(method, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        method.train(config, data, RECIPE, cut, kill)
+        training.train(config, data, RECIPE, cut, kill)
     assert cut.state.exists() and not cut.weights.exists()
     steps = []
-    method.train(config, data, RECIPE, cut, steps.append)
+    training.train(config, data, RECIPE, cut, steps.append)
     assert steps == [3, 4, 5, 6], "the state of step 2 was the last that was saved"
     assert cut.log.read_text() == whole.log.read_text()
     assert [json.loads(text)["step"] for text in cut.log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
@@ -77,10 +78,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(variant, data, tmp_path
 
 
 def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
-    arguments = (
-        "--steps 2 --batch 2 --clips 4 --frames 17 --evaluation-clips 1 --sampling-steps 1 --seeds 1 --threads 1"
-    )
-    options = method.parse([*arguments.split(), "--guidance", "cfg", "--variants", "ccl", "gated"])
+    arguments = "--stream-steps 1 --steps 2 --batch 2 --clips 4 --frames 17 --evaluation-clips 1 --sampling-steps 1"
+    arguments += " --seeds 0 --threads 1 --guidance cfg --variants ccl gated"
+    options = method.parse(arguments.split())
     options.work, options.out = tmp_path / "work", tmp_path / "out"
     options.out.mkdir()
     method.choose_variants(options)
@@ -97,6 +97,7 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     assert abs(sizes[1] - sizes[0]) <= 0.03 * sizes[0]
     page = (options.out / "README.md").read_text()
     assert page.count("| tanh-gated cross-attention |") == 3 and page.count("| CCL |") == 3
+    assert len(list(options.work.glob("streams-*.safetensors"))) == 1, "both variants begin from the same streams"
     for name in ("loss", "sync"):
         assert (options.out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (options.out / f"{name}.svg").read_text()[:500]
@@ -113,16 +114,28 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
         method.run(options)
 
     options.steps, options.work = 2, tmp_path / "empty"
-    (tmp_path / "work" / "data-17-7000.safetensors").rename(new_folder(options.work) / "data-17-7000.safetensors")
+    options.work.mkdir()
+    (tmp_path / "work" / "data-17-7000.safetensors").rename(options.work / "data-17-7000.safetensors")
     method.run(options)
     report.collect(options)
     assert json.loads((options.out / "method.json").read_text()) == found
     assert report.recorded(method.parse(["--steps", "3"])) == []
 
 
-def new_folder(path):
-    path.mkdir()
-    return path
+def test_a_variant_begins_from_its_trained_streams(data, tmp_path):
+    register()
+    jobs = {}
+    for name in VARIANTS:
+        config = configuration(name, CONFIG)
+        alone, jobs[name] = training.streams_job(config, tmp_path)
+        if not jobs[name].weights.exists():
+            training.train(alone, data, replace(RECIPE, tasks={SEPARATE: 1.0}), jobs[name], ignore)
+        start = load_file(jobs[name].weights)
+        assert not any(key.startswith("interaction.") for key in start)
+        model = Trainer(config, RECIPE, start).model
+        assert all(torch.equal(model.get_parameter(key), value) for key, value in start.items())
+    own = {"no_rope", "fusion"}
+    assert len(set(jobs.values())) == 3 and len({jobs[name] for name in set(VARIANTS) - own}) == 1
 
 
 def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
@@ -139,7 +152,7 @@ def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
 
 
 def test_the_tables_by_hand(tmp_path):
-    settings = {"steps": 2, "batch": 16, "frames": 33, "evaluation_clips": 32, "guidance": ["cfg"]}
+    settings = {"stream_steps": 1, "steps": 2, "batch": 16, "frames": 33, "evaluation_clips": 32, "guidance": ["cfg"]}
     runs = [run_of("ccl", 0, 0.8), run_of("ccl", 1, 0.9), run_of("gated", 0, 0.5), run_of("gated", 1, None, None, 0, 0)]
     titles = {"ccl": "CCL", "gated": "Gate", "fusion": "Fusion"}
     (tmp_path / "method.json").write_text(json.dumps({"settings": settings, "titles": titles, "runs": runs}))
@@ -196,7 +209,7 @@ def test_maps_of_ccl_tiny_are_drawn(tmp_path, capsys):
     assert (tmp_path / "attention.png").exists() and "a2v, layer 5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--frames", "18"], ["--guidance", "none"]])
+@pytest.mark.parametrize("arguments", [["--stream-steps", "0"], ["--frames", "18"], ["--guidance", "none"]])
 def test_wrong_options_are_refused(arguments):
     with pytest.raises(SystemExit):
         method.parse(arguments)

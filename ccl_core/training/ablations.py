@@ -33,9 +33,14 @@ class Unpartitioned(CCA):
 
 
 class Unrouted(CCA):
-    """Without DCR: both routes are open in every task, and the context tokens are never seen alone."""
+    """Without DCR: both routes are open in every task, and training never shows the context tokens alone.
 
-    routed = False
+    What guidance switches off is off all the same.
+    """
+
+    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+        a2v, v2a = (link.options.get(flag, True) for flag in ("a2v_cross_attn", "v2a_cross_attn"))
+        super().after_text(video, audio, replace(link, a2v_open=a2v, v2a_open=v2a))
 
 
 class Unanchored(CCA):
@@ -106,6 +111,11 @@ ABLATIONS = {
 def register() -> None:
     """Make the ablations known to JointModel."""
     INTERACTIONS.update(ABLATIONS)
+
+
+def streams_alone(config: CCLConfig) -> CCLConfig:
+    """The two streams without a coupling: what a comparison begins from."""
+    return couple(config, "cca", layers=(), context_tokens=0)
 
 
 def couple(config: CCLConfig, kind: str, **changes: Any) -> CCLConfig:

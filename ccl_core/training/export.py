@@ -66,6 +66,12 @@ def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Ten
     return out
 
 
+def joint_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of the joint model in a file of `export`."""
+    others = ("text_encoders.", "vae.", "audio_vae.")
+    return {key: value.float() for key, value in load_file(path).items() if not key.startswith(others)}
+
+
 def metadata(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Recipe:
     adam_rate: float = 1e-3
     warmup: int = 100
     decay: float = 0.7  # the last share of the steps, over which the rates fall to zero
+    tasks: Mapping[str, float] = field(default_factory=lambda: TASK_MIX)  # shares
     text_drop: float = 0.1
     shift: float = 3.0
     # Shift of the audio's time over the video's, drawn per clip between these: the model then serves any audio_shift.
@@ -54,11 +55,14 @@ class Recipe:
 class Trainer:
     """The state of a run: weights, the optimisers, the clock. Saved whole, resumed whole."""
 
-    def __init__(self, config: CCLConfig, recipe: Recipe) -> None:
+    def __init__(self, config: CCLConfig, recipe: Recipe, start: Mapping[str, Tensor] | None = None) -> None:
+        """start: weights to begin with, of a whole model or of its streams alone; see `begin`."""
         torch.manual_seed(recipe.seed)
         self.config, self.recipe = config, recipe
         self.model = JointModel(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         initialise(self.model)
+        if start is not None:
+            begin(self.model, start)
         self.optimisers = optimisers_of(self.model, recipe)
         self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -86,8 +90,8 @@ class Trainer:
         return min(1.0, (self.step + 1) / self.recipe.warmup, left)
 
     def draw_task(self) -> str:
-        names = list(TASK_MIX)
-        return names[int(torch.multinomial(torch.tensor(list(TASK_MIX.values())), 1, generator=self.generator))]
+        names, shares = zip(*self.recipe.tasks.items(), strict=True)
+        return names[int(torch.multinomial(torch.tensor(shares), 1, generator=self.generator))]
 
     def save(self, path: Path) -> None:
         state = {
@@ -145,6 +149,21 @@ def initialise(model: JointModel) -> None:
             torch.nn.init.normal_(value, std=0.02)
         else:
             torch.nn.init.xavier_uniform_(value.flatten(1))
+
+
+def begin(model: JointModel, start: Mapping[str, Tensor]) -> None:
+    """Put weights in the place of fresh ones; the coupling stays fresh if `start` has none of it.
+
+    Raises ValueError for weights of another model, and RuntimeError from torch for wrong shapes.
+    """
+    found = model.load_state_dict(dict(start), strict=False)
+    coupled = any(key.startswith("interaction.") for key in start)
+    missing = [key for key in found.missing_keys if coupled or not key.startswith("interaction.")]
+    if missing or found.unexpected_keys:
+        raise ValueError(
+            f"the weights to start from are those of another model: {len(missing)} tensors are missing, such as "
+            f"{missing[:1]}, {len(found.unexpected_keys)} are too many, such as {found.unexpected_keys[:1]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -249,14 +268,16 @@ def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((made - target).square() * weight).mean() / weight.mean()
 
 
-def train(config: CCLConfig, data: Mixture, out: Path, recipe: Recipe) -> Trainer:
-    """Train for the recipe's steps; continues from `out` if it is there.
+def train(
+    config: CCLConfig, data: Mixture, out: Path, recipe: Recipe, start: Mapping[str, Tensor] | None = None
+) -> Trainer:
+    """Train for the recipe's steps from the weights `start`, or fresh ones; continues from `out` if it is there.
 
     Logs JSON lines beside it.
     """
     comfy.model_management.in_training = True
     torch.set_num_threads(recipe.threads)
-    trainer = Trainer(config, recipe)
+    trainer = Trainer(config, recipe, start)
     if out.exists():
         trainer.resume(out)
     sums: dict[str, list[float]] = {}

@@ -78,6 +78,8 @@ def test_without_dcr_a_closed_route_of_the_task_stays_open():
     ccl, plain = model_of(CONFIG), model_of(couple(CONFIG, "cca_unrouted"))
     assert same(run(ccl), run(plain))
     assert same(run(plain, routes=(False, False)), run(plain))
+    off = {"a2v_cross_attn": False, "v2a_cross_attn": False}
+    assert same(run(plain, options=off), run(ccl, routes=(False, False)))
     assert not same(run(ccl, routes=(False, False)), run(ccl))
 
 

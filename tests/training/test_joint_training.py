@@ -117,6 +117,24 @@ def test_the_audio_lags_by_a_factor_of_the_shift():
     assert sample_lag(3, (1.0, 1.0), torch.Generator()).tolist() == [1, 1, 1]
 
 
+def test_training_begins_from_given_weights():
+    weights = state_dict(CONFIG)
+    streams = {key: value for key, value in weights.items() if not key.startswith("interaction.")}
+    whole, fresh = Trainer(CONFIG, RECIPE, weights).model, Trainer(CONFIG, RECIPE, streams).model
+    assert all(torch.equal(value, weights[key]) for key, value in whole.state_dict().items())
+    assert all(torch.equal(fresh.get_parameter(key), value) for key, value in streams.items())
+    assert not any(layer.a2v.o.weight.any() for layer in fresh.interaction.values()), "the coupling is new"
+    part = {key: value for key, value in weights.items() if not key.startswith("interaction.1.")}
+    for other in (part, streams | {"blocks.9.norm.weight": torch.ones(1)}, {}):
+        with pytest.raises(ValueError, match="those of another model"):
+            Trainer(CONFIG, RECIPE, other)
+
+
+def test_tasks_are_drawn_by_the_shares_of_the_recipe():
+    trainer = Trainer(CONFIG, replace(RECIPE, tasks={"a2v": 1.0, "v2a": 1.0, SEPARATE: 0.0}))
+    assert {trainer.draw_task() for _ in range(50)} == {"a2v", "v2a"}
+
+
 def test_steps_lower_the_loss_and_every_parameter_moves():
     trainer = Trainer(CONFIG, replace(RECIPE, muon_rate=0.02, adam_rate=3e-3))
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
