@@ -145,6 +145,24 @@ def test_samplers_of_higher_order_converge_to_the_own_schedule(sampler):
     assert many < 0.03 and many < few / 3
 
 
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_2m_sde", "er_sde", "sa_solver"])
+def test_the_noise_that_a_sampler_adds_has_the_level_of_the_audio_s_own_sigma(sampler):
+    """A model whose every prediction is the same clean latent: what is left of each of its inputs is unit noise."""
+    model = shifted(patcher(), 5.0, 1.5)
+    clean, seen = latents(tokens=2000)[1], []
+
+    def perfect(x, timestep, *_, **__):
+        (video, audio), own = x, timestep[1][:, None, None] / 1000
+        seen.append(((audio - (1 - own) * clean) / own).std().item())
+        return [torch.zeros_like(video), (audio - clean) / own]
+
+    model.model.diffusion_model.forward = perfect
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 8)
+    audio = run(model, sigmas, av_latent(tokens=2000), sampler)[1]
+    assert len(seen) >= 8 and seen == pytest.approx([1.0] * len(seen), rel=0.02)
+    torch.testing.assert_close(audio, clean, rtol=1e-3, atol=1e-3)
+
+
 def test_a_run_from_less_noise_starts_at_the_noise_of_the_audio_s_sigma():
     model = patcher()
     calls = recorded(model)
@@ -194,7 +212,9 @@ def test_the_preview_of_the_audio_is_its_clean_prediction():
     run(model, sigmas, callback=lambda _step, x0, _x, _total: previews.append(x0.unbind()[1]))
     # with one velocity everywhere every prediction is the end of the straight line
     for preview in previews:
-        torch.testing.assert_close(preview, noise_of(av_latent())[1] - 0.7, rtol=1e-4, atol=1e-4)
+        nested = comfy.nested_tensor.NestedTensor([latents()[0], preview])
+        audio = model.model.process_latent_out(nested).unbind()[1]
+        torch.testing.assert_close(audio, noise_of(av_latent())[1] - 0.7, rtol=1e-4, atol=1e-4)
 
 
 def test_the_shift_of_the_configuration_is_the_one_of_the_node():

@@ -60,11 +60,11 @@ class CCLModel(comfy.model_base.WAN21):
         sigma, mask = t[:, None, None], conds.get("audio_mask")
         shrink = 1 / (1 + (scale - 1) * (sigma if mask is None else sigma * mask))  # (b, 1, 1 or a)
         video, audio = comfy.utils.unpack_latents(x, shapes)
-        audio = audio * shrink
+        audio = audio * scale * shrink
         packed = comfy.utils.pack_latents([video, audio])[0]
         video, denoised = comfy.utils.unpack_latents(super()._apply_model(packed, t, *args, **conds), shapes)
         denoised = audio - scale * shrink * (audio - denoised)  # the host took one step of the video's sigma
-        return comfy.utils.pack_latents([video, denoised])[0]
+        return comfy.utils.pack_latents([video, denoised / scale])[0]
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         shapes = kwargs.get("latent_shapes") or []
@@ -116,20 +116,24 @@ class CCLModel(comfy.model_base.WAN21):
         return latent_image
 
     def process_latent_in(self, latent: Any) -> Any:
-        return self._map_video(latent, self.latent_format.process_in)
+        scale = audio_noise_scale(self.audio_shift, self.model_sampling)
+        return self._map_streams(latent, self.latent_format.process_in, lambda audio: audio / scale)
 
     def process_latent_out(self, latent: Any) -> Any:
-        return self._map_video(latent, self.latent_format.process_out)
+        scale = audio_noise_scale(self.audio_shift, self.model_sampling)
+        return self._map_streams(latent, self.latent_format.process_out, lambda audio: audio * scale)
 
-    def _map_video(self, latent: Any, normalise: Callable[[Tensor], Tensor]) -> Any:
-        """Normalise the video per channel. The audio VAE normalises its own latent."""
+    def _map_streams(
+        self, latent: Any, map_video: Callable[[Tensor], Tensor], map_audio: Callable[[Tensor], Tensor]
+    ) -> Any:
+        """Video is normalised per channel; the audio VAE normalises its own latent, which is only scaled here."""
         if latent.is_nested:
             video, *audio = latent.unbind()
-            return type(latent)([normalise(video), *audio])
+            return type(latent)([map_video(video), *map(map_audio, audio)])
         if latent.ndim == 5:
-            return normalise(latent)
+            return map_video(latent)
         video, *audio = comfy.utils.unpack_latents(latent, self.latent_shapes)
-        return comfy.utils.pack_latents([normalise(video), *audio])[0]
+        return comfy.utils.pack_latents([map_video(video), *map(map_audio, audio)])[0]
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] = {}) -> float:  # noqa: B006
         """The host counts positions, and a packed latent (b, 1, n) as n of them: count those of the streams instead.
@@ -238,12 +242,12 @@ def _routes(masks: list[Tensor | None], has_audio: bool) -> tuple[bool, bool]:
 
 
 def audio_noise_scale(audio_shift: float | None, model_sampling: Any) -> float:
-    """How much stronger the noise of the audio is than that of the video, so that its sigma has its own shift.
+    """By how much the audio is smaller while it is sampled, so that its sigma has a shift of its own.
 
-    A shift is a factor k of the noise: with k = audio shift / video shift, the latent y = (1 - s) x0 + s k noise is
-    (1 + (k - 1) s) times the latent of the audio's own sigma, k s / (1 + (k - 1) s). A sampler that knows only the
-    video's sigma s takes on y, from any denoise, the path of the audio's own schedule (euler: its very steps). Samplers
-    that add noise in each step add the video's amount. 1 without a shift of its own.
+    A shift is a factor k of the noise: with k = audio shift / video shift, the latent y = (1 - s) x0 / k + s noise is
+    (1 + (k - 1) s) / k times the latent of the audio's own sigma, k s / (1 + (k - 1) s). A sampler that knows only the
+    video's sigma s takes on y, from any denoise, the path of the audio's own schedule (euler: its very steps), and the
+    noise that ancestral and SDE samplers add is that of the audio's own sigma too. 1 without a shift of its own.
     ValueError if the schedule of the video has no shift.
     """
     if audio_shift is None:
@@ -271,10 +275,8 @@ def sample_streams(
 
     Kept regions come back bit-exact: the original is put back after the round trip through the normalisation.
     """
-    patcher = executor.class_obj.model_patcher
-    model = patcher.model
+    model = executor.class_obj.model_patcher.model
     model.latent_shapes = kwargs["latent_shapes"]
-    noise = _scale_audio(noise, model.latent_shapes, patcher)
     try:
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
@@ -282,11 +284,3 @@ def sample_streams(
     if denoise_mask is None:
         return samples
     return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
-
-
-def _scale_audio(noise: Tensor, shapes: list[torch.Size], patcher: Any) -> Tensor:
-    scale = audio_noise_scale(*map(patcher.get_model_object, ("audio_shift", "model_sampling")))
-    if scale == 1.0 or len(shapes) < 2:
-        return noise
-    video, audio = comfy.utils.unpack_latents(noise, shapes)
-    return comfy.utils.pack_latents([video, scale * audio])[0]
