@@ -90,7 +90,9 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
             key = f"{task}/{guidance}"
             if key in found:
                 continue
-            sampling = tiny.Sampling(task, guidance, frames=options.frames, steps=options.sampling_steps)
+            sampling = tiny.Sampling(
+                task, guidance, frames=options.frames, steps=options.sampling_steps, sampler="euler"
+            )
             rows, _ = tiny.generate(loaded, clips, sampling, job.seed)
             found[key] = total(rows) | {"chance_62ms_share": chance(rows)["matched_62ms_share"]}
             job.file(".part").write_text(json.dumps(found, indent=1))
@@ -163,7 +165,7 @@ def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespac
     from ccl_pack.ccl_core.training.joint import SEPARATE
 
     alone, job = streams_job(config, options.work)
-    with only_one(options.work, "training of streams"):
+    with only_one(options.work, "training of streams", job.file(".lock").name):
         if not job.weights.exists():
             bar, recipe = Bar(options.stream_steps), recipe_of(options, options.stream_steps, tasks={SEPARATE: 1.0})
             train(alone, data, recipe, job, lambda step: bar.tick(job.variant, 0, step, recipe.steps))

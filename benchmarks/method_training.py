@@ -127,13 +127,16 @@ class Bar:
 
     def __init__(self, steps: int) -> None:
         self.steps, self.ticker = steps, Ticker("training")
-        self.own, self.started = 0, time.monotonic()
+        self.own, self.spent, self.last = 0, 0.0, (-1, 0.0)
 
     def tick(self, title: str, before: int, step: int, steps: int) -> None:
-        """`before`: steps of the runs before this one."""
-        self.own += 1
-        done = before + step
-        pace = (time.monotonic() - self.started) / self.own
+        """`before`: steps of the runs before this one. What happens between two runs is no part of the pace."""
+        done, (previous, seen) = before + step, self.last
+        self.last = done, time.monotonic()
+        if step > 1 and done == previous + 1:
+            self.own += 1
+            self.spent += self.last[1] - seen
+        pace = self.spent / max(1, self.own)
         filled = 20 * done // self.steps
         shown = f"[{'#' * filled}{'.' * (20 - filled)}] {title}, step {step} of {steps}"
         self.ticker.tick(f"{shown}, {pace:.2f} s a step, {pace * (self.steps - done) / 3600:.1f} h left")

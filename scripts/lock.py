@@ -12,10 +12,10 @@ from console import Ticker
 
 
 @contextmanager
-def only_one(root: Path, what: str = "set-up") -> Iterator[None]:
-    """Hold the lock of a folder, such as the environment; the system lets go of it if we die."""
+def only_one(root: Path, what: str = "set-up", name: str = ".lock") -> Iterator[None]:
+    """Hold a lock of a folder, such as the environment's; the system lets go of it if we die."""
     ticker = Ticker(f"waiting for another {what} to finish")
-    with (root / ".lock").open("a+") as lock:
+    with (root / name).open("a+") as lock:
         while not try_lock(lock.fileno()):
             ticker.tick()
             time.sleep(0.3)
