@@ -28,6 +28,7 @@ from console import ScriptError, exit_on_script_error, say
 from environment import ROOT, load_pack, reexec
 
 NONE = "none"
+SHARED = ("clips", "seed", "objects", "frames", "audio_shift", "sampler")  # what points must have in common
 STRENGTHS = (0.5, 1.0, 1.5, 2.0)
 
 
@@ -85,7 +86,7 @@ def check_settings(options: argparse.Namespace) -> None:
 
     from ccl_pack.nodes.sampling import CCLJointSampler
 
-    settings = {name: getattr(options, name) for name in ("clips", "seed", "objects", "frames", "audio_shift")}
+    settings = {name: getattr(options, name) for name in SHARED}
     steps = sibling("tiny").defaults(CCLJointSampler, "mode")["steps"]
     settings |= {"sampling_steps": options.sampling_steps or steps}
     settings |= {"checkpoint": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()}
@@ -131,6 +132,7 @@ def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.N
         options.audio_shift,
         options.frames,
         options.sampling_steps,
+        options.sampler,
     )
     rows, seconds = tiny.generate(loaded, clips, sampling, options.seed)
     found = {"scales": scales, "passes": passes(point.mode, scales), **total(rows), **seconds}

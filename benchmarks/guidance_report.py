@@ -109,7 +109,8 @@ def tables(report: dict[str, Any]) -> str:
     shift = f", audio shift {settings['audio_shift']:g}" if settings["audio_shift"] else ""
     lines = [
         f"{settings['clips']} clips of seed {settings['seed']}, objects per clip: {settings['objects']}, "
-        f"{settings['frames']} frames, {settings['sampling_steps']} sampling steps{shift}. Scales are video / audio.",
+        f"{settings['frames']} frames, {settings['sampling_steps']} steps of {settings['sampler']}{shift}. Scales are "
+        "video / audio.",
         "",
         "![sync and caption accuracy over the scale of each guidance mode](guidance.png)",
         "",

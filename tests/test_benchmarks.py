@@ -1,6 +1,7 @@
 """The benchmarks' own parts: the dense reference agrees with the partition, and ccl-tiny is asked through the nodes."""
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_defaults_are_those_of_the_nodes():
     assert {mode: tiny.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] for mode in tiny.GUIDANCE} == {
         mode: mode for mode in tiny.GUIDANCE
     }
+
+
+def test_the_sampler_is_that_of_the_template():
+    (path,) = (Path(__file__).resolve().parents[1] / "workflows").glob("Text to Video with Sound.json")
+    (node,) = (node for node in json.loads(path.read_text())["nodes"] if node["type"] == "CCLJointSampler")
+    assert tiny.SAMPLER in node["widgets_values"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ CCL_TINY = CCLConfig(
     audio_latent=AudioLatentConfig(vae="vocos", channels=32, rate=Fraction(32), sample_rate=16000),
     clock="causal",
     shift=3.0,
-    audio_shift=12.0,  # the picture decides when things hit, the sound follows (docs/ccl-tiny.md)
+    audio_shift=6.0,  # the picture decides when things hit, the sound follows (docs/ccl-tiny.md)
 )
 
 
