@@ -213,16 +213,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--layers", type=int, default=4, help="of the compared models")
     parser.add_argument("--widths", type=int, nargs=2, default=[128, 80], help="of their video and audio stream")
-    parser.add_argument("--stream-steps", type=int, default=1500, help="training steps of the streams alone")
+    parser.add_argument("--stream-steps", type=int, default=1000, help="training steps of the streams alone")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each variant on these streams")
     parser.add_argument("--batch", type=int, default=16, help="clips per training step")
     parser.add_argument("--clips", type=int, default=3000, help="training clips to encode where there are none")
     parser.add_argument("--frames", type=int, default=33, help="4k + 1, of training and evaluation")
     parser.add_argument(
-        "--evaluation-clips", type=int, default=32, help="held-out captions per run, or clips of --attention"
+        "--evaluation-clips", type=int, default=24, help="held-out captions per run, or clips of --attention"
     )
     parser.add_argument("--guidance", nargs="+", choices=tiny.GUIDANCE, default=["cfg", "ucg_joint"])
-    parser.add_argument("--sampling-steps", type=int, help="default: that of CCLJointSampler")
+    parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, default=tiny.CHECKPOINT, help="gives encoders, VAEs and sizes")
     parser.add_argument("--summarise", action="store_true", help="only draw anew from method.json")

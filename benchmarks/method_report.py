@@ -13,7 +13,8 @@ from method import settings_of
 
 POINTS = 200  # of a loss curve in method.json
 SMOOTHING = 0.9  # of the drawn curves per point
-LAST = 0.1  # share of the steps whose mean is the final loss
+LAST = 0.2  # share of the steps whose mean is a final loss
+LOSSES = {"joint": "joint loss", "v2a": "v2a loss", "a2v": "a2v loss"}  # by task, of what it generates
 BEGIN, END = "<!-- results, written by benchmarks/method.py -->", "<!-- end of results -->"
 SHARE, MEDIAN, RIGHT = "matched_62ms_share", "sync_error_ms_median", ("colour_right", "motion_right", "sound_right")
 
@@ -27,9 +28,9 @@ def collect(options: argparse.Namespace) -> Path:
     runs = []
     for variant in VARIANTS:
         for path in sorted(options.work.glob(f"{variant}-[0-9]*.json")):
-            lines = [json.loads(text) for text in path.with_suffix(".jsonl").read_text().splitlines()]
-            joint = [(line["step"], line["video"] + line["audio"]) for line in lines if line["task"] == "joint"]
-            runs.append({**json.loads(path.read_text()), "joint_loss": thinned(joint), "final_loss": final(joint)})
+            curves = curves_of(path.with_suffix(".jsonl"))
+            losses = {"joint_loss": thinned(curves["joint"]), "final_losses": {t: final(curves[t]) for t in LOSSES}}
+            runs.append({**json.loads(path.read_text()), **losses})
     fresh = {(run["variant"], run["seed"]) for run in runs}
     runs += [run for run in recorded(options) if (run["variant"], run["seed"]) not in fresh]
     titles = {name: variant.title for name, variant in VARIANTS.items()}
@@ -37,6 +38,15 @@ def collect(options: argparse.Namespace) -> Path:
     report = {"settings": shared_settings(options), "titles": titles, "runs": runs}
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
+
+
+def curves_of(log: Path) -> dict[str, list[tuple[int, float]]]:
+    """By task, the steps that trained it and the summed losses of its streams."""
+    curves: dict[str, list[tuple[int, float]]] = {task: [] for task in LOSSES}
+    for line in map(json.loads, log.read_text().splitlines()):
+        if line["task"] in curves:
+            curves[line["task"]].append((line["step"], line.get("video", 0.0) + line.get("audio", 0.0)))
+    return curves
 
 
 def recorded(options: argparse.Namespace) -> list[Run]:
@@ -105,15 +115,15 @@ def loss_table(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
     rows = []
     for name, title in shown.items():
         runs = runs_of(report, name)
-        losses = [run["final_loss"] for run in runs if run["final_loss"] is not None]
+        finals = ([run["final_losses"][task] for run in runs] for task in LOSSES)
+        losses = " | ".join(spread([x for x in values if x is not None], "{:.3f}") for values in finals)
         gates = [abs(gate) for run in runs for gate in run["gates"]]
         opened = f"{statistics.fmean(gates):.3f}" if gates else ""
         pace = statistics.fmean(run["seconds_per_step"] for run in runs)
-        rows.append(
-            f"| {title} | {runs[0]['parameters'] / 1e6:.3f} M | {spread(losses, '{:.3f}')} | {opened} | {pace:.2f} |"
-        )
-    head = "| | parameters | joint loss, last tenth of the steps | mean opening of the gates | s per step |"
-    return [head, "|---|---|---|---|---|", *rows]
+        rows.append(f"| {title} | {runs[0]['parameters'] / 1e6:.3f} M | {losses} | {opened} | {pace:.2f} |")
+    names = " | ".join(LOSSES.values())
+    head = f"| | parameters | {names} | mean opening of the gates | s per step |"
+    return ["Losses are means of the last fifth of the steps.", "", head, "|---|---|---|---|---|---|---|", *rows]
 
 
 def sync_table(report: dict[str, Any], shown: dict[str, str], key: str) -> list[str]:

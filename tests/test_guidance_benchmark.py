@@ -109,7 +109,15 @@ def test_points_become_tables_and_a_chart(tmp_path):
     options.work, options.out = tmp_path / "work", tmp_path / "out"
     for folder in (options.work, options.out):
         folder.mkdir()
-    settings = {"clips": 16, "seed": 1, "objects": "1", "frames": 33, "sampling_steps": 30, "sampler": "euler", "audio_shift": 3.0}
+    settings = {
+        "clips": 16,
+        "seed": 1,
+        "objects": "1",
+        "frames": 33,
+        "sampling_steps": 30,
+        "sampler": "euler",
+        "audio_shift": 3.0,
+    }
     guidance.write(options.work / "settings.json", settings)
     rows = [row_of("dual", 45, 2, 3.5), row_of("cfg", 46, 2), row_of("none", 30), row_of("cfg", 41, 2, 2.5)]
     rows += [row_of("none", 10, task="a2v", right=0.5) | {"sync_error_ms_median": None, "spurious_share": None}]

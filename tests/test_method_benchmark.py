@@ -145,7 +145,7 @@ def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
     curve = [[1, 2.0], [2, 1.0]]
     return {"variant": variant, "seed": seed, "parameters": 4_200_000, "seconds_per_step": 1.0, "gates": []} | {
         "joint_loss": curve,
-        "final_loss": 1.0 + seed,
+        "final_losses": {"joint": 1.0 + seed, "v2a": None, "a2v": 0.5},
         "t2av/cfg": totals,
         "v2a/cfg": totals,
     }
@@ -163,7 +163,7 @@ def test_the_tables_by_hand(tmp_path):
     assert "| CCL | 85% (80% to 90%) | 20 ms (20 ms to 20 ms) | 20% (20% to 20%) |" in page
     assert "| Gate | 50% | 20 ms | 20% |" in page
     assert "| +35 points, more than the seeds' spread of 10 |" in page
-    assert "| CCL | 4.200 M | 1.500 (1.000 to 2.000) |" in page
+    assert "| CCL | 4.200 M | 1.500 (1.000 to 2.000) | - | 0.500 (0.500 to 0.500) |" in page
     again = (tmp_path / "loss.svg").read_bytes()
     report.summarise(tmp_path)
     assert (tmp_path / "README.md").read_text() == page and (tmp_path / "loss.svg").read_bytes() == again
@@ -174,11 +174,24 @@ def test_a_lead_within_the_spread_is_called_less():
     assert report.margin([0.5], []) == "-"
 
 
-def test_curves_are_thinned_to_means_and_end_in_the_last_tenth():
+def test_curves_are_thinned_to_means_and_end_in_the_last_fifth():
     curve = [(step, float(step)) for step in range(1, 401)]
     assert report.thinned(curve)[:2] == [(2, 1.5), (4, 3.5)] and len(report.thinned(curve)) == 200
-    assert report.final(curve) == pytest.approx(380.5)
+    assert report.final(curve) == pytest.approx(360.5)
     assert report.final([]) is None
+
+
+def test_curves_of_a_log_are_sums_of_the_streams_a_task_generates(tmp_path):
+    lines = [
+        {"step": 1, "task": "joint", "video": 1.0, "audio": 0.5},
+        {"step": 2, "task": "v2a", "audio": 0.25},
+        {"step": 3, "task": "t2v + t2a", "video": 1.0, "audio": 1.0},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert report.curves_of(tmp_path / "a.jsonl") == {"joint": [(1, 1.5)], "v2a": [(2, 0.25)], "a2v": []}
+
+
+def test_smoothing_begins_at_the_plain_mean():
     assert report.smoothed([(1, 3.0), (2, 3.0)]) == pytest.approx([3.0, 3.0])
 
 
