@@ -29,8 +29,8 @@ def collect(options: argparse.Namespace) -> Path:
     for variant in VARIANTS:
         for path in sorted(options.work.glob(f"{variant}-[0-9]*.json")):
             curves = curves_of(path.with_suffix(".jsonl"))
-            losses = {"joint_loss": thinned(curves["joint"]), "final_losses": {t: final(curves[t]) for t in LOSSES}}
-            runs.append({**json.loads(path.read_text()), **losses})
+            losses = {t: {"curve": thinned(curve), "final": final(curve)} for t, curve in curves.items()}
+            runs.append({**json.loads(path.read_text()), "losses": losses})
     fresh = {(run["variant"], run["seed"]) for run in runs}
     runs += [run for run in recorded(options) if (run["variant"], run["seed"]) not in fresh]
     titles = {name: variant.title for name, variant in VARIANTS.items()}
@@ -115,7 +115,7 @@ def loss_table(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
     rows = []
     for name, title in shown.items():
         runs = runs_of(report, name)
-        finals = ([run["final_losses"][task] for run in runs] for task in LOSSES)
+        finals = ([run["losses"][task]["final"] for run in runs] for task in LOSSES)
         losses = " | ".join(spread([x for x in values if x is not None], "{:.3f}") for values in finals)
         gates = [abs(gate) for run in runs for gate in run["gates"]]
         opened = f"{statistics.fmean(gates):.3f}" if gates else ""
@@ -175,31 +175,33 @@ def smoothed(curve: Sequence[Sequence[float]]) -> list[float]:
 
 
 def draw_losses(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
-    """Joint loss over the steps, mean and range over the seeds."""
+    """Losses of each task over the steps, mean and range over the seeds."""
 
     def plot(plt: Any) -> None:
-        axes = plt.subplots(figsize=(8, 4.5))[1]
-        for name, title in shown.items():
-            runs = [run["joint_loss"] for run in runs_of(report, name) if run["joint_loss"]]
-            if not runs:
-                continue
-            length = min(map(len, runs))
-            curves = list(zip(*(smoothed(run)[:length] for run in runs), strict=True))
-            steps = [
-                statistics.fmean(points) for points in zip(*([s for s, _ in run[:length]] for run in runs), strict=True)
-            ]
-            (drawn,) = axes.plot(
-                steps, [statistics.fmean(c) for c in curves], label=title, linewidth=2 if name == "ccl" else 1.2
-            )
-            axes.fill_between(
-                steps, list(map(min, curves)), list(map(max, curves)), color=drawn.get_color(), alpha=0.15
-            )
-        axes.set(xlabel="step", ylabel="joint loss, video + audio", yscale="log")
-        axes.grid(alpha=0.3, which="both")
-        if axes.lines:
-            axes.legend(fontsize=8)
+        for axes, (task, title) in zip(plt.subplots(1, len(LOSSES), figsize=(14, 4.5))[1], LOSSES.items(), strict=True):
+            late = [0.0]
+            for name, label in shown.items():
+                curves = [run["losses"][task]["curve"] for run in runs_of(report, name)]
+                late += draw_curve(axes, [curve for curve in curves if curve], label)
+            axes.set(xlabel="step", title=f"{title}, of what is generated")
+            if axes.lines:
+                axes.set_ylim(top=1.1 * max(late))
+            axes.grid(alpha=0.3)
+        plt.legend(fontsize=8)
 
     save(plot, out / "loss")
+
+
+def draw_curve(axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: str) -> list[float]:
+    """One variant's mean over the seeds and their range; returns what it shows after the first fifth of the steps."""
+    if not curves:
+        return []
+    length = min(map(len, curves))
+    steps = [statistics.fmean(step for step, _ in points) for points in zip(*(c[:length] for c in curves), strict=True)]
+    values = list(zip(*(smoothed(curve)[:length] for curve in curves), strict=True))
+    (drawn,) = axes.plot(steps, list(map(statistics.fmean, values)), label=label, linewidth=1.4)
+    axes.fill_between(steps, list(map(min, values)), list(map(max, values)), color=drawn.get_color(), alpha=0.15)
+    return [max(points) for step, points in zip(steps, values, strict=True) if step >= steps[-1] / 5]
 
 
 def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:

@@ -144,8 +144,11 @@ def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
     totals |= dict.fromkeys(("colour_right", "motion_right", "sound_right"), 1.0)
     curve = [[1, 2.0], [2, 1.0]]
     return {"variant": variant, "seed": seed, "parameters": 4_200_000, "seconds_per_step": 1.0, "gates": []} | {
-        "joint_loss": curve,
-        "final_losses": {"joint": 1.0 + seed, "v2a": None, "a2v": 0.5},
+        "losses": {
+            "joint": {"curve": curve, "final": 1.0 + seed},
+            "v2a": {"curve": [], "final": None},
+            "a2v": {"curve": curve, "final": 0.5},
+        },
         "t2av/cfg": totals,
         "v2a/cfg": totals,
     }
