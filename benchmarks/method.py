@@ -126,9 +126,8 @@ def make_data(options: argparse.Namespace, base: Any) -> None:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What runs must share to be compared."""
-    names = ("layers", "widths", "stream_steps", "steps", "batch", "clips", "frames", "evaluation_clips")
-    names += ("sampling_steps",)
-    return {name: getattr(options, name) for name in names}
+    model, training = ("layers", "widths"), ("stream_steps", "steps", "batch", "clips", "frames")
+    return {name: getattr(options, name) for name in (*model, *training, "evaluation_clips", "sampling_steps")}
 
 
 def check_settings(options: argparse.Namespace) -> None:

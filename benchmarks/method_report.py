@@ -184,10 +184,10 @@ def draw_losses(report: dict[str, Any], shown: dict[str, str], out: Path) -> Non
                 curves = [run["losses"][task]["curve"] for run in runs_of(report, name)]
                 late += draw_curve(axes, [curve for curve in curves if curve], label)
             axes.set(xlabel="step", title=f"{title}, of what is generated")
+            axes.grid(alpha=0.3)
             if axes.lines:
                 axes.set_ylim(top=1.1 * max(late))
-            axes.grid(alpha=0.3)
-        plt.legend(fontsize=8)
+                axes.legend(fontsize=7)
 
     save(plot, out / "loss")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import comfy.model_management
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from ccl_pack.ccl_core import training
 from ccl_pack.ccl_core.config import InteractionConfig
 from ccl_pack.ccl_core.training.data import Batch, Dataset, Mixture
+from ccl_pack.ccl_core.training.export import CCL_TINY, joint_weights
 from ccl_pack.ccl_core.training.joint import (
     SEPARATE,
     TASK_MIX,
@@ -128,6 +131,14 @@ def test_training_begins_from_given_weights():
     for other in (part, streams | {"blocks.9.norm.weight": torch.ones(1)}, {}):
         with pytest.raises(ValueError, match="those of another model"):
             Trainer(CONFIG, RECIPE, other)
+
+
+def test_training_can_go_on_from_the_shipped_weights():
+    path = Path(training.__file__).parents[1] / "checkpoints" / "ccl-tiny.safetensors"
+    weights = joint_weights(path)
+    model = Trainer(CCL_TINY, RECIPE, weights).model
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
 def test_tasks_are_drawn_by_the_shares_of_the_recipe():
