@@ -35,7 +35,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="length of the joint and vocoder stages")
     parser.add_argument("--start", type=Path, help="checkpoint from whose weights the joint stage begins")
     parser.add_argument("--rate", type=float, default=1.0, help="of the joint stage, over that of a fresh model")
+    parser.add_argument("--batch", type=int, help="clips per step of the joint stage")
     parser.add_argument("--threads", type=int, default=2, help="of the joint stage")
+    parser.add_argument("--gpu", action="store_true", help="train the joint stage on ComfyUI's device, not the CPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     unknown = set(args.stages) - set(STAGES)
@@ -64,9 +66,10 @@ def encoders(work: Path):
     )
 
 
-def overrides(args: argparse.Namespace, length: str) -> dict:
-    value = getattr(args, length)
-    return {"seed": args.seed} | ({} if value is None else {length: value})
+def overrides(args: argparse.Namespace, *names: str) -> dict:
+    """The seed, and what else was said, for a recipe."""
+    values = {name: getattr(args, name) for name in names}
+    return {"seed": args.seed} | {name: value for name, value in values.items() if value is not None}
 
 
 def video_vae(args: argparse.Namespace) -> None:
@@ -102,7 +105,7 @@ def joint(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.export import CCL_TINY, joint_weights
     from ccl_pack.ccl_core.training.joint import Recipe, train
 
-    recipe = Recipe(**overrides(args, "steps"), threads=args.threads)
+    recipe = Recipe(**overrides(args, "steps", "batch"), threads=args.threads)
     rates = {name: args.rate * getattr(recipe, name) for name in ("muon_rate", "adam_rate")}
     start = joint_weights(args.start) if args.start else None
     train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", replace(recipe, **rates), start)
@@ -131,7 +134,7 @@ def export(args: argparse.Namespace) -> None:
         latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
     small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (17, *latent.shape[-2:]))
     small = small[:, :, [0, 2, 6, 10, 14]].movedim(1, -1)  # the middle of what each of the five latent frames covers
-    weights = torch.load(args.work / "joint.pt", weights_only=True)["model"]
+    weights = torch.load(args.work / "joint.pt", map_location="cpu", weights_only=True)["model"]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write(weights, CCL_TINY, args.work, preview_factors(Encoders.normalise(latent), small), args.out)
 
@@ -139,7 +142,7 @@ def export(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse()
     reexec()
-    load_pack(pytorch_attention=True)
+    load_pack(cpu=not args.gpu, pytorch_attention=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     args.work.mkdir(parents=True, exist_ok=True)
     for stage in args.stages:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Trainer:
         initialise(self.model)
         if start is not None:
             begin(self.model, start)
+        self.model.to(comfy.model_management.get_torch_device())
         self.optimisers = optimisers_of(self.model, recipe)
         self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -104,7 +105,7 @@ class Trainer:
         save_atomically(state, path)
 
     def resume(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
@@ -176,12 +177,21 @@ class Draw:
     audio_time: Tensor
 
 
+def on(tensors: Batch | Draw, device: torch.device) -> Batch | Draw:
+    """The same on a device."""
+    return replace(tensors, **{entry.name: getattr(tensors, entry.name).to(device) for entry in fields(tensors)})
+
+
 def loss(model: JointModel, batch: Batch, task: str, recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
-    """Flow-matching losses of the streams the task generates, one task for the whole batch."""
+    """Flow-matching losses of the streams the task generates, one task for the whole batch.
+
+    batch and generator are the CPU's, wherever the model is: a seed draws the same everywhere.
+    """
     time = sample_time(len(batch.video), recipe.shift, generator)
     lag = sample_lag(len(batch.video), recipe.audio_lag, generator)
     noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
-    found = losses(model, batch, (task,) * len(time), Draw(*noise, time, shifted(time, lag)))
+    draw, device = Draw(*noise, time, shifted(time, lag)), next(model.parameters()).device
+    found = losses(model, on(batch, device), (task,) * len(time), on(draw, device))
     return {name.removeprefix(f"{task}/"): value for name, value in found.items()}
 
 

@@ -41,7 +41,7 @@ def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
         return orthogonal(matrix.mT, rounds).mT
     matrix = matrix / matrix.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
     gram = matrix @ matrix.mT
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     total = eye.expand_as(gram)
     for _ in range(rounds):
         factor = 3.4445 * eye - 4.775 * gram + 2.0315 * gram @ gram
