@@ -1,6 +1,7 @@
 """Many ways to say what happens in a clip of the procedural world: the text the tiny encoder learns to read."""
 
 import random
+import re
 from collections.abc import Sequence
 
 from .world import CLAUSES, JOINTS, KINDS, TEMPLATES, Attributes, Object, fill
@@ -168,6 +169,8 @@ GROUPED = (
 )
 NOUNS = ("thing", "object", "shape", "something")
 
+MARKS = "\ue000\ue001"  # at the end of a word: it speaks of the first or of the second object
+
 
 def held_out(thing: Attributes | Object) -> bool:
     """Whether this combination is never trained on: one colour for each of shape, motion and sound, 60 of 480."""
@@ -183,16 +186,35 @@ def paraphrase(rng: random.Random, *things: Attributes) -> str:
 
     Words that mean nothing here come in between. The first object is spoken of first.
     """
+    return owned(rng, *things)[0]
+
+
+def owned(rng: random.Random, *things: Attributes) -> tuple[str, list[int]]:
+    """A paraphrase, and by character which object it speaks of: 0, 1, or -1 for neither alone."""
+    text, owners = "", []
+    for run in re.findall(rf"[^{MARKS}\s]+[{MARKS}]?|\s", _marked(rng, *things)):
+        said = run.rstrip(MARKS)
+        text += said
+        owners += [MARKS.find(run[-1])] * len(said)
+    return text, owners
+
+
+def _mark(text: str, thing: int) -> str:
+    return re.sub(r"(?<=\S)(?=\s|$)", MARKS[thing], text)
+
+
+def _marked(rng: random.Random, *things: Attributes) -> str:
     if all(None not in thing.values()[1:] for thing in things) and rng.random() < 0.4:
         templates = TEMPLATES if len(things) == 1 else CLAUSES
-        return rng.choice(JOINTS).join(fill(rng.choice(templates), thing) for thing in things)
+        joint = rng.choice(JOINTS)
+        return joint.join(_mark(fill(rng.choice(templates), thing), i) for i, thing in enumerate(things))
     said = [{kind: _say(rng, kind, getattr(thing, kind)) for kind in WORDS} for thing in things]
     if len(said) == 2:
         text = _two(rng, said)
     elif rng.random() < 0.15:
-        text = _tags(rng, said[0])
+        text = _mark(_tags(rng, said[0]), 0)
     else:
-        text = _sentence(rng, said[0])
+        text = _mark(_sentence(rng, said[0]), 0)
     return _case(rng, _sprinkle(rng, text))
 
 
@@ -240,17 +262,18 @@ def _heard(rng: random.Random, said: dict[str, str]) -> str:
 
 def _two(rng: random.Random, said: Sequence[dict[str, str]]) -> str:
     """One clause after the other, each with its sound, or both objects and then both sounds in the same order."""
-    seen = [_seen(rng, words) for words in said]
-    sounds = [words["sound"] for words in said]
+    seen = [_mark(_seen(rng, words), i) for i, words in enumerate(said)]
+    sounds = [_mark(words["sound"], i) for i, words in enumerate(said)]
     if all(sounds) and rng.random() < 0.3:
-        names = [f"{words['colour']} {words['shape'] or 'one'}".strip() for words in said]
+        names = [_mark(f"{words['colour']} {words['shape'] or 'one'}".strip(), i) for i, words in enumerate(said)]
         pool = GROUPED if all(words["colour"] for words in said) else GROUPED[2:]
         text = rng.choice(pool).format(seen=seen, sound=sounds, name=names)
     elif all(sounds) and rng.random() < 0.1:
         text = rng.choice(("; ", ". ", " and ")).join(f"{s}: {thing}" for s, thing in zip(sounds, seen, strict=True))
     else:
         comma = rng.choice((", ", ", ", " "))
-        clauses = [comma.join(filter(None, (a, _heard(rng, b)))) for a, b in zip(seen, said, strict=True)]
+        heard = [_mark(_heard(rng, words), i) for i, words in enumerate(said)]
+        clauses = [comma.join(filter(None, pair)) for pair in zip(seen, heard, strict=True)]
         text = rng.choice(AND).join(clauses)
     return f"{rng.choice(OPENINGS)} {text} {rng.choice(CLOSINGS)}"
 

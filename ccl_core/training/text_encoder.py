@@ -1,9 +1,12 @@
 """Train the tiny umT5 encoder and its SentencePiece vocabulary (design, ccl-tiny).
 
 The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may be left
-open) and to restore masked words. Every token's output must give all attributes of the first object spoken of and all
-of the second through linear probes, so whatever token a cross-attention reads, it finds what belongs together.
+open) and to restore masked words. Every token that speaks of one object must give all attributes of that object, and
+of no other, through linear probes: a cross-attention that looks for a colour finds the motion and the sound that
+belong to it. Over all tokens, pooled probes must give the first object spoken of and the second.
 """
+
+from __future__ import annotations
 
 import argparse
 import io
@@ -11,6 +14,7 @@ import json
 import logging
 import random
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import comfy.ops
@@ -21,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from .captions import OTHER_WORDS, WORDS, Attributes, held_out, paraphrase
+from .captions import OTHER_WORDS, WORDS, Attributes, held_out, owned
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +76,20 @@ def sample_objects(rng: random.Random, count: int, present: float) -> tuple[Attr
             return things
 
 
-def draw(rng: random.Random, unseen: bool = False, count: int | None = None) -> tuple[str, tuple[Attributes, ...]]:
-    """A caption and what it states of one or two objects, from the trained combinations or from those held out.
+def draw(
+    rng: random.Random, unseen: bool = False, count: int | None = None
+) -> tuple[str, list[int], tuple[Attributes, ...]]:
+    """A caption, its owners by character (see `owned`) and what it states of one or two objects.
 
-    Now and then a trained caption leaves everything open (the empty prompt).
+    They are of the trained combinations or of those held out. Now and then a trained caption leaves everything open
+    (the empty prompt).
     """
     count = count or rng.choice((1, 2))
     while True:
         empty = not unseen and count == 1 and rng.random() < 0.08
         things = sample_objects(rng, count, 1.0 if unseen else 0.0 if empty else 0.88)
         if all(held_out(thing) == unseen for thing in things):
-            return paraphrase(rng, *things), things
+            return *owned(rng, *things), things
 
 
 def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000) -> bytes:
@@ -109,7 +116,9 @@ def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000)
     return model.getvalue()
 
 
-LABELS = {f"{kind}_{place}": words for place in ("first", "second") for kind, words in WORDS.items()}
+PLACES = ("first", "second")
+LABELS = {f"{kind}_{place}": words for place in PLACES for kind, words in WORDS.items()}
+NOBODY = -100  # the class that a cross-entropy leaves out
 
 
 class Probes(nn.Module):
@@ -119,7 +128,7 @@ class Probes(nn.Module):
         super().__init__()
         self.queries = nn.ParameterDict({label: nn.Parameter(torch.randn(d_model) * 0.1) for label in LABELS})
         self.pooled = nn.ModuleDict({label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()})
-        self.per_token = nn.ModuleDict({label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()})
+        self.own = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
         self.words = nn.Linear(d_model, vocab_size)
 
     def pool(self, x: torch.Tensor, mask: torch.Tensor, label: str) -> torch.Tensor:
@@ -127,13 +136,13 @@ class Probes(nn.Module):
         scores = (x @ self.queries[label]).masked_fill(mask == 0, -1e9)  # (b, t)
         return self.pooled[label]((scores.softmax(-1)[..., None] * x).sum(1))  # (b, classes)
 
-    def attribute_loss(self, x: torch.Tensor, mask: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Cross-entropy of every attribute: from the pooled output and from each single token."""
+    def attribute_loss(self, x: torch.Tensor, mask: torch.Tensor, captions: Captions) -> torch.Tensor:
+        """Cross-entropy of every attribute: from the pooled output, and of its own object from each single token."""
         loss = x.new_zeros(())
-        for label, classes in labels.items():
+        for label, classes in captions.labels.items():
             loss = loss + F.cross_entropy(self.pool(x, mask, label), classes)
-            single = self.per_token[label](x)[mask.bool()]  # (tokens, classes)
-            loss = loss + 0.5 * F.cross_entropy(single, classes[:, None].expand_as(mask)[mask.bool()])
+        for kind, classes in captions.own.items():
+            loss = loss + F.cross_entropy(self.own[kind](x).flatten(0, 1), classes.flatten(), ignore_index=NOBODY)
         return loss
 
     def word_loss(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -165,28 +174,63 @@ def encode(model: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.
     return x * mask[..., None], mask  # (b, t, d)
 
 
+@dataclass(frozen=True)
+class Captions:
+    """A batch with what it states. Class 0 of an attribute means that it is left open.
+
+    tokens (b, t); labels: by attribute and place, (b,); own: by attribute, that of the object which a token speaks of,
+    (b, t), NOBODY where it speaks of none.
+    """
+
+    tokens: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    own: dict[str, torch.Tensor]
+
+    def __getitem__(self, rows: slice) -> Captions:
+        sides = ({label: classes[rows] for label, classes in side.items()} for side in (self.labels, self.own))
+        return Captions(self.tokens[rows], *sides)
+
+
 class Batches:
-    """Draw captions as padded token ids with their labels; class 0 of an attribute means it is left open."""
+    """Draw captions as padded token ids with what they state."""
 
     def __init__(self, vocabulary: bytes, recipe: Recipe, rng: random.Random) -> None:
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary, add_eos=True)
         self.length, self.rng = recipe.min_length, rng
 
     def tokens(self, captions: list[str]) -> torch.Tensor:
-        rows = self.processor.encode(captions)
-        width = max(map(len, rows))
-        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])  # (b, t)
+        return padded(self.processor.encode(captions), PAD)  # (b, t)
 
-    def draw(
-        self, count: int, unseen: bool = False, objects: int | None = None
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        captions, stated = [], []
+    def owners(self, caption: str, owners: list[int]) -> list[int]:
+        """By token, the object that its last character speaks of; -1 for what ends the caption."""
+        pieces = self.processor.encode(caption, out_type=str)[:-1]
+        ends = accumulate(map(len, pieces), initial=-1)  # the first piece brings a space that no caption begins with
+        return [owners[end - 1] for end in list(ends)[1:]] + [-1]
+
+    def draw(self, count: int, unseen: bool = False, objects: int | None = None) -> Captions:
+        captions, owners, stated = [], [], []
         while len(captions) < count:
-            caption, things = draw(self.rng, unseen, objects)
-            if len(self.processor.encode(caption)) <= self.length:
+            caption, characters, things = draw(self.rng, unseen, objects)
+            found = self.owners(caption, characters)
+            if len(found) <= self.length:
                 captions.append(caption)
                 stated.append(things)
-        return self.tokens(captions), labels_of(stated)
+                # All of a caption speaks of its only object, what ends it included.
+                owners.append(found if len(things) == 2 else [0] * len(found))
+        labels = labels_of(stated)
+        return Captions(self.tokens(captions), labels, own_labels(labels, padded(owners, -1)))
+
+
+def padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])  # (b, t)
+
+
+def own_labels(labels: dict[str, torch.Tensor], owners: torch.Tensor) -> dict[str, torch.Tensor]:
+    """By attribute, the class of each token's own object. owners, out: (b, t)"""
+    both = {kind: torch.stack([labels[f"{kind}_{place}"] for place in PLACES], dim=1) for kind in WORDS}  # (b, 2)
+    found = {kind: classes.gather(1, owners.clamp(min=0)) for kind, classes in both.items()}
+    return {kind: classes.masked_fill(owners < 0, NOBODY) for kind, classes in found.items()}
 
 
 def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
@@ -202,10 +246,17 @@ def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
 
 def accuracy(model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> float:
     """Share of captions of which every attribute is read correctly."""
-    with torch.no_grad():
-        x, mask = encode(model, tokens)
-        right = torch.stack([probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in labels.items()])
+    x, mask = encode(model, tokens)
+    right = torch.stack([probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in labels.items()])
     return right.all(0).float().mean().item()
+
+
+def own_accuracy(model: nn.Module, probes: Probes, captions: Captions) -> float:
+    """Share of the tokens that speak of one object from which all attributes of that object are read correctly."""
+    x, _ = encode(model, captions.tokens)
+    right = torch.stack([probes.own[kind](x).argmax(-1) == wanted for kind, wanted in captions.own.items()])
+    speaking = captions.own["colour"] != NOBODY
+    return right.all(0)[speaking].float().mean().item()
 
 
 def train(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -218,16 +269,21 @@ def train(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     _fit(model, probes, batches, recipe)
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     model.load_state_dict({key: value.float() for key, value in weights.items()})
-    model.requires_grad_(False)
+    report = _measure(model, probes, batches, recipe)
+    return {**weights, "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}, report
+
+
+@torch.no_grad()
+def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> dict[str, float]:
     single, double = (batches.draw(recipe.evaluated // 2, unseen=True, objects=count) for count in (1, 2))
-    x, mask = encode(model, double[0])
-    report = {
-        "accuracy_held_out": accuracy(model, probes, *single),
-        "accuracy_held_out_pairs": accuracy(model, probes, *double),
+    x, mask = encode(model, double.tokens)
+    return {
+        "accuracy_held_out": accuracy(model, probes, single.tokens, single.labels),
+        "accuracy_held_out_pairs": accuracy(model, probes, double.tokens, double.labels),
+        "accuracy_own_pairs": own_accuracy(model, probes, double),
         "accuracy_empty": accuracy(model, probes, batches.tokens([""]), labels_of([(Attributes(),)])),
         "token_std": x[mask.bool()].std().item(),
     }
-    return {**weights, "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}, report
 
 
 def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> None:
@@ -237,7 +293,7 @@ def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> 
     for step in range(recipe.steps):
         # The host's T5 adds in place; without a copy autograd would find its saved inputs overwritten.
         with torch.autograd.graph.saved_tensors_hooks(lambda x: x if x.is_leaf else x.clone(), lambda x: x):
-            stated, words = _losses(model, probes, *batches.draw(recipe.batch))
+            stated, words = _losses(model, probes, batches.draw(recipe.batch))
         optimiser.zero_grad()
         (stated + words).backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -247,16 +303,14 @@ def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> 
             log.info("step %d: attributes %.4f, words %.4f", step, stated.item(), words.item())
 
 
-def _losses(
-    model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _losses(model: nn.Module, probes: Probes, captions: Captions) -> tuple[torch.Tensor, torch.Tensor]:
     """Words are masked in the first half of the batch; the second keeps every word that its labels ask for."""
+    tokens = captions.tokens
     half = len(tokens) // 2
     hidden = (torch.rand(tokens.shape) < 0.15) & (tokens > UNKNOWN)
     hidden[half:] = False
     x, mask = encode(model, tokens.masked_fill(hidden, MASKED))
-    stated = probes.attribute_loss(x[half:], mask[half:], {label: wanted[half:] for label, wanted in labels.items()})
-    return stated, probes.word_loss(x, tokens)
+    return probes.attribute_loss(x[half:], mask[half:], captions[half:]), probes.word_loss(x, tokens)
 
 
 def main() -> None:

@@ -10,10 +10,11 @@ import torch
 
 from ccl_pack.ccl_core.host.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.training import world
-from ccl_pack.ccl_core.training.captions import OTHER_WORDS, WORDS, Attributes, held_out, paraphrase
+from ccl_pack.ccl_core.training.captions import OTHER_WORDS, WORDS, Attributes, held_out, owned, paraphrase
 from ccl_pack.ccl_core.training.text_encoder import (
     EOS,
     LABELS,
+    NOBODY,
     PAD,
     UNKNOWN,
     Batches,
@@ -22,6 +23,7 @@ from ccl_pack.ccl_core.training.text_encoder import (
     draw,
     encode,
     labels_of,
+    own_labels,
     train,
     train_vocabulary,
 )
@@ -58,7 +60,7 @@ def test_every_word_of_the_world_can_be_said():
 def test_paraphrases_say_what_they_state_and_nothing_else():
     rng = random.Random(1)
     for _ in range(500):
-        caption, stated = draw(rng)
+        caption, _, stated = draw(rng)
         for kind, values in WORDS.items():
             for value in values:
                 stating = any(getattr(thing, kind) == value for thing in stated)
@@ -101,10 +103,10 @@ def first_place(caption: str, kind: str, value: str) -> int:
 def test_two_drawn_objects_can_be_told_apart():
     rng = random.Random(8)
     for _ in range(100):
-        _, (first, second) = draw(rng, count=2)
+        *_, (first, second) = draw(rng, count=2)
         assert first.colour != second.colour and first.sound != second.sound
         assert (first.colour or first.shape) and (second.colour or second.shape)
-    counts = [len(draw(rng)[1]) for _ in range(100)]
+    counts = [len(draw(rng)[-1]) for _ in range(100)]
     assert 25 < counts.count(2) < 75
 
 
@@ -139,8 +141,8 @@ def test_one_colour_of_every_scene_is_held_out_and_never_trained_on():
         if held_out(Attributes(colour=colour, shape=shape, motion=motion, sound=sound))
     ]
     assert len(held) == len(set(held)) == 60
-    assert not any(held_out(thing) for _ in range(500) for thing in draw(rng)[1])
-    assert all(held_out(thing) for _ in range(100) for thing in draw(rng, unseen=True)[1])
+    assert not any(held_out(thing) for _ in range(500) for thing in draw(rng)[-1])
+    assert all(held_out(thing) for _ in range(100) for thing in draw(rng, unseen=True)[-1])
 
 
 def test_vocabulary_reads_any_text_in_any_case(vocabulary):
@@ -156,16 +158,61 @@ def test_vocabulary_reads_any_text_in_any_case(vocabulary):
 def test_vocabulary_and_batches_repeat_with_the_seed(vocabulary):
     assert vocabulary == train_vocabulary(random.Random(3), SMALL.vocab_size, captions=2000)
     first, second = (Batches(vocabulary, SMALL, random.Random(5)).draw(8) for _ in range(2))
-    assert torch.equal(first[0], second[0])
-    assert all(torch.equal(first[1][label], second[1][label]) for label in LABELS)
+    assert torch.equal(first.tokens, second.tokens)
+    assert all(torch.equal(first.labels[label], second.labels[label]) for label in LABELS)
+    assert all(torch.equal(first.own[kind], second.own[kind]) for kind in WORDS)
 
 
 def test_batches_are_whole_captions_within_the_context(vocabulary):
-    tokens, labels = Batches(vocabulary, SMALL, random.Random(6)).draw(64)
-    assert tokens.shape[1] <= SMALL.min_length
-    assert ((tokens == EOS).sum(1) == 1).all()
-    assert set(labels) == set(LABELS)
-    assert all(classes.shape == (64,) and classes.max() <= len(LABELS[label]) for label, classes in labels.items())
+    drawn = Batches(vocabulary, SMALL, random.Random(6)).draw(64)
+    assert drawn.tokens.shape[1] <= SMALL.min_length
+    assert ((drawn.tokens == EOS).sum(1) == 1).all()
+    assert set(drawn.labels) == set(LABELS) and set(drawn.own) == set(WORDS)
+    assert all(c.shape == (64,) and c.max() <= len(LABELS[label]) for label, c in drawn.labels.items())
+    assert all(c.shape == drawn.tokens.shape and c.max() <= len(WORDS[kind]) for kind, c in drawn.own.items())
+    assert all((c[drawn.tokens == PAD] == NOBODY).all() for c in drawn.own.values())
+
+
+def test_words_are_owned_by_the_object_that_they_speak_of():
+    """In every wording of two objects, all that says an attribute of one is marked as that object's."""
+    rng = random.Random(9)
+    stated = (
+        Attributes(size="big", colour="red", shape="ball", motion="bounces", sound="drum"),
+        Attributes(size="small", colour="cyan", shape="triangle", motion="slides", sound="horn"),
+    )
+    for _ in range(400):
+        caption, owners = owned(rng, *stated)
+        assert len(owners) == len(caption) and set(owners) == {-1, 0, 1}
+        for thing, attributes in enumerate(stated):
+            said = "".join(letter for letter, owner in zip(caption, owners, strict=True) if owner == thing)
+            for kind in WORDS:
+                value = getattr(attributes, kind)
+                ways = ["".join(words.split()) for words in (*WORDS[kind][value], world.GERUNDS.get(value, value))]
+                assert any(way in said.lower() for way in ways), (caption, said, kind)
+
+
+def test_a_caption_of_one_object_speaks_of_it_from_end_to_end(vocabulary):
+    drawn = Batches(vocabulary, SMALL, random.Random(7)).draw(16, objects=1)
+    for kind, own in drawn.own.items():
+        wanted = drawn.labels[f"{kind}_first"][:, None].expand_as(own)
+        assert torch.equal(own, torch.where(drawn.tokens == PAD, NOBODY, wanted))
+
+
+def test_tokens_take_the_owner_of_their_last_letter(vocabulary):
+    batches = Batches(vocabulary, SMALL, random.Random(0))
+    caption = "a red ball, qwyjibo, and a cyan square"
+    owners = [0] * 10 + [-1] * 14 + [1] * 14
+    found = batches.owners(caption, owners)
+    pieces = batches.processor.encode(caption, out_type=str)
+    said = {owner: "".join(p for p, o in zip(pieces, found, strict=True) if o == owner) for owner in (0, 1)}
+    assert said == {0: "\u2581a\u2581red\u2581ball", 1: "\u2581a\u2581cyan\u2581square"}
+
+
+def test_own_labels_are_those_of_the_owner():
+    labels = labels_of([(Attributes(colour="red", sound="beep"), Attributes(colour="white"))])
+    own = own_labels(labels, torch.tensor([[0, -1, 1, 1]]))
+    assert own["colour"].tolist() == [[1, NOBODY, 8, 8]]
+    assert own["sound"].tolist() == [[4, NOBODY, 0, 0]]
 
 
 def test_labels_count_from_one_and_zero_is_open():
@@ -193,6 +240,7 @@ def test_training_learns_and_the_host_loads_the_result():
     weights, report = train(SMALL)
     assert untrained["accuracy_held_out"] < 0.1
     assert report["accuracy_held_out"] > 0.5
+    assert report["accuracy_own_pairs"] > 2 * untrained["accuracy_own_pairs"]
     assert report["token_std"] == pytest.approx(1, abs=0.05)
     assert {value.dtype for key, value in weights.items() if key != "spiece_model"} == {torch.float16}
     config = {"umt5xxl_model_config": SMALL.model_config(), "min_length": SMALL.min_length}
