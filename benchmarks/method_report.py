@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from method import settings_of
+from method import parts, settings_of
 
 POINTS = 200  # of a loss curve in method.json
 SMOOTHING = 0.9  # of the drawn curves per point
@@ -50,10 +50,12 @@ def curves_of(log: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def recorded(options: argparse.Namespace) -> list[Run]:
-    """The runs of method.json, if they were made with these settings."""
+    """The whole runs of method.json, if they were made with these settings."""
     path = options.out / "method.json"
     report = json.loads(path.read_text()) if path.exists() else {}
-    return report["runs"] if report.get("settings") == shared_settings(options) else []
+    if report.get("settings") != shared_settings(options):
+        return []
+    return [run for run in report["runs"] if all(f"{task}/{guidance}" in run for task, guidance in parts(options))]
 
 
 def shared_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -120,6 +120,9 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     report.collect(options)
     assert json.loads((options.out / "method.json").read_text()) == found
     assert report.recorded(method.parse(["--steps", "3"])) == []
+    del found["runs"][0]["v2a/cfg"]
+    (options.out / "method.json").write_text(json.dumps(found))
+    assert [run["variant"] for run in report.recorded(options)] == ["gated"], "a run that was cut is not whole"
 
 
 def test_a_variant_begins_from_its_trained_streams(data, tmp_path):
