@@ -45,7 +45,7 @@ class Recipe:
     d_ff: int = 288
     min_length: int = 40
     batch: int = 64
-    steps: int = 2000
+    steps: int = 3000
     learning_rate: float = 3e-3
     seed: int = 0
     evaluated: int = 4000
