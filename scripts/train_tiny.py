@@ -14,6 +14,7 @@ import logging
 import sys
 from pathlib import Path
 
+from console import ScriptError, exit_on_script_error
 from environment import load_pack, reexec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,12 +38,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.0, help="of the joint stage, over that of a fresh model")
     parser.add_argument("--batch", type=int, help="clips per step of the joint stage")
     parser.add_argument("--threads", type=int, default=2, help="of the joint stage")
-    parser.add_argument("--gpu", action="store_true", help="train the joint stage on ComfyUI's device, not the CPU")
+    parser.add_argument("--gpu", action="store_true", help="run the joint stage, and it alone, on a GPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     unknown = set(args.stages) - set(STAGES)
     if unknown:
         parser.error(f"unknown stages {sorted(unknown)}, known are {', '.join(STAGES)}")
+    if args.gpu and args.stages != ["joint"]:
+        parser.error("--gpu is for the joint stage alone: train_tiny.py joint --gpu")
     return args
 
 
@@ -142,6 +145,10 @@ def export(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse()
     reexec()
+    import torch
+
+    if args.gpu and not torch.cuda.is_available():
+        raise ScriptError("--gpu was given, and torch finds no CUDA device", "leave --gpu out to train on the CPU")
     load_pack(cpu=not args.gpu, pytorch_attention=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -151,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_script_error(main)

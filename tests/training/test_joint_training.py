@@ -23,6 +23,7 @@ from ccl_pack.ccl_core.training.joint import (
     loss,
     losses,
     noised,
+    on,
     routes,
     sample_lag,
     sample_time,
@@ -66,6 +67,14 @@ def test_a_fresh_model_predicts_zero_so_the_loss_is_the_power_of_the_target():
     # target = noise - clean, both of unit power
     assert losses["video"].item() == pytest.approx(2.0, rel=0.15)
     assert losses["audio"].item() == pytest.approx(2.0, rel=0.3)
+
+
+def test_a_batch_goes_to_the_device_whole():
+    data = batch()
+    moved = on(data, torch.device("meta"))
+    for name, tensor in vars(data).items():
+        there = getattr(moved, name)
+        assert (there.device.type, there.shape, there.dtype) == ("meta", tensor.shape, tensor.dtype)
 
 
 def test_end_points_of_the_path():
