@@ -121,11 +121,10 @@ def loss_table(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
         losses = " | ".join(spread([x for x in values if x is not None], "{:.3f}") for values in finals)
         gates = [abs(gate) for run in runs for gate in run["gates"]]
         opened = f"{statistics.fmean(gates):.3f}" if gates else ""
-        pace = statistics.fmean(run["seconds_per_step"] for run in runs)
-        rows.append(f"| {title} | {runs[0]['parameters'] / 1e6:.3f} M | {losses} | {opened} | {pace:.2f} |")
+        rows.append(f"| {title} | {runs[0]['parameters'] / 1e6:.3f} M | {losses} | {opened} |")
     names = " | ".join(LOSSES.values())
-    head = f"| | parameters | {names} | mean opening of the gates | s per step |"
-    return ["Losses are means of the last fifth of the steps.", "", head, "|---|---|---|---|---|---|---|", *rows]
+    head = f"| | parameters | {names} | mean opening of the gates |"
+    return ["Losses are means of the last fifth of the steps.", "", head, "|---|---|---|---|---|---|", *rows]
 
 
 def sync_table(report: dict[str, Any], shown: dict[str, str], key: str) -> list[str]:
