@@ -1,9 +1,9 @@
 """Train the tiny umT5 encoder and its SentencePiece vocabulary (design, ccl-tiny).
 
 The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may be left
-open) and to restore masked words. Every token that speaks of one object must give all attributes of that object, and
-of no other, through linear probes: a cross-attention that looks for a colour finds the motion and the sound that
-belong to it. Over all tokens, pooled probes must give the first object spoken of and the second.
+open) and to restore masked words. Every token that speaks of one object must give all attributes of that object through
+linear probes: a cross-attention that looks for a colour finds the motion and the sound that belong to it. Over all
+tokens, pooled probes must give the first object spoken of and the second.
 """
 
 from __future__ import annotations
