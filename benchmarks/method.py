@@ -70,7 +70,6 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
 
     from ccl_pack.ccl_core.host.checkpoint import build_model
     from ccl_pack.ccl_core.training.evaluation import chance, draw_clips, total
-    from ccl_pack.ccl_core.training.export import metadata
 
     comfy.model_management.in_training = False
     tiny, weights = sibling("tiny"), load_file(job.weights)
@@ -79,7 +78,6 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
         "variant": job.variant,
         "seed": job.seed,
         "parameters": sum(value.numel() for value in weights.values()),
-        "seconds_per_step": round(float(metadata(job.weights)["seconds"]) / options.steps, 3),
         "gates": [round(float(value.tanh()), 4) for name, value in weights.items() if name.endswith(".gate")],
     }
     with torch.inference_mode():

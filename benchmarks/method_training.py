@@ -102,9 +102,7 @@ def train(
     saved = time.monotonic()
     with job.log.open("a") as log:
         while trainer.step < recipe.steps:
-            started = time.monotonic()
             losses = trainer.update(data.draw(trainer.generator, recipe.batch, recipe.text_drop))
-            trainer.seconds += time.monotonic() - started
             log.write(json.dumps(line(trainer.step, losses)) + "\n")
             tick(trainer.step)
             if time.monotonic() - saved > SAVE_SECONDS:
@@ -112,7 +110,7 @@ def train(
                 trainer.save(job.state)
                 saved = time.monotonic()
     tensors = {name: value.detach().contiguous() for name, value in trainer.model.state_dict().items()}
-    save_file(tensors, job.file(".part"), metadata={"seconds": str(trainer.seconds)})
+    save_file(tensors, job.file(".part"))
     job.file(".part").replace(job.weights)
     job.state.unlink(missing_ok=True)
 

@@ -146,7 +146,7 @@ def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
     totals |= {"spurious_onsets": spurious, "chance_62ms_share": 0.2}
     totals |= dict.fromkeys(("colour_right", "motion_right", "sound_right"), 1.0)
     curve = [[1, 2.0], [2, 1.0]]
-    return {"variant": variant, "seed": seed, "parameters": 4_200_000, "seconds_per_step": 1.0, "gates": []} | {
+    return {"variant": variant, "seed": seed, "parameters": 4_200_000, "gates": []} | {
         "losses": {
             "joint": {"curve": curve, "final": 1.0 + seed},
             "v2a": {"curve": [], "final": None},

@@ -183,15 +183,11 @@ def on(tensors: Batch | Draw, device: torch.device) -> Batch | Draw:
 
 
 def loss(model: JointModel, batch: Batch, task: str, recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
-    """Flow-matching losses of the streams the task generates, one task for the whole batch.
-
-    batch and generator are the CPU's, wherever the model is: a seed draws the same everywhere.
-    """
+    """Flow-matching losses of the streams the task generates, one task for the whole batch."""
     time = sample_time(len(batch.video), recipe.shift, generator)
     lag = sample_lag(len(batch.video), recipe.audio_lag, generator)
     noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
-    draw, device = Draw(*noise, time, shifted(time, lag)), next(model.parameters()).device
-    found = losses(model, on(batch, device), (task,) * len(time), on(draw, device))
+    found = losses(model, batch, (task,) * len(time), Draw(*noise, time, shifted(time, lag)))
     return {name.removeprefix(f"{task}/"): value for name, value in found.items()}
 
 
@@ -205,10 +201,13 @@ def losses(
 ) -> dict[str, Tensor]:
     """Flow-matching losses, by "task/stream", of a batch whose samples may have tasks of their own.
 
+    Batch and draw are the CPU's, wherever the model is, so that a seed draws the same everywhere.
     The model predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch of a
     coupling without routes takes SEPARATE for all its samples or for none. compute: type of the model's input; conds:
     more arguments of the model.
     """
+    device = next(model.parameters()).device
+    batch, draw = on(batch, device), on(draw, device)
     targets, inputs, times = {}, [], []
     for stream in STREAMS:
         generated = torch.tensor([getattr(row_of(task), stream) is State.GENERATED for task in tasks])

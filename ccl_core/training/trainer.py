@@ -189,15 +189,12 @@ class Trainer:
         noise = [torch.randn(clean.shape, generator=generator) for clean in (video, audio)]
         video_time, audio_time = self.times(uniform)
         weights = [torch.ones(len(clips), *[1] * (clean.ndim - 1)) for clean in (video, audio)]
-        batch = Batch(*self._here(video, audio, text, *weights))
-        draw = Draw(*self._here(*noise, video_time, audio_time))
+        batch = Batch(video, audio, text, *weights)
+        draw = Draw(*noise, video_time, audio_time)
         conds = {}
         if clips[0].image is not None:
             conds["video_concat"] = torch.stack([clip.image for clip in clips]).to(self.device, self.compute)
         return losses(self.model, batch, tasks, draw, self.compute, **conds)
-
-    def _here(self, *tensors: Tensor) -> list[Tensor]:
-        return [tensor.to(self.device) for tensor in tensors]
 
     def times(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels of both streams from one uniform number a clip, within the levels that are trained."""
