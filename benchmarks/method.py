@@ -105,8 +105,7 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 def finished(job: Job, options: argparse.Namespace) -> bool:
     if not (job.weights.exists() and job.result.exists()):
         return False
-    found = json.loads(job.result.read_text())
-    return all(f"{task}/{guidance}" in found for task, guidance in parts(options))
+    return sibling("method_report").whole(json.loads(job.result.read_text()), options)
 
 
 def make_data(options: argparse.Namespace, base: Any) -> None:

@@ -31,6 +31,7 @@ def collect(options: argparse.Namespace) -> Path:
             curves = curves_of(path.with_suffix(".jsonl"))
             losses = {t: {"curve": thinned(curve), "final": final(curve)} for t, curve in curves.items()}
             runs.append({**json.loads(path.read_text()), "losses": losses})
+    runs = [run for run in runs if whole(run, options)]  # another process may be at some of them
     fresh = {(run["variant"], run["seed"]) for run in runs}
     runs += [run for run in recorded(options) if (run["variant"], run["seed"]) not in fresh]
     titles = {name: variant.title for name, variant in VARIANTS.items()}
@@ -55,7 +56,12 @@ def recorded(options: argparse.Namespace) -> list[Run]:
     report = json.loads(path.read_text()) if path.exists() else {}
     if report.get("settings") != shared_settings(options):
         return []
-    return [run for run in report["runs"] if all(f"{task}/{guidance}" in run for task, guidance in parts(options))]
+    return [run for run in report["runs"] if whole(run, options)]
+
+
+def whole(run: Run, options: argparse.Namespace) -> bool:
+    """Whether every part of its evaluation is there."""
+    return all(f"{task}/{guidance}" in run for task, guidance in parts(options))
 
 
 def shared_settings(options: argparse.Namespace) -> dict[str, Any]:

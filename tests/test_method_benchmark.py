@@ -120,9 +120,20 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     report.collect(options)
     assert json.loads((options.out / "method.json").read_text()) == found
     assert report.recorded(method.parse(["--steps", "3"])) == []
-    del found["runs"][0]["v2a/cfg"]
-    (options.out / "method.json").write_text(json.dumps(found))
-    assert [run["variant"] for run in report.recorded(options)] == ["gated"], "a run that was cut is not whole"
+
+
+def test_a_run_that_was_cut_is_neither_collected_nor_taken_for_recorded(tmp_path):
+    options = method.parse(["--guidance", "cfg"])
+    options.work = options.out = tmp_path
+    runs = [run_of("ccl", 0, 0.9), run_of("ccl", 1, 0.9)]
+    del runs[1]["v2a/cfg"]
+    (tmp_path / "method.json").write_text(json.dumps({"settings": report.shared_settings(options), "runs": runs}))
+    assert [run["seed"] for run in report.recorded(options)] == [0]
+    for run in runs:
+        (tmp_path / f"ccl-{run['seed']}.json").write_text(json.dumps(run))
+        (tmp_path / f"ccl-{run['seed']}.jsonl").write_text('{"step": 1, "task": "joint", "video": 1.0}\n')
+    report.collect(options)
+    assert [run["seed"] for run in json.loads((tmp_path / "method.json").read_text())["runs"]] == [0]
 
 
 def test_a_variant_begins_from_its_trained_streams(data, tmp_path):
