@@ -2,7 +2,7 @@
 
 docs/ccl-tiny.md has the log of the shipped one.
 
-Stages, in this order: video_vae, text_encoder, data, joint, vocoder, export. Every stage reads what earlier ones left
+Stages, in this order: video_vae, text_encoder, vocoder, data, joint, export. Every stage reads what earlier ones left
 in --work; `data` may run several times with other seeds and lengths, `joint` trains on all it finds and continues a run
 that was stopped.
 """
@@ -19,7 +19,7 @@ from environment import load_pack, reexec
 
 ROOT = Path(__file__).resolve().parents[1]
 
-STAGES = ("video_vae", "text_encoder", "data", "joint", "vocoder", "export")
+STAGES = ("video_vae", "text_encoder", "vocoder", "data", "joint", "export")
 
 
 def parse() -> argparse.Namespace:
@@ -34,7 +34,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--objects", type=int, choices=(1, 2), help="in each of those clips (default: one or two)")
     parser.add_argument("--minutes", type=float, help="length of the video_vae stage")
     parser.add_argument("--steps", type=int, help="length of the joint and vocoder stages")
-    parser.add_argument("--start", type=Path, help="checkpoint from whose weights the joint stage begins")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="checkpoint whose encoders --work gets if it has none, and whose weights joint begins from",
+    )
     parser.add_argument("--rate", type=float, default=1.0, help="of the joint stage, over that of a fresh model")
     parser.add_argument("--batch", type=int, help="clips per step of the joint stage")
     parser.add_argument("--threads", type=int, default=2, help="of the joint stage")
@@ -88,6 +92,12 @@ def text_encoder(args: argparse.Namespace) -> None:
     stage.main()
 
 
+def vocoder(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.vocoder import Recipe, train
+
+    train(args.work / "audio_vae.safetensors", Recipe(**overrides(args, "steps")))
+
+
 def data(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.data import make
 
@@ -112,12 +122,6 @@ def joint(args: argparse.Namespace) -> None:
     rates = {name: args.rate * getattr(recipe, name) for name in ("muon_rate", "adam_rate")}
     start = joint_weights(args.start) if args.start else None
     train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", replace(recipe, **rates), start)
-
-
-def vocoder(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.vocoder import Recipe, train
-
-    train(args.work / "audio_vae.safetensors", Recipe(**overrides(args, "steps")))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -152,6 +156,10 @@ def main() -> None:
     load_pack(cpu=not args.gpu, pytorch_attention=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     args.work.mkdir(parents=True, exist_ok=True)
+    if args.start:
+        from ccl_pack.ccl_core.training.export import unpack
+
+        unpack(args.start, args.work)
     for stage in args.stages:
         logging.info("stage %s", stage)
         globals()[stage](args)

@@ -17,6 +17,12 @@ from .evaluation import lesson
 
 LAYERS = 6
 TEXT_DIM = 96
+# The encoders' files, by the prefix of their keys in the all-in-one file.
+ENCODERS = {
+    "text_encoders.": "text_encoder.safetensors",
+    "vae.": "video_vae.safetensors",
+    "audio_vae.": "audio_vae.safetensors",
+}
 
 CCL_TINY = CCLConfig(
     fps=Fraction(16),
@@ -47,29 +53,38 @@ def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Ten
 
     rgb: (channels + 1, 3) factors and bias of the preview, see `preview_factors`.
     """
-    text_file = folder / "text_encoder.safetensors"
-    parts = {
-        "": weights,
-        "text_encoders.": load_file(text_file),
-        "vae.": load_file(folder / "video_vae.safetensors"),
-        "audio_vae.": load_file(folder / "audio_vae.safetensors"),
-    }
+    text_file = folder / ENCODERS["text_encoders."]
+    parts = {"": weights} | {prefix: load_file(folder / name) for prefix, name in ENCODERS.items()}
     config = replace(
         config,
         text_encoder=json.loads(metadata(text_file)["text_encoder"]),
         latent_rgb_factors=tuple(map(tuple, rgb.tolist())),
     )
     tensors = {prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()}
-    audio_metadata = metadata(folder / "audio_vae.safetensors")
+    audio_metadata = metadata(folder / ENCODERS["audio_vae."])
     own_metadata = {"ccl_config": config.to_json(), "lesson": lesson().to_json(), "format": "pt"}
     save_file(tensors, out, metadata=audio_metadata | own_metadata)
     return out
 
 
+def unpack(path: Path, folder: Path) -> None:
+    """Put the encoders of a file of `export` back into `folder`, those that are not there."""
+    whole, said = load_file(path), metadata(path)
+    text_encoder = CCLConfig.from_json(said["ccl_config"]).text_encoder
+    stated = {
+        "text_encoders.": {"text_encoder": json.dumps(text_encoder)},
+        "vae.": {},
+        "audio_vae.": {"vocos_config": said["vocos_config"]},
+    }
+    for prefix, name in ENCODERS.items():
+        if not (folder / name).exists():
+            part = {key.removeprefix(prefix): value for key, value in whole.items() if key.startswith(prefix)}
+            save_file(part, folder / name, metadata=stated[prefix])
+
+
 def joint_weights(path: Path) -> dict[str, Tensor]:
     """The weights of the joint model in a file of `export`."""
-    others = ("text_encoders.", "vae.", "audio_vae.")
-    return {key: value.float() for key, value in load_file(path).items() if not key.startswith(others)}
+    return {key: value.float() for key, value in load_file(path).items() if not key.startswith(tuple(ENCODERS))}
 
 
 def metadata(path: Path) -> dict[str, str]:
