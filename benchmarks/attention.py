@@ -71,8 +71,8 @@ def tensors(direction: str, heads: int) -> tuple[Tensor, Tensor, Tensor, tuple[T
 
 def compare(direction: str, heads: int, repeats: int, ticker: Ticker) -> dict[str, object]:
     """Median times of both, their ratio and their largest difference."""
+    from ccl_pack.ccl_core.alignment.tarp import align
     from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
-    from ccl_pack.ccl_core.tarp import align
 
     tarp = align("uniform", LATENT_FRAMES, AUDIO_TOKENS)
     partition, ranges = {"a2v": (frames_to_windows, tarp.a2v), "v2a": (tokens_to_frames, tarp.v2a)}[direction]

@@ -85,7 +85,7 @@ class Row:
 def configuration(case: str) -> CCLConfig:
     """Ovi as published; Wan 2.1 14B with an audio stream of the sizes of Wan 1.3B, coupled by CCA in 30 layers."""
     from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
-    from ccl_pack.ccl_core.host.layouts import PUBLISHED
+    from ccl_pack.ccl_core.host.files.identify import PUBLISHED
 
     point, every = (1, 1, 1), tuple(range(30))
     if case == "ovi":
@@ -169,7 +169,7 @@ def sample(path: Path, case: Case, steps: int) -> list[float]:
     import comfy.utils
     import torch
 
-    from ccl_pack.ccl_core.host.checkpoint import load_model
+    from ccl_pack.ccl_core.host.files.build import load_model
     from ccl_pack.nodes.latents import CCLEmptyAVLatent
     from ccl_pack.nodes.sampling import CCLJointSampler
 

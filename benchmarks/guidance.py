@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
     """All points that are not there yet, one after the other."""
     import torch
 
-    from ccl_pack.ccl_core.training.evaluation import draw_clips
+    from ccl_pack.ccl_core.training.world.evaluate import draw_clips
 
     options.work.mkdir(parents=True, exist_ok=True)
     check_settings(options)
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.Namespace) -> dict[str, Any]:
     """The clips generated with one setting, as totals."""
-    from ccl_pack.ccl_core.training.evaluation import chance, total
+    from ccl_pack.ccl_core.training.world.evaluate import chance, total
 
     tiny, scales = sibling("tiny"), scales_of(point)
     sampling = tiny.Sampling(

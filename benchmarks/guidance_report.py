@@ -36,7 +36,7 @@ def collect(options: argparse.Namespace) -> None:
 
 def right_of(task: str) -> list[str]:
     """What of a caption the generated streams show."""
-    from ccl_pack.ccl_core.training.evaluation import AT_LEAST
+    from ccl_pack.ccl_core.training.world.evaluate import AT_LEAST
 
     return [name for name in RIGHT if name in AT_LEAST[task]]
 
@@ -53,7 +53,7 @@ MEASURES = {
 
 
 def meets_bars(row: Row) -> bool:
-    from ccl_pack.ccl_core.training.evaluation import AT_LEAST
+    from ccl_pack.ccl_core.training.world.evaluate import AT_LEAST
 
     return all(row[name] >= AT_LEAST[row["task"]][name] for name in right_of(row["task"]))
 
@@ -196,7 +196,7 @@ def plot_measure(axes: Any, rows: Sequence[Row], label: str) -> None:
 
 def bar_of(task: str, label: str) -> float:
     """What a finished model must reach, or in spurious onsets stay under."""
-    from ccl_pack.ccl_core.training.evaluation import AT_LEAST, AT_MOST
+    from ccl_pack.ccl_core.training.world.evaluate import AT_LEAST, AT_MOST
 
     bars = AT_LEAST[task]
     captions = statistics.fmean(bars[name] for name in right_of(task))

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ccl_pack.ccl_core.config import CCLConfig
-    from ccl_pack.ccl_core.training.data import Mixture
-    from ccl_pack.ccl_core.training.joint import Recipe
+    from ccl_pack.ccl_core.training.tiny.data import Mixture
+    from ccl_pack.ccl_core.training.tiny.trainer import Recipe
 
 TASKS = ("t2av", "v2a")
 DATA_SEED, EVALUATION_SEED = 7000, 500
@@ -57,7 +57,7 @@ def sibling(name: str) -> ModuleType:
 def base_config(checkpoint: Path) -> CCLConfig:
     """The configuration of the shipped model."""
     from ccl_pack.ccl_core.config import CCLConfig
-    from ccl_pack.ccl_core.training.export import metadata
+    from ccl_pack.ccl_core.training.tiny.export import metadata
 
     return CCLConfig.from_json(metadata(checkpoint)["ccl_config"])
 
@@ -68,8 +68,8 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
     import torch
     from safetensors.torch import load_file
 
-    from ccl_pack.ccl_core.host.checkpoint import build_model
-    from ccl_pack.ccl_core.training.evaluation import chance, draw_clips, total
+    from ccl_pack.ccl_core.host.files.build import build_model
+    from ccl_pack.ccl_core.training.world.evaluate import chance, draw_clips, total
 
     comfy.model_management.in_training = False
     tiny, weights = sibling("tiny"), load_file(job.weights)
@@ -110,7 +110,7 @@ def finished(job: Job, options: argparse.Namespace) -> bool:
 
 def make_data(options: argparse.Namespace, base: Any) -> None:
     """Training clips of one object, encoded once, in files so that a killed run goes on."""
-    from ccl_pack.ccl_core.training.data import Encoders, make
+    from ccl_pack.ccl_core.training.tiny.data import Encoders, make
 
     encoders = Encoders(video=base.video_vae, audio=base.audio_vae, text=base.clip)
     for number, first in enumerate(range(0, options.clips, CLIPS_OF_A_FILE)):
@@ -142,7 +142,7 @@ def check_settings(options: argparse.Namespace) -> None:
 
 
 def recipe_of(options: argparse.Namespace, steps: int, **settings: Any) -> Recipe:
-    from ccl_pack.ccl_core.training.joint import Recipe
+    from ccl_pack.ccl_core.training.tiny.trainer import Recipe
 
     return Recipe(
         steps=steps,
@@ -158,7 +158,7 @@ def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespac
     """Weights of a variant's streams without its coupling, trained where no other run has done it."""
     from safetensors.torch import load_file
 
-    from ccl_pack.ccl_core.training.joint import SEPARATE
+    from ccl_pack.ccl_core.training.tiny.trainer import SEPARATE
 
     alone, job = streams_job(config, options.work)
     with only_one(options.work, "training of streams", job.file(".lock").name):
@@ -170,9 +170,9 @@ def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespac
 
 def run(options: argparse.Namespace) -> None:
     """All jobs that are not finished, one after the other."""
-    from ccl_pack.ccl_core.training.ablations import configuration, register
-    from ccl_pack.ccl_core.training.data import Mixture
-    from ccl_pack.ccl_core.training.settings import PAPER_MIX
+    from ccl_pack.ccl_core.training.finetune.settings import PAPER_MIX
+    from ccl_pack.ccl_core.training.tiny.ablations import configuration, register
+    from ccl_pack.ccl_core.training.tiny.data import Mixture
 
     register()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -235,7 +235,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def choose_variants(options: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.ablations import VARIANTS
+    from ccl_pack.ccl_core.training.tiny.ablations import VARIANTS
 
     options.variants = options.variants or list(VARIANTS)
     unknown = set(options.variants) - set(VARIANTS)

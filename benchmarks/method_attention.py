@@ -15,7 +15,7 @@ from console import Ticker, say
 
 if TYPE_CHECKING:
     from ccl_pack.ccl_core.attention_maps import AttentionMap
-    from ccl_pack.ccl_core.training.world import Clip
+    from ccl_pack.ccl_core.training.world.scene import Clip
 
     Tensor = torch.Tensor
 
@@ -26,7 +26,7 @@ SEED = 900
 
 def draw(options: argparse.Namespace) -> None:
     """Maps of one clip as PNG and SVG, shares over several clips as JSON, of a pass halfway from noise."""
-    from ccl_pack.ccl_core.training.evaluation import draw_clips
+    from ccl_pack.ccl_core.training.world.evaluate import draw_clips
 
     loaded = sibling("tiny").load(options.checkpoint.resolve())
     clips = draw_clips(SEED, options.evaluation_clips, options.frames, loaded.fps)
@@ -48,8 +48,8 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
     import comfy.model_management
 
     from ccl_pack.ccl_core.attention_maps import Recorder
-    from ccl_pack.ccl_core.host.latents import split
-    from ccl_pack.ccl_core.training.data import Encoders
+    from ccl_pack.ccl_core.host.media.latents import split
+    from ccl_pack.ccl_core.training.tiny.data import Encoders
 
     tiny = sibling("tiny")
     comfy.model_management.load_models_gpu([loaded.model])

@@ -23,7 +23,7 @@ Run = dict[str, Any]
 
 def collect(options: argparse.Namespace) -> Path:
     """Write method.json from all finished runs of the work folder and those that it records already."""
-    from ccl_pack.ccl_core.training.ablations import VARIANTS
+    from ccl_pack.ccl_core.training.tiny.ablations import VARIANTS
 
     runs = []
     for variant in VARIANTS:

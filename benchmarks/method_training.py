@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from ccl_pack.ccl_core.config import CCLConfig
-    from ccl_pack.ccl_core.training.data import Mixture
-    from ccl_pack.ccl_core.training.joint import Recipe
+    from ccl_pack.ccl_core.training.tiny.data import Mixture
+    from ccl_pack.ccl_core.training.tiny.trainer import Recipe
 
 SAVE_SECONDS = 60.0
 
@@ -68,7 +68,7 @@ def streams_job(config: CCLConfig, work: Path) -> tuple[CCLConfig, Job]:
 
     Variants whose streams are alike share it, and so do all seeds.
     """
-    from ccl_pack.ccl_core.training.ablations import streams_alone
+    from ccl_pack.ccl_core.training.tiny.ablations import streams_alone
 
     alone = streams_alone(config)
     return alone, Job(f"streams-{hashlib.sha256(alone.to_json().encode()).hexdigest()[:8]}", 0, work)
@@ -90,7 +90,7 @@ def train(
     import torch
     from safetensors.torch import save_file
 
-    from ccl_pack.ccl_core.training.joint import Trainer
+    from ccl_pack.ccl_core.training.tiny.trainer import Trainer
 
     comfy.model_management.in_training = True
     torch.set_num_threads(recipe.threads)

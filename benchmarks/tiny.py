@@ -25,8 +25,8 @@ from console import ScriptError, Ticker, exit_on_script_error, say
 from environment import ROOT, load_pack, reexec
 
 if TYPE_CHECKING:
-    from ccl_pack.ccl_core.training.evaluation import Lesson, Result
-    from ccl_pack.ccl_core.training.world import Clip
+    from ccl_pack.ccl_core.training.world.evaluate import Lesson, Result
+    from ccl_pack.ccl_core.training.world.scene import Clip
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 TASKS = {"t2av": (False, False), "v2a": (True, False), "a2v": (False, True)}  # video given, audio given
@@ -64,7 +64,7 @@ def load(path: Path) -> Loaded:
     """The checkpoint through its node."""
     import folder_paths
 
-    from ccl_pack.ccl_core.training.video_vae import use_channels_last
+    from ccl_pack.ccl_core.training.tiny.video_vae import use_channels_last
     from ccl_pack.nodes.loaders import CCLCheckpointLoader
 
     folder_paths.add_model_folder_path("checkpoints", str(path.parent), is_default=True)
@@ -112,7 +112,7 @@ def encode(loaded: Loaded, clip: Clip, video: bool, audio: bool) -> dict[str, An
     """A latent of one clip that holds its frames, its sound, or both, as given material."""
     import torch
 
-    from ccl_pack.ccl_core.training.world import SAMPLE_RATE
+    from ccl_pack.ccl_core.training.world.scene import SAMPLE_RATE
     from ccl_pack.nodes.latents import CCLEncodeAV
 
     given: dict[str, Any] = {}
@@ -135,7 +135,7 @@ def stack(latents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Latents of one clip each as one batch."""
     import torch
 
-    from ccl_pack.ccl_core.host.latents import join, split
+    from ccl_pack.ccl_core.host.media.latents import join, split
 
     parts = [split(latent) for latent in latents]
     tensors = ("video", "audio", "video_mask", "audio_mask")
@@ -178,7 +178,7 @@ def sample(loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int)
 
 
 def decode(loaded: Loaded, latent: dict[str, Any], count: int) -> list[Result]:
-    from ccl_pack.ccl_core.training.evaluation import Result
+    from ccl_pack.ccl_core.training.world.evaluate import Result
     from ccl_pack.nodes.decoding import CCLDecodeAV
 
     images, audio, _ = CCLDecodeAV.execute(
@@ -204,7 +204,7 @@ def generate(
     loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int
 ) -> tuple[list[dict], dict[str, float]]:
     """Sample, decode and measure every clip; the second value is the mean time of each part in seconds per clip."""
-    from ccl_pack.ccl_core.training.evaluation import measure
+    from ccl_pack.ccl_core.training.world.evaluate import measure
 
     ticker, rows = Ticker(f"{sampling.task}, {len(clips)} clips of seed {seed}"), []
     spent = {"sample": 0.0, "decode": 0.0}
@@ -226,8 +226,8 @@ def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]
     """World clips of the same captions, as they are and after the VAEs."""
     import torch
 
-    from ccl_pack.ccl_core.training.evaluation import Result, ceiling, measure
-    from ccl_pack.ccl_core.training.world import SAMPLE_RATE
+    from ccl_pack.ccl_core.training.world.evaluate import Result, ceiling, measure
+    from ccl_pack.ccl_core.training.world.scene import SAMPLE_RATE
 
     ticker, rows = Ticker("ceilings"), {"ground_truth": [], "vae_round_trip": []}
     show_progress(ticker, lambda: f"{len(rows['ground_truth'])} of {len(clips)} done")
@@ -286,8 +286,8 @@ def parse() -> argparse.Namespace:
 
 def lesson_of(options: argparse.Namespace) -> Lesson:
     """What the checkpoint was taught; ScriptError if it is asked for more."""
-    from ccl_pack.ccl_core.training.evaluation import Lesson
-    from ccl_pack.ccl_core.training.export import metadata
+    from ccl_pack.ccl_core.training.tiny.export import metadata
+    from ccl_pack.ccl_core.training.world.evaluate import Lesson
 
     stated = metadata(options.checkpoint).get("lesson")
     if stated is None:
@@ -303,23 +303,23 @@ def lesson_of(options: argparse.Namespace) -> Lesson:
 
 def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
     """Every seed's clips generated, measured and counted, beside ceilings, chance and bars."""
-    from ccl_pack.ccl_core.training import evaluation
+    from ccl_pack.ccl_core.training.world import evaluate
 
     unseen = lesson_of(options).held_out
     sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
     rows, clips, per_seed, seconds = [], [], {}, {}
     for seed in options.seed:
-        drawn = evaluation.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
+        drawn = evaluate.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
         measured, seconds = generate(loaded, drawn, sampling, seed)
-        per_seed[str(seed)] = evaluation.total(measured)
+        per_seed[str(seed)] = evaluate.total(measured)
         rows, clips = rows + measured, clips + drawn
-    totals = evaluation.total(rows)
+    totals = evaluate.total(rows)
     return {
         **seconds,
         "total": totals,
-        "bars": evaluation.bars(options.task, totals),
-        **evaluation.by_objects(rows),
-        "chance": evaluation.chance(rows),
+        "bars": evaluate.bars(options.task, totals),
+        **evaluate.by_objects(rows),
+        "chance": evaluate.chance(rows),
         **ceilings(loaded, clips),
         "per_seed": per_seed,
         "per_clip": rows,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tarp import Tarp
+from .alignment.tarp import Tarp
 
 CONTEXT_COLOUR = (1.0, 0.6, 0.1)
 SOURCE_COLOUR = (0.5, 0.85, 1.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import folder_paths
 from comfy_api.latest import io
 
-from ..ccl_core.host.audio_vae import load_audio_vae_file
-from ..ccl_core.host.files import SAFETENSORS
+from ..ccl_core.host.files.read import SAFETENSORS
+from ..ccl_core.host.vae.audio import load_audio_vae_file
 
 NO_VOCODER = "none"
 

@@ -10,9 +10,9 @@ import torch
 from comfy.sd import VAE
 from comfy_api.latest import InputImpl, Types, io
 
-from ..ccl_core.host.decoding import Tiling, decode_audio, decode_video, silence
-from ..ccl_core.host.latents import AVLatent, frame_rate, require_finite, split
-from ..ccl_core.host.vaes import output_sample_rate, require_connected
+from ..ccl_core.host.media.decode import Tiling, decode_audio, decode_video, silence
+from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_finite, split
+from ..ccl_core.host.vae.sockets import output_sample_rate, require_connected
 
 CATEGORY = "CCL"
 

@@ -9,10 +9,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy_api.latest import io
 
-from ..ccl_core.host.encoding import IMAGE_FITS, LENGTH_FITS, Fit, add_audio, write_audio, write_images
-from ..ccl_core.host.latents import empty, frame_rate, join, model_grid, require_finite, split
-from ..ccl_core.host.vaes import require_connected
-from ..ccl_core.sizing import size_av
+from ..ccl_core.alignment.sizing import size_av
+from ..ccl_core.host.media.encode import IMAGE_FITS, LENGTH_FITS, Fit, add_audio, write_audio, write_images
+from ..ccl_core.host.media.latents import empty, frame_rate, join, model_grid, require_finite, split
+from ..ccl_core.host.vae.sockets import require_connected
 
 CATEGORY = "CCL"
 

@@ -8,8 +8,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..ccl_core.host.checkpoint import Parts, load_checkpoint, load_model, load_parts
-from ..ccl_core.host.files import GGUF, SAFETENSORS, without_later_shards
+from ..ccl_core.host.files.build import Parts, load_checkpoint, load_model, load_parts
+from ..ccl_core.host.files.read import GGUF, SAFETENSORS, without_later_shards
 
 DTYPES: dict[str, dict[str, Any]] = {
     "default": {},

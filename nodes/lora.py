@@ -7,8 +7,8 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..ccl_core.host.files import SAFETENSORS
-from ..ccl_core.host.lora import BOTH, EXPERTS, Strengths, apply_lora
+from ..ccl_core.host.files.lora import BOTH, EXPERTS, Strengths, apply_lora
+from ..ccl_core.host.files.read import SAFETENSORS
 
 STRENGTHS = {
     "strength_video": "How strongly the LoRA changes the video stream. 0 leaves it as it is, negative is the opposite.",

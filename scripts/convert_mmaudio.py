@@ -53,7 +53,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def convert(autoencoder: Path, vocoder: Path, out: Path) -> None:
     """Write the merged file; ScriptError says what is wrong with one that went in."""
-    from ccl_pack.ccl_core.host.mmaudio import to_host
+    from ccl_pack.ccl_core.host.vae.mmaudio import to_host
 
     if out.suffix != ".safetensors":
         raise ScriptError(f"{out} does not end in .safetensors", "ComfyUI chooses the format by this ending: add it")

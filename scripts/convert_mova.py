@@ -101,7 +101,7 @@ def quantised(name: str, weight: Tensor) -> dict[str, Tensor]:
 
 def config_of(parts: list[Part]) -> str:
     """The ccl_config of these towers; what no shape tells comes from config.json, where the folder has one."""
-    from ccl_pack.ccl_core.host import layouts
+    from ccl_pack.ccl_core.host.files import identify
 
     configs = {part.name: part.config for part in parts}
     bridge = configs["dual_tower_bridge"]
@@ -116,10 +116,10 @@ def config_of(parts: list[Part]) -> str:
     }
     sd = {f"{part.name}.{key}": value for part in parts for key, value in part.source.outline().items()}
     try:
-        kind, sd = layouts.translate(sd, "this folder")
+        kind, sd = identify.translate(sd, "this folder")
         if kind != "mova":
-            raise ValueError(f"it is {layouts.KINDS[kind].description}")
-        return layouts.configure(kind, sd, "this folder", interaction=coupling, **heads).to_json()
+            raise ValueError(f"it is {identify.KINDS[kind].description}")
+        return identify.configure(kind, sd, "this folder", interaction=coupling, **heads).to_json()
     except ValueError as error:
         raise ScriptError(
             f"this is not MOVA as it was published: {error}", "name the folder of MOVA-360p or MOVA-720p"

@@ -149,7 +149,7 @@ def read_clip(path: Path) -> dict[str, Any]:
 
 def asked_objects(prompt: str) -> list[Any]:
     """What the prompt states of each object, if it is a caption of ccl-tiny's world that leaves nothing open."""
-    from ccl_pack.ccl_core.training.world import read_caption
+    from ccl_pack.ccl_core.training.world.scene import read_caption
 
     asked = list(read_caption(prompt))
     complete = all(None not in thing.values()[1:] for thing in asked)
@@ -158,7 +158,7 @@ def asked_objects(prompt: str) -> list[Any]:
 
 def measure(clip: dict[str, Any], prompt: str) -> dict[str, Any]:
     """Visible contacts, audible onsets and how far they are apart; for objects the prompt names, each one's own."""
-    from ccl_pack.ccl_core.training.judge import judge_clip
+    from ccl_pack.ccl_core.training.world.judge import judge_clip
 
     asked = asked_objects(prompt)
     judged = judge_clip(clip["frames"], clip["fps"], clip["waveform"], clip["sample_rate"], asked)

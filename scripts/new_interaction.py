@@ -40,16 +40,16 @@ class StreamFile:
 
 def read_stream(path: Path, kind: str) -> StreamFile:
     """ScriptError where the file is not one stream of that kind."""
-    from ccl_pack.ccl_core.host import files, layouts
+    from ccl_pack.ccl_core.host.files import identify, read
 
     try:
-        source = Source.open([Path(shard) for shard in files.shards(str(path))])
+        source = Source.open([Path(shard) for shard in read.shards(str(path))])
         published = source.outline()
-        found, tensors = layouts.translate(published, path.name)
+        found, tensors = identify.translate(published, path.name)
     except ValueError as error:
         raise ScriptError(str(error), f"name {WANTED[kind]}") from error
     if found != kind:
-        raise ScriptError(f"{path.name} is {layouts.KINDS[found].description}", f"name {WANTED[kind]}")
+        raise ScriptError(f"{path.name} is {identify.KINDS[found].description}", f"name {WANTED[kind]}")
     patch = published.get("patch_embedding.weight")
     return StreamFile(path.name, tensors, source.metadata, patch is not None and patch.ndim == 3)
 
@@ -57,7 +57,7 @@ def read_stream(path: Path, kind: str) -> StreamFile:
 def configure(video: StreamFile, audio: StreamFile, options: argparse.Namespace) -> Any:
     """The CCLConfig of the pair, from shapes, the metadata of the audio stream and the options, which win."""
     from ccl_pack.ccl_core.config import CCLConfig, InteractionConfig
-    from ccl_pack.ccl_core.host.layouts import PUBLISHED, PUBLISHED_STREAMS, stream_config
+    from ccl_pack.ccl_core.host.read.read.identify import PUBLISHED, PUBLISHED_STREAMS, stream_config
 
     stated = CCLConfig.from_json(audio.metadata["ccl_config"]) if "ccl_config" in audio.metadata else None
     known = PUBLISHED_STREAMS["mova"]["audio"] if audio.mova else {}
@@ -118,7 +118,7 @@ def layer_tensors(config: Any, i: int, dtype: Any, *, meta: bool = False) -> dic
     import torch
 
     from ccl_pack.ccl_core.model.interactions import INTERACTIONS
-    from ccl_pack.ccl_core.training.joint import initialise
+    from ccl_pack.ccl_core.training.tiny.trainer import initialise
 
     device = "meta" if meta else "cpu"
     layer = INTERACTIONS[config.interaction.kind](config, comfy.ops.disable_weight_init, dtype=dtype, device=device)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ccl_pack.ccl_core.host import audio_vae, checkpoint, layouts, mmaudio
+from ccl_pack.ccl_core.host.files import build, identify
+from ccl_pack.ccl_core.host.vae import audio as audio_vae
+from ccl_pack.ccl_core.host.vae import mmaudio
 
 if TYPE_CHECKING:
     from parity import Fixture
@@ -33,7 +35,7 @@ def ovi(fixture: Fixture) -> Results:
         fixture.name,
         video={"num_heads": video["num_heads"], "text_len": video["text_len"]},
         audio={"num_heads": audio["num_heads"], "text_len": audio["text_len"]},
-        audio_latent=replace(layouts.PUBLISHED["ovi"]["audio_latent"], channels=audio["in_dim"]),
+        audio_latent=replace(identify.PUBLISHED["ovi"]["audio_latent"], channels=audio["in_dim"]),
         clock_scale=audio["temporal_rope_scaling_factor"],
     )
     time, latent = inputs["timestep"], inputs["video_latent"]
@@ -63,7 +65,7 @@ def mova(fixture: Fixture) -> Results:
     inputs, config = fixture.inputs, fixture.config
     audio, bridge, scaled = config["audio_dit"], config["dual_tower_bridge"], config["bridge_scaled"]
     latent = replace(
-        layouts.PUBLISHED["mova"]["audio_latent"], channels=audio["in_dim"], rate=Fraction(bridge["audio_fps"])
+        identify.PUBLISHED["mova"]["audio_latent"], channels=audio["in_dim"], rate=Fraction(bridge["audio_fps"])
     )
     model = joint_model(
         {key.replace("/", ".", 1): value for key, value in fixture.weights.items()},
@@ -99,9 +101,9 @@ def mova(fixture: Fixture) -> Results:
 
 def joint_model(weights: dict[str, Tensor], name: str, **sizes: Any) -> Any:
     """A published state dict as the loader makes a model of it, in float32."""
-    kind, sd = layouts.translate(weights, name)
-    config = layouts.configure(kind, sd, name, **sizes)
-    patcher = checkpoint.build_model(sd, config, name, {}, {"dtype": torch.float32}, disable_dynamic=True)
+    kind, sd = identify.translate(weights, name)
+    config = identify.configure(kind, sd, name, **sizes)
+    patcher = build.build_model(sd, config, name, {}, {"dtype": torch.float32}, disable_dynamic=True)
     return patcher.model.diffusion_model
 
 

@@ -97,7 +97,7 @@ def compare(clip: dict[str, Any], report: dict[str, Any]) -> Sync:
 
 def same_sound(clip: dict[str, Any], report: dict[str, Any]) -> Any:
     """Which onsets sound as each contact should; with a single object all do."""
-    from ccl_pack.ccl_core.training.judge import Onset, agreement, profile
+    from ccl_pack.ccl_core.training.world.judge import Onset, agreement, profile
 
     asked, found = asked_objects(report["prompt"]), report.get("objects", ())
     if len(asked) < 2 or len(found) != len(asked):
@@ -112,7 +112,7 @@ def motion_curves(clip: dict[str, Any], prompt: str) -> list[Curve]:
     import torch
 
     from ccl_pack.ccl_core.metrics import track_colours, track_foreground
-    from ccl_pack.ccl_core.training.world import PALETTE
+    from ccl_pack.ccl_core.training.world.scene import PALETTE
 
     asked = asked_objects(prompt)
     palette = torch.tensor([PALETTE[thing.colour] for thing in asked]) / 255
@@ -122,7 +122,7 @@ def motion_curves(clip: dict[str, Any], prompt: str) -> list[Curve]:
 
 
 def motion_curve(thing: Any, track: Any) -> Curve:
-    from ccl_pack.ccl_core.training.world import PALETTE
+    from ccl_pack.ccl_core.training.world.scene import PALETTE
 
     red, green, blue = (part / 255 for part in PALETTE[thing.colour])
     # Yellow and white would be lost on white paper.

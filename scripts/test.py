@@ -1,7 +1,7 @@
 """Run the tests: sets up a ComfyUI on the first call, then hands every argument to pytest.
 
 python scripts/test.py                       all tests
-python scripts/test.py tests/test_tarp.py    one file
+python scripts/test.py tests/alignment/test_tarp.py    one file
 python scripts/test.py -k windows -x         any option of pytest
 """
 

@@ -21,7 +21,7 @@ CLIPS_REMEDY = "read the lines above, put other clips into data.clips, then star
 
 
 def cache(settings, config) -> None:
-    from ccl_pack.ccl_core.training.cache import Cache, Encoders, Summary
+    from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
 
     ticker, summary = Ticker("caching"), Summary()
     for summary in Cache(Path(settings.data.cache)).build(settings.data, Encoders(settings.encoders, config)):
@@ -40,9 +40,9 @@ def main(options: argparse.Namespace) -> None:
     import comfy.model_management
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    from ccl_pack.ccl_core.host.assembly import assemble, read_parts
-    from ccl_pack.ccl_core.training.run import train
-    from ccl_pack.ccl_core.training.settings import read_settings
+    from ccl_pack.ccl_core.host.files.assemble import assemble, read_parts
+    from ccl_pack.ccl_core.training.finetune.run import train
+    from ccl_pack.ccl_core.training.finetune.settings import read_settings
 
     try:
         settings = read_settings(options.config)

@@ -59,10 +59,10 @@ def encoders(work: Path):
     import comfy.sd
     from safetensors.torch import load_file
 
-    from ccl_pack.ccl_core.host.audio_vae import load_audio_vae
-    from ccl_pack.ccl_core.host.text_encoder import load_text_encoder
-    from ccl_pack.ccl_core.training.data import Encoders
-    from ccl_pack.ccl_core.training.export import metadata
+    from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
+    from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
+    from ccl_pack.ccl_core.training.tiny.data import Encoders
+    from ccl_pack.ccl_core.training.tiny.export import metadata
 
     files = {part: work / f"{part}.safetensors" for part in ("video_vae", "audio_vae", "text_encoder")}
     text_config = json.loads(metadata(files["text_encoder"])["text_encoder"])
@@ -80,26 +80,26 @@ def overrides(args: argparse.Namespace, *names: str) -> dict:
 
 
 def video_vae(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.video_vae import Recipe, train
+    from ccl_pack.ccl_core.training.tiny.video_vae import Recipe, train
 
     train(args.work / "video_vae.safetensors", Recipe(**overrides(args, "minutes")))
 
 
 def text_encoder(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training import text_encoder as stage
+    from ccl_pack.ccl_core.training.tiny import text_encoder as stage
 
     sys.argv = ["text_encoder", "--output", str(args.work / "text_encoder.safetensors"), "--seed", str(args.seed)]
     stage.main()
 
 
 def vocoder(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.vocoder import Recipe, train
+    from ccl_pack.ccl_core.training.tiny.vocoder import Recipe, train
 
     train(args.work / "audio_vae.safetensors", Recipe(**overrides(args, "steps")))
 
 
 def data(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.data import make
+    from ccl_pack.ccl_core.training.tiny.data import make
 
     make(
         encoders(args.work),
@@ -114,9 +114,9 @@ def data(args: argparse.Namespace) -> None:
 def joint(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from ccl_pack.ccl_core.training.data import Mixture
-    from ccl_pack.ccl_core.training.export import CCL_TINY, joint_weights
-    from ccl_pack.ccl_core.training.joint import Recipe, train
+    from ccl_pack.ccl_core.training.tiny.data import Mixture
+    from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, joint_weights
+    from ccl_pack.ccl_core.training.tiny.trainer import Recipe, train
 
     recipe = Recipe(**overrides(args, "steps", "batch"), threads=args.threads)
     rates = {name: args.rate * getattr(recipe, name) for name in ("muon_rate", "adam_rate")}
@@ -130,13 +130,13 @@ def export(args: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from ccl_pack.ccl_core.training import world
-    from ccl_pack.ccl_core.training.data import Encoders
-    from ccl_pack.ccl_core.training.export import CCL_TINY, preview_factors
-    from ccl_pack.ccl_core.training.export import export as write
-    from ccl_pack.ccl_core.training.video_vae import encode_moments, pixels_of
+    from ccl_pack.ccl_core.training.tiny.data import Encoders
+    from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, preview_factors
+    from ccl_pack.ccl_core.training.tiny.export import export as write
+    from ccl_pack.ccl_core.training.tiny.video_vae import encode_moments, pixels_of
+    from ccl_pack.ccl_core.training.world import scene
 
-    pixels = pixels_of(np.stack([clip.frames for clip in itertools.islice(world.clips(args.seed, frames=17), 16)]))
+    pixels = pixels_of(np.stack([clip.frames for clip in itertools.islice(scene.clips(args.seed, frames=17), 16)]))
     with torch.no_grad():
         latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
     small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (17, *latent.shape[-2:]))
@@ -157,7 +157,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     args.work.mkdir(parents=True, exist_ok=True)
     if args.start:
-        from ccl_pack.ccl_core.training.export import unpack
+        from ccl_pack.ccl_core.training.tiny.export import unpack
 
         unpack(args.start, args.work)
     for stage in args.stages:

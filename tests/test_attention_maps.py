@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from ccl_pack.ccl_core.alignment.tarp import align
 from ccl_pack.ccl_core.attention_maps import Recorder, context_share, image, rows
-from ccl_pack.ccl_core.tarp import align
 from tiny import CONFIG, latents, patcher
 
 FRAMES, TOKENS, SPATIAL, CONTEXT = 3, 18, 6, 3  # of the tiny model's latents: 4x6 in patches of 2x2

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
-from ccl_pack.ccl_core.host.checkpoint import build_model
+from ccl_pack.ccl_core.host.files.build import build_model
 
 CONFIG = CCLConfig(
     fps=Fraction(16),

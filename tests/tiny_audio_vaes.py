@@ -12,8 +12,8 @@ import torch
 from comfy.ldm.mmaudio.vae import autoencoder
 from comfy.ldm.mmaudio.vae.vae import VAE as MelVAE
 
-from ccl_pack.ccl_core.host.mmaudio import fold_magnitudes, fold_weight_norms, mel_tensors
-from ccl_pack.ccl_core.model.dac import DAC, DACConfig
+from ccl_pack.ccl_core.host.vae.mmaudio import fold_magnitudes, fold_weight_norms, mel_tensors
+from ccl_pack.ccl_core.model.audio.dac import DAC, DACConfig
 
 DAC_CONFIG = DACConfig(
     encoder_dim=4, encoder_rates=(2, 3, 4), latent_dim=6, decoder_dim=32, decoder_rates=(4, 3, 2), sample_rate=48000

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ccl_pack.ccl_core.training.cache import NO_TEXT, Cache
-from ccl_pack.ccl_core.training.settings import Settings, read_settings
+from ccl_pack.ccl_core.training.finetune.cache import NO_TEXT, Cache
+from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
 from tiny import latents, write
 
 TRAIN = {

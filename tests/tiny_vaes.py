@@ -8,8 +8,8 @@ import comfy.sd
 import torch
 from comfy.ldm.wan.vae import WanVAE
 
-from ccl_pack.ccl_core.host.audio_vae import VocosVAE
-from ccl_pack.ccl_core.model.vocos import Vocos, VocosConfig
+from ccl_pack.ccl_core.host.vae.audio import VocosVAE
+from ccl_pack.ccl_core.model.audio.vocos import Vocos, VocosConfig
 
 SAMPLE_RATE, HOP, MELS = 16000, 500, 8
 

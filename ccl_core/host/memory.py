@@ -14,6 +14,7 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ..alignment.sizing import frames_of
 from ..guidance import MODES
 from ..memory import (
     Clip,
@@ -28,10 +29,9 @@ from ..memory import (
     smaller,
     step_bytes,
 )
-from ..sizing import frames_of
 from .experts import low_noise_of
 from .guider import check_latent
-from .latents import model_grid, split
+from .media.latents import model_grid, split
 
 GIB = 2**30
 WIDE = 1.25  # bytes per parameter above which a file in fp8 is much smaller

@@ -9,8 +9,8 @@ import comfy.model_prefetch
 import torch
 from torch import Tensor
 
+from ..alignment.tarp import Tarp, align
 from ..config import CCLConfig
-from ..tarp import Tarp, align
 from .interactions import INTERACTIONS, Interaction, Link
 from .interactions.base import Routes
 from .streams import AudioStream, StreamState, VideoStream

@@ -9,7 +9,7 @@ import torch
 from comfy.ldm.flux.math import apply_rope1
 from torch import Tensor
 
-from ...tarp import Tarp
+from ...alignment.tarp import Tarp
 from ..streams import StreamBlock, StreamState, temporal_freqs
 
 EPS = 1e-6  # of every norm in Wan and in the published couplings

@@ -15,8 +15,8 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from ...alignment.tarp import Tarp
 from ...config import CCLConfig
-from ...tarp import Tarp
 from ..streams import StreamState, rotary_table
 from .base import CrossAttention, Interaction, Link, Tables
 

@@ -1,0 +1,1 @@
+"""One clock for both streams: sizes, positions, and who sees whom, as numbers."""

@@ -1,0 +1,1 @@
+"""AV latents: made, encoded, decoded."""

@@ -1,0 +1,114 @@
+"""AV latents to frames and sound, with progress and cancel inside the VAE, and both streams equally long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.sd import VAE
+
+from ...alignment.sizing import samples_of
+from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_vae
+
+SILENCE_RATE = 44100
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of a decode in latent cells and latent frames."""
+
+    size: int
+    overlap: int
+    frames: int
+    frames_overlap: int
+
+    @classmethod
+    def from_pixels(cls, vae: VAE, size: int, overlap: int, frames: int, frames_overlap: int) -> Tiling:
+        """The same in pixels and frames; overlaps that leave no room to advance are shortened."""
+        side, stride = vae.spacial_compression_decode(), vae.temporal_compression_decode()
+        size, frames = max(2, size // side), max(2, frames // stride)
+        return cls(size, min(overlap // side, size // 4), frames, max(1, min(frames // 2, frames_overlap // stride)))
+
+    def cells(self, shape: tuple[int, ...]) -> int:
+        """Latent cells that the host's tiled decode runs through for (b, c, t, h, w), overlaps counted twice."""
+        axes = zip(
+            shape[2:],
+            (self.frames, self.size, self.size),
+            (self.frames_overlap, self.overlap, self.overlap),
+            strict=True,
+        )
+        return shape[0] * math.prod(_covered(length, tile, overlap) for length, tile, overlap in axes)
+
+
+def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) -> torch.Tensor:
+    """(b, c, t, h, w) -> (b, f, h, w, 3)"""
+    require_video_vae(vae, video.shape[1])
+    cells = video[:, 0].numel() if tiling is None else tiling.cells(tuple(video.shape))
+    with progress(vae.first_stage_model, cells):
+        if tiling is None:
+            return vae.decode(video)
+        return vae.decode_tiled(
+            video,
+            tile_x=tiling.size,
+            tile_y=tiling.size,
+            overlap=tiling.overlap,
+            tile_t=tiling.frames,
+            overlap_t=tiling.frames_overlap,
+        )
+
+
+def decode_audio(vae: VAE, latent: torch.Tensor, seconds: Fraction) -> dict[str, Any]:
+    """(b, c, a) -> an AUDIO of exactly this duration, as loud as the VAE made it unless it would clip."""
+    require_audio_vae(vae, latent.shape[1])
+    rate = output_sample_rate(vae)
+    waveform = vae.decode(latent).movedim(-1, 1).float()  # (b, ch, n)
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    return {"waveform": fit_samples(limit_peak(waveform), samples_of(seconds, rate)), "sample_rate": rate}
+
+
+def silence(batch: int, seconds: Fraction, rate: int = SILENCE_RATE) -> dict[str, Any]:
+    """The AUDIO of a video without sound."""
+    device = comfy.model_management.intermediate_device()
+    return {"waveform": torch.zeros(batch, 1, samples_of(seconds, rate), device=device), "sample_rate": rate}
+
+
+def limit_peak(waveform: torch.Tensor) -> torch.Tensor:
+    """Scale each sound (b, ch, n) that leaves -1..1 back into it; the others stay as they are."""
+    return waveform / waveform.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1)
+
+
+def fit_samples(waveform: torch.Tensor, samples: int) -> torch.Tensor:
+    """Trim, or pad with silence."""
+    return torch.nn.functional.pad(waveform[..., :samples], (0, max(0, samples - waveform.shape[-1])))
+
+
+@contextmanager
+def progress(first_stage: torch.nn.Module, cells: int) -> Iterator[None]:
+    """Progress bar and cancel while a VAE decodes: its decoder runs once for each chunk of latent frames or tile."""
+    bar = comfy.utils.ProgressBar(cells)
+
+    def next_chunk(_decoder: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(inputs[0][:, 0].numel())
+
+    decoder = getattr(first_stage, "decoder", None)
+    handle = decoder.register_forward_pre_hook(next_chunk) if isinstance(decoder, torch.nn.Module) else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+    bar.update_absolute(cells)
+
+
+def _covered(length: int, tile: int, overlap: int) -> int:
+    if length <= tile:
+        return length
+    return sum(min(tile, length - start) for start in range(0, length - overlap, tile - overlap))

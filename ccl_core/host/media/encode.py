@@ -1,0 +1,164 @@
+"""Images and audio into an AV latent: fit them to its size, encode, and mark what was given as kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+import torchaudio
+from comfy.sd import VAE
+
+from ...alignment.sizing import Grid, audio_tokens_of, frames_of, latent_frames_of
+from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
+from .latents import AVLatent, ones_mask
+
+IMAGE_FITS = ("crop", "pad", "stretch")
+LENGTH_FITS = ("pad", "generate", "refuse")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How given material meets the latent's size. What is too long is trimmed, unless `length` is "refuse"."""
+
+    image: str
+    length: str
+
+
+def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLatent:
+    """Encode frames (f, h, w, c) into the first latent frames and keep them."""
+    require_video_vae(vae, av.video.shape[1])
+    _require_image_batch(images)
+    latent_frames = av.video.shape[2]
+    stride = vae.temporal_compression_decode()
+    images, given = _fit_frames(images, frames_of(latent_frames, stride), stride, fit.length)
+    side = vae.spacial_compression_encode()
+    images = fit_images(images, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
+    encoded = vae.encode(images)  # (1, c, t, h, w)
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    video, mask = av.video.clone(), _mask(av.video, av.video_mask)
+    video[:, :, :given] = encoded.to(video)
+    mask[:, :, :given] = 0
+    return replace(av, video=video, video_mask=mask)
+
+
+def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLatent:
+    """Encode a sound into the first audio tokens and keep them."""
+    tokens = av.audio.shape[2]
+    require_audio_vae(vae, av.audio.shape[1])
+    rate, hop = input_sample_rate(vae), Fraction(input_sample_rate(vae)) / token_rate(vae)
+    waveform = _waveform(audio, rate, vae.output_channels, av.audio.shape[0])
+    waveform, given = _fit_waveform(waveform, tokens, hop, rate, fit.length)
+    encoded = vae.encode(waveform.movedim(1, -1))  # (b, c, a)
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    if abs(encoded.shape[2] - tokens) > 2 or encoded.shape[2] < given:
+        raise ValueError(
+            f"the VAE in audio_vae made {encoded.shape[2]} tokens of {waveform.shape[-1] / rate:.3f} s, the "
+            f"latent has {tokens}: connect the "
+            "audio VAE of the latent's model"
+        )
+    latent, mask = av.audio.clone(), _mask(av.audio, av.audio_mask)
+    latent[:, :, :given] = encoded[:, :, :given].to(latent)
+    mask[:, :, :given] = 0
+    return replace(av, audio=latent, audio_mask=mask)
+
+
+def add_audio(av: AVLatent, vae: VAE, fps: Fraction, temporal_stride: int = 4) -> AVLatent:
+    """Give a plain video latent an empty audio stream of its own duration."""
+    require_audio_vae(vae)
+    grid = Grid(fps, 8, 2, token_rate(vae), input_sample_rate(vae), temporal_stride)
+    tokens = audio_tokens_of(grid, fps, av.video.shape[2])
+    return replace(av, audio=av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens), fps=float(fps))
+
+
+def fit_images(images: torch.Tensor, width: int, height: int, how: str) -> torch.Tensor:
+    """Scale (f, h, w, c) to the size: centre crop, letterbox in black, or stretch."""
+    rgb = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(*images.shape[:-1], 3)
+    rgb = rgb.movedim(-1, 1)  # (f, 3, h, w)
+    if rgb.shape[-2:] == (height, width):
+        return rgb.movedim(1, -1)
+    inner_width, inner_height = width, height
+    if how == "pad":
+        scale = min(width / rgb.shape[-1], height / rgb.shape[-2])
+        inner_width, inner_height = max(1, round(rgb.shape[-1] * scale)), max(1, round(rgb.shape[-2] * scale))
+    method = "area" if inner_width < rgb.shape[-1] and inner_height < rgb.shape[-2] else "bilinear"
+    rgb = comfy.utils.common_upscale(rgb, inner_width, inner_height, method, "center" if how == "crop" else "disabled")
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    rgb = torch.nn.functional.pad(rgb, (left, width - inner_width - left, top, height - inner_height - top))
+    return rgb.movedim(1, -1)  # (f, height, width, 3)
+
+
+def _fit_frames(images: torch.Tensor, frames: int, stride: int, length: str) -> tuple[torch.Tensor, int]:
+    """The frames to encode and the number of latent frames they give."""
+    count = images.shape[0]
+    if length == "refuse" and count != frames:
+        raise ValueError(
+            f"images holds {count} frames, the latent {frames}: give {frames} images, or set length_fit to "
+            "pad or generate"
+        )
+    if count >= frames or length == "generate":
+        given = (min(count, frames) - 1) // stride + 1
+        return images[: frames_of(given, stride)], given
+    return torch.cat([images, images[-1:].expand(frames - count, -1, -1, -1)]), latent_frames_of(frames, stride)
+
+
+def _fit_waveform(
+    waveform: torch.Tensor, tokens: int, hop: Fraction, rate: int, length: str
+) -> tuple[torch.Tensor, int]:
+    """The waveform (b, ch, n) that fills all tokens, and the number of tokens that were given."""
+    count, wanted = waveform.shape[-1], math.ceil(tokens * hop)
+    if length == "refuse" and abs(count - wanted) > hop:
+        raise ValueError(
+            f"audio is {count / rate:.3f} s long, the latent {wanted / rate:.3f} s: trim it to that, or set "
+            "length_fit to pad or generate"
+        )
+    given = tokens if length != "generate" else min(tokens, math.floor(count / hop))
+    if given == 0:
+        raise ValueError(
+            f"audio is {count / rate * 1000:.1f} ms long, one audio token is {float(hop) / rate * 1000:.1f} "
+            "ms: give a longer sound"
+        )
+    return torch.nn.functional.pad(waveform[..., :wanted], (0, max(0, wanted - count))), given
+
+
+def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> torch.Tensor:
+    """An AUDIO at the VAE's rate and channel count, one for each sample of the batch."""
+    waveform, own_rate = audio["waveform"], int(audio["sample_rate"])
+    if waveform.ndim != 3 or waveform.shape[-1] == 0 or waveform.shape[1] == 0:
+        raise ValueError(
+            f"audio has shape {tuple(waveform.shape)}, wanted (batch, channels, samples) with samples in it: "
+            "the file may hold no sound"
+        )
+    if own_rate <= 0:
+        raise ValueError(f"audio has a sample rate of {own_rate} Hz: load it again with LoadAudio")
+    if waveform.shape[0] not in (1, batch):
+        raise ValueError(
+            f"audio is a batch of {waveform.shape[0]}, the latent one of {batch}: give one sound, or one for "
+            "each sample of the latent"
+        )
+    if not torch.isfinite(waveform).all():
+        raise ValueError("audio holds NaN or infinite values: load or generate it again")
+    if own_rate != rate:
+        waveform = torchaudio.functional.resample(waveform.float(), own_rate, rate)
+    if waveform.shape[1] != channels:
+        waveform = waveform.mean(1, keepdim=True).expand(-1, channels, -1)
+    return waveform.expand(batch, -1, -1)
+
+
+def _require_image_batch(images: torch.Tensor) -> None:
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}, wanted (frames, height, width, channels) with frames in it"
+        )
+    if not torch.isfinite(images).all():
+        raise ValueError("images holds NaN or infinite values: load or decode them again")
+
+
+def _mask(samples: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """A mask of one channel and full size that may be written to."""
+    full = ones_mask(samples)
+    return full if mask is None else comfy.utils.reshape_mask(mask, full.shape).to(full).clone()

@@ -1,0 +1,140 @@
+"""AV latents: the host's latent dict, taken apart and put together (design section 5).
+
+The only file that knows NestedTensor. Mask 1 = generate, 0 = keep. A latent without audio means "audio absent".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.latent_formats import LatentFormat
+from comfy.model_patcher import ModelPatcher
+from comfy.nested_tensor import NestedTensor
+
+from ...alignment.sizing import AVSize, Grid, exact_fps
+from ...config import CCLConfig
+
+KEYS = ("samples", "noise_mask", "fps")
+
+
+@dataclass(frozen=True, eq=False)
+class AVLatent:
+    """Both streams of a latent dict; `rest` carries the entries that only other nodes read."""
+
+    video: torch.Tensor  # (b, c, t, h, w)
+    audio: torch.Tensor | None = None  # (b, c, a)
+    video_mask: torch.Tensor | None = None
+    audio_mask: torch.Tensor | None = None
+    fps: float | None = None
+    rest: dict[str, Any] = field(default_factory=dict)
+
+
+def split(latent: dict[str, Any]) -> AVLatent:
+    """Read a LATENT: an AV latent, or a plain Wan video latent. ValueError for anything else."""
+    samples = latent["samples"]
+    streams = list(samples.unbind()) if samples.is_nested else [samples]
+    if len(streams) > 2 or streams[0].ndim != 5:
+        shapes = [tuple(stream.shape) for stream in streams]
+        raise ValueError(
+            f"the latent holds tensors of shape {shapes}; wanted a video latent (b, c, t, h, w), alone or "
+            "followed by one audio latent: "
+            "make it with CCLEmptyAVLatent, or join a video and an audio latent with LTXVConcatAVLatent"
+        )
+    masks = _masks(latent.get("noise_mask"))
+    audio = streams[1] if len(streams) == 2 else None
+    if audio is not None and audio.shape[0] != streams[0].shape[0]:
+        raise ValueError(
+            f"the latent has {streams[0].shape[0]} videos and {audio.shape[0]} sounds: use the same batch size for both"
+        )
+    rest = {name: value for name, value in latent.items() if name not in KEYS}
+    return AVLatent(streams[0], audio, masks[0], None if audio is None else masks[1], latent.get("fps"), rest)
+
+
+def join(av: AVLatent) -> dict[str, Any]:
+    """The LATENT the host samples: nested if there is audio, else plain; one stream's missing mask means generate."""
+    latent = dict(av.rest)
+    latent["samples"] = av.video if av.audio is None else NestedTensor([av.video, av.audio])
+    if av.fps is not None:
+        latent["fps"] = av.fps
+    if av.audio is None and av.video_mask is not None:
+        latent["noise_mask"] = av.video_mask
+    elif av.video_mask is not None or av.audio_mask is not None:
+        video_mask = ones_mask(av.video) if av.video_mask is None else av.video_mask
+        latent["noise_mask"] = NestedTensor(
+            [video_mask, ones_mask(av.audio) if av.audio_mask is None else av.audio_mask]
+        )
+    return latent
+
+
+def empty(size: AVSize, video_channels: int, audio_channels: int, batch: int) -> AVLatent:
+    """Zeros of this size where the host wants its latents to lie."""
+    device = comfy.model_management.intermediate_device()
+    video = torch.zeros(batch, video_channels, size.latent_frames, size.latent_height, size.latent_width, device=device)
+    audio = torch.zeros(batch, audio_channels, size.audio_tokens, device=device)
+    return AVLatent(video, audio, fps=float(size.fps))
+
+
+def ones_mask(samples: torch.Tensor) -> torch.Tensor:
+    """A mask that generates everything, one channel wide."""
+    return torch.ones_like(samples[:, :1])
+
+
+def model_grid(model: ModelPatcher) -> Grid:
+    """The grid of a loaded CCL model; ValueError for a model without an audio stream."""
+    config = getattr(model.model, "ccl_config", None)
+    if config is None:
+        raise ValueError(
+            f"the model input holds a {type(model.model).__name__}, which has no audio stream: load a joint "
+            "model with CCLCheckpointLoader "
+            "or CCLModelLoader (a plain Wan latent gets its audio part from CCLEncodeAV)"
+        )
+    return grid_of(config, model.model.latent_format)
+
+
+def grid_of(config: CCLConfig, latent_format: LatentFormat) -> Grid:
+    """The grid of a model of this configuration."""
+    return Grid(
+        fps=config.fps,
+        spatial_stride=latent_format.spacial_downscale_ratio,
+        patch=config.video.patch_size[-1],
+        audio_rate=config.audio_latent.rate,
+        sample_rate=config.audio_latent.sample_rate,
+        temporal_stride=latent_format.temporal_downscale_ratio,
+        exact_c=config.clock == "uniform",
+    )
+
+
+def frame_rate(av: AVLatent, typed: float) -> Fraction:
+    """The typed rate if there is one, else the latent's own; ValueError if neither is a frame rate."""
+    if typed:
+        return exact_fps(typed)
+    if av.fps is None:
+        raise ValueError(
+            "the latent does not say its frame rate (it was not made by CCLEmptyAVLatent): type it into the "
+            "fps input instead of 0"
+        )
+    return exact_fps(av.fps)
+
+
+def require_finite(av: AVLatent, where: str) -> None:
+    """ValueError if a stream holds NaN or infinity, which no model or decoder recovers from."""
+    for name, stream in (("video", av.video), ("audio", av.audio)):
+        if stream is not None and not torch.isfinite(stream).all():
+            raise ValueError(
+                f"the {name} part of {where} holds NaN or infinite values: it was spoilt upstream. Sample it "
+                "again, with another precision "
+                "(weight dtype) or a lower guidance scale"
+            )
+
+
+def _masks(mask: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    if mask is None:
+        return None, None
+    if not mask.is_nested:
+        return mask, None
+    masks = [*mask.unbind(), None]
+    return masks[0], masks[1]

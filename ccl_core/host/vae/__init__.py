@@ -1,0 +1,1 @@
+"""Audio VAEs and text encoders as objects of the host."""

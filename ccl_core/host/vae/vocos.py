@@ -1,0 +1,103 @@
+"""A Vocos vocoder (CCL) as the host's VAE object: sizes from shapes and metadata, and the wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import comfy.ops
+import torch
+
+from ...model.audio.vocos import Vocos, VocosConfig
+from .base import NativeAudioVAE, StateDict, check_state_dict, json_object, shape_of
+
+OPTIONAL_KEYS = frozenset(
+    (
+        "feature_extractor.mel_spec.spectrogram.window",
+        "feature_extractor.mel_spec.mel_scale.fb",
+        "head.istft.window",
+        "latent_mean",
+        "latent_std",
+        "latent_floor",
+    )
+)
+PUBLISHED_MEL_24KHZ = {"sample_rate": 24000, "hop_length": 256, "padding": "center"}
+PUBLISHED_SHAPE = (100, 1024)  # mel bands, n_fft: the one layout that is recognised without metadata
+
+
+class VocosVAE(NativeAudioVAE):
+    """Latent: log-mel spectrogram normalised per band, (b, mels, tokens). Audio: (b, samples, 1), as in host nodes."""
+
+    what = "vocoder"
+
+    @classmethod
+    def recognises(cls, sd: StateDict) -> bool:
+        return any(key.startswith(("backbone.embed.", "backbone.convnext.", "head.istft.")) for key in sd)
+
+    @classmethod
+    def from_file(cls, sd: StateDict, metadata: Mapping[str, str]) -> VocosVAE:
+        return cls(sd, vocos_config(sd, metadata))
+
+    def __init__(self, sd: StateDict, config: VocosConfig) -> None:
+        wanted = Vocos(config, device="meta", operations=torch.nn).state_dict()
+        check_state_dict(sd, wanted, self.what, OPTIONAL_KEYS)
+        self.config = config
+        self.least_tokens = 2 if config.padding == "center" else 1
+        self._set_interface(config.sample_rate, config.mels, config.hop)
+        # Fixed tensors stay float32: a half precision window would be audible.
+        sd = {key: value.float() if key in OPTIONAL_KEYS else value for key, value in sd.items()}
+        self._set_network(Vocos(config, dtype=self.vae_dtype, operations=comfy.ops.manual_cast), sd)
+
+    def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+        return (4 + 6 * self.config.mel_n_fft // self.config.hop) * shape[2] * dtype.itemsize
+
+    def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+        config = self.config
+        return (6 * config.dim + 2 * config.intermediate_dim + 8 * config.n_fft) * shape[2] * dtype.itemsize
+
+
+def vocos_config(sd: StateDict, metadata: Mapping[str, str]) -> VocosConfig:
+    """Sizes from the shapes; sample rate, hop, padding from the metadata `vocos_config` or `ccl_config`."""
+    what = VocosVAE.what
+    dim, mels, _ = shape_of(sd, "backbone.embed.weight", 3, what)
+    intermediate_dim, _ = shape_of(sd, "backbone.convnext.0.pwconv1.weight", 2, what)
+    n_fft = shape_of(sd, "head.out.weight", 2, what)[0] - 2
+    layers = len({key.split(".")[2] for key in sd if key.startswith("backbone.convnext.")})
+    given = _metadata_sizes(metadata, (mels, n_fft))
+    window, mel_n_fft = "feature_extractor.mel_spec.spectrogram.window", given.get("mel_n_fft", n_fft)
+    if window in sd:
+        mel_n_fft = shape_of(sd, window, 1, what)[0]
+    try:
+        sample_rate, hop, mel_n_fft = int(given["sample_rate"]), int(given["hop_length"]), int(mel_n_fft)
+        padding = given["padding"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the vocos_config metadata {given} is incomplete or of the wrong type: {error}") from error
+    return VocosConfig(
+        sample_rate=sample_rate, hop=hop, padding=padding, mels=mels, mel_n_fft=mel_n_fft, n_fft=n_fft, dim=dim,
+        intermediate_dim=intermediate_dim, layers=layers,
+    )  # fmt: skip
+
+
+def _metadata_sizes(metadata: Mapping[str, str], shape: tuple[int, int]) -> dict[str, Any]:
+    if "vocos_config" in metadata:
+        return json_object(metadata, "vocos_config")
+    if "ccl_config" in metadata:
+        return _ccl_sizes(json_object(metadata, "ccl_config").get("audio_latent"))
+    if shape == PUBLISHED_SHAPE:
+        return PUBLISHED_MEL_24KHZ
+    raise ValueError(
+        f"a vocoder with {shape[0]} mel bands and n_fft {shape[1]} needs the metadata entry vocos_config,"
+        ' for example {"sample_rate": 16000, "hop_length": 500, "padding": "same"}: save the file with it'
+    )
+
+
+def _ccl_sizes(audio: Any) -> dict[str, Any]:
+    try:
+        rate, sample_rate = Fraction(audio["rate"]), int(audio["sample_rate"])
+        hop = sample_rate / rate
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"audio_latent in ccl_config is {audio!r}, wanted sample_rate and rate") from error
+    if hop.denominator != 1:
+        raise ValueError(f"ccl_config: {rate} tokens per second do not divide the sample rate {sample_rate}")
+    return {"sample_rate": sample_rate, "hop_length": int(hop), "padding": "same"}

@@ -1,0 +1,1 @@
+"""Audio autoencoders and vocoders as torch modules."""

@@ -1,0 +1,1 @@
+"""Training of real models on cached clips."""

@@ -1,0 +1,252 @@
+"""Clips as latents and text embeddings on disk, encoded once by the host's own loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import comfy.sd
+import comfy.utils
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...alignment.sizing import Grid, size_av
+from ...config import CCLConfig
+from ...host.base_model import video_format
+from ...host.files.assemble import read
+from ...host.media.encode import Fit, write_audio, write_images
+from ...host.media.latents import empty, grid_of
+from ...host.vae.audio import load_audio_vae, load_audio_vae_file
+from ...host.vae.sockets import require_audio_vae, require_video_vae
+from ...host.vae.text_encoder import load_text_encoder
+from .media import Media, Refused, Shape, Source, find_clips, read_media
+from .settings import DataSettings, EncoderSettings
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+INDEX, NO_TEXT = "index.json", "no_text.safetensors"
+REFUSE_LENGTH = Fit("crop", "refuse")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of the cache phase did."""
+
+    made: int = 0
+    kept: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Encoders:
+    """The VAEs and the text encoder, loaded when the first clip needs them."""
+
+    def __init__(self, settings: EncoderSettings, config: CCLConfig) -> None:
+        self.settings, self.config = settings, config
+        self.latent_format = video_format(config.video.out_dim)
+
+    @cached_property
+    def _parts(self) -> tuple[comfy.sd.VAE, comfy.sd.VAE, comfy.sd.CLIP]:
+        chosen = self.settings
+        whole = None if chosen.checkpoint is None else read(chosen.checkpoint)
+        if chosen.video_vae is not None:
+            sd, metadata = comfy.utils.load_torch_file(chosen.video_vae, safe_load=True, return_metadata=True)
+            video = comfy.sd.VAE(sd=sd, metadata=metadata)
+        else:
+            video = comfy.sd.VAE(sd=whole.part("vae.", "video VAE"), metadata=whole.metadata)
+        if chosen.audio_vae is not None:
+            audio = load_audio_vae_file(chosen.audio_vae, chosen.vocoder)
+        else:
+            audio = load_audio_vae(whole.part("audio_vae.", "audio VAE"), whole.metadata)
+        if chosen.text_encoder is not None:
+            text = comfy.sd.load_clip([chosen.text_encoder], clip_type=comfy.sd.CLIPType.WAN)
+        else:
+            text = load_text_encoder(whole.part("text_encoders.", "text encoder"), whole.config.text_encoder)
+        require_video_vae(video, self.config.video.out_dim)
+        require_audio_vae(audio, self.config.audio_latent.channels)
+        return video, audio, text
+
+    @property
+    def grid(self) -> Grid:
+        return grid_of(self.config, self.latent_format)
+
+    def shape(self, data: DataSettings) -> Shape:
+        """The sizes of the settings on the model's grid; ValueError for one that is not."""
+        for width, height in data.sizes:
+            if width % self.grid.cell or height % self.grid.cell:
+                raise ValueError(f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}")
+        stride = self.grid.temporal_stride
+        if wrong := [count for count in data.frames if count < 1 or count % stride != 1]:
+            raise ValueError(f"data.frames has {wrong[0]}: lengths are {stride} k + 1 frames, such as 81")
+        # Stereo is read, and mixed by the VAE as it does in ComfyUI.
+        return Shape(self.config.fps, self.config.audio_latent.sample_rate, 2, data.sizes, data.frames)
+
+    @torch.no_grad()
+    def encode(self, media: Media) -> dict[str, Tensor]:
+        """Latents as the model reads them: video (c, t, h, w), audio (m, a), and the image of image to video."""
+        video_vae, audio_vae, _ = self._parts
+        count, height, width, _ = media.frames.shape
+        size = size_av(self.grid, width=width, height=height, frames=count)
+        av = empty(size, self.config.video.out_dim, self.config.audio_latent.channels, 1)
+        av = write_images(av, video_vae, media.frames, REFUSE_LENGTH)
+        sound = {"waveform": media.waveform[None], "sample_rate": self.config.audio_latent.sample_rate}
+        av = write_audio(av, audio_vae, sound, Fit("crop", "pad"))
+        latents = {"video": self.latent_format.process_in(av.video)[0], "audio": av.audio[0]}
+        if self.config.video.in_dim > self.config.video.out_dim:
+            still = media.frames.clone()
+            still[1:] = 0.5  # as the host's image to video fills what is not given
+            image = write_images(replace(av, video_mask=None), video_vae, still, REFUSE_LENGTH).video
+            mask = torch.zeros_like(image[:, :4])
+            mask[:, :, 0] = 1
+            latents["image"] = torch.cat([mask, self.latent_format.process_in(image)], dim=1)[0]
+        return latents
+
+    @torch.no_grad()
+    def encode_text(self, caption: str) -> Tensor:  # (n, d)
+        text = self._parts[2]
+        return text.encode_from_tokens_scheduled(text.tokenize(caption))[0][0][0]
+
+    def stamp(self) -> dict[str, object]:
+        """What makes an encoded clip another one, besides the clip: names and sizes of the files."""
+        files = [Path(path) for path in asdict(self.settings).values() if path is not None]
+        if gone := next((path for path in files if not path.is_file()), None):
+            raise ValueError(f"{gone} is not there: encoders names it")
+        return {"version": VERSION, "encoders": [[path.name, path.stat().st_size] for path in files]}
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """An encoded clip as the trainer reads it. text (n, d); image: of a model of image to video, else None."""
+
+    name: str
+    video: Tensor
+    audio: Tensor
+    text: Tensor
+    image: Tensor | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cached clip without its numbers: shapes of video, audio and text."""
+
+    path: Path
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+
+    def load(self) -> Clip:
+        tensors = {key: value.float() for key, value in load_file(self.path).items()}
+        text = padded(tensors["text"], self.shapes[2][0])
+        return Clip(self.name, tensors["video"], tensors["audio"], text, tensors.get("image"))
+
+
+def padded(text: Tensor, rows: int) -> Tensor:
+    """Rows of zeros behind a text (n, d), as Wan's text encoder leaves them."""
+    return torch.nn.functional.pad(text, (0, 0, 0, rows - text.shape[0]))
+
+
+class Cache:
+    """The folder of the encoded clips: a file each, the empty caption, and an index of those that belong to the run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def build(self, data: DataSettings, encoders: Encoders) -> Iterator[Summary]:
+        """Encode the clips that are not there yet; a summary so far after each. Broken ones are left out by name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shape, stamp = encoders.shape(data), encoders.stamp() | {"shape": repr(encoders.shape(data))}
+        sources, refused = find_clips(Path(data.clips), None if data.captions is None else Path(data.captions))
+        summary = Summary(refused=refused)
+        if not self._holds(NO_TEXT, stamp):
+            self._write(NO_TEXT, {"text": encoders.encode_text("")}, "", stamp)
+        names = []
+        for source in sources:
+            file = self._file(source)
+            own = stamp | self._source(source)
+            if self._holds(file, own):
+                summary = replace(summary, kept=summary.kept + 1)
+            else:
+                try:
+                    media = read_media(source.path, shape)
+                except ValueError as error:
+                    summary = replace(summary, refused=[*summary.refused, Refused(source.name, str(error))])
+                    yield summary
+                    continue
+                tensors = encoders.encode(media) | {"text": encoders.encode_text(source.caption)}
+                self._write(file, tensors, source.name, own)
+                summary = replace(summary, made=summary.made + 1)
+            names.append(file)
+            yield summary
+        self.index(names)
+
+    def index(self, files: list[str]) -> None:
+        """Say which files a run trains on."""
+        part = self.folder / f"{INDEX}.part"
+        part.write_text(json.dumps(sorted(files)), encoding="utf-8")
+        part.replace(self.folder / INDEX)
+
+    def entries(self) -> list[Entry]:
+        """The clips of the index; ValueError where there are none or one is gone."""
+        index = self.folder / INDEX
+        if not index.is_file():
+            raise ValueError(f"{self.folder} has no {INDEX}: run the cache phase to its end first")
+        names = json.loads(index.read_text(encoding="utf-8"))
+        if not names:
+            raise ValueError(f"{self.folder} holds no clip: every one was refused, read why in the cache phase")
+        return [self._entry(self.folder / name) for name in names]
+
+    def no_text(self) -> Tensor:
+        """The embedding of the empty caption, (n, d)."""
+        return load_file(self.folder / NO_TEXT)["text"].float()
+
+    def write(self, name: str, tensors: dict[str, Tensor], stamp: dict[str, object]) -> str:
+        """Write an encoded clip of that name; returns the name of its file."""
+        file = _file_name(name)
+        self._write(file, tensors, name, stamp)
+        return file
+
+    def _file(self, source: Source) -> str:
+        return _file_name(source.name)
+
+    @staticmethod
+    def _source(source: Source) -> dict[str, object]:
+        state = source.path.stat()
+        return {"size": state.st_size, "changed": state.st_mtime_ns, "caption": source.caption}
+
+    def _holds(self, file: str, stamp: dict[str, object]) -> bool:
+        try:
+            with safe_open(self.folder / file, "pt") as stored:
+                return (stored.metadata() or {}).get("stamp") == json.dumps(stamp)
+        except (OSError, SafetensorError):
+            return False
+
+    def _write(self, file: str, tensors: dict[str, Tensor], name: str, stamp: dict[str, object]) -> None:
+        text = tensors["text"]
+        used = int(text.any(dim=1).nonzero().max()) + 1 if text.any() else 1
+        kept = tensors | {"text": text[:used] if name else text}
+        metadata = {"stamp": json.dumps(stamp), "name": name, "rows": str(text.shape[0])}
+        part = self.folder / f"{file}.part"
+        save_file({key: value.half().cpu().contiguous() for key, value in kept.items()}, part, metadata=metadata)
+        os.replace(part, self.folder / file)
+
+    @staticmethod
+    def _entry(path: Path) -> Entry:
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata()
+                shapes = [tuple(file.get_slice(key).get_shape()) for key in ("video", "audio", "text")]
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path.name} in the cache cannot be read ({error}): run the cache phase again") from error
+        return Entry(path, metadata["name"], (*shapes[:2], (int(metadata["rows"]), shapes[2][1])))
+
+
+def _file_name(name: str) -> str:
+    """A flat name that no two clips share."""
+    return f"{Path(name).stem}-{hashlib.sha256(name.encode()).hexdigest()[:10]}.safetensors"

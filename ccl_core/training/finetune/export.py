@@ -1,0 +1,70 @@
+"""What a run trained, as files that the loaders of the pack read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...host.files.identify import section
+from .trainer import Trainer, part_of
+
+EXPORT = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+LORA = "lora.safetensors"
+# By the parts in the file: of a file that holds the whole model the whole model, for Load Model (CCL).
+NAMES = {
+    frozenset(("interaction",)): "interaction",
+    frozenset(("audio",)): "audio",
+    frozenset(("video",)): "video",
+    frozenset(("audio", "interaction", "video")): "model",
+}
+
+
+def export(trainer: Trainer, out: Path) -> list[Path]:
+    """Write each file of the model that was trained anew, whole, and the LoRA; their averages if the run keeps them."""
+    written = []
+    with trainer.averaged(), torch.no_grad():
+        own = dict(trainer.model.named_parameters())
+        trained = {part_of(name) for name in trainer.trained if name in own}
+        for file in dict.fromkeys(trainer.assembly.names.values()):
+            sections = {name for name, holder in trainer.assembly.names.items() if holder == file}
+            parts = frozenset(map(_part, sections - {"low_noise"}))
+            if parts & trained:
+                name = NAMES.get(parts, "_".join(sorted(parts)))
+                written.append(_write(trainer, out / f"{name}.safetensors", sections))
+        if trainer.adapters:
+            written.append(_write_lora(trainer, out / LORA))
+    return written
+
+
+def _part(name: str) -> str:
+    return "interaction" if name in ("a2v", "v2a") else name
+
+
+def _write(trainer: Trainer, path: Path, sections: set[str]) -> Path:
+    tensors = {key: value for key, value in trainer.model.state_dict().items() if section(key) in sections}
+    stored = {key: _stored(trainer, value, key in trainer.trained) for key, value in tensors.items()}
+    return _save(stored, path, {"ccl_config": trainer.config.to_json(), "format": "pt"})
+
+
+def _write_lora(trainer: Trainer, path: Path) -> Path:
+    tensors = {
+        key: _stored(trainer, value, value.ndim > 1)
+        for name, adapter in trainer.adapters.items()
+        for key, value in adapter.tensors(name).items()
+    }
+    return _save(tensors, path, {"format": "pt"})
+
+
+def _stored(trainer: Trainer, value: Tensor, narrowed: bool) -> Tensor:
+    """A tensor of the file; what was not trained keeps the type it came in."""
+    dtype = EXPORT[trainer.settings.train.export] if narrowed else value.dtype
+    return value.detach().to("cpu", dtype).contiguous()
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> Path:
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=metadata)
+    return part.replace(path)

@@ -1,0 +1,91 @@
+"""Files of a model as a module to train: weights in the type of their file, layers computed again for gradients."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import comfy.ops
+import comfy.quant_ops
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ...host.files.assemble import Assembly
+from ...host.files.build import check_keys
+from ...host.files.identify import section
+from ...model.joint import JointModel, run_layer
+from ...model.streams import StreamState
+from ..tiny.trainer import initialise
+
+TRAINABLE = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class CheckpointedModel(JointModel):
+    """The joint model that keeps only the tokens between its layers and computes each layer again for its gradient."""
+
+    def _blocks(
+        self,
+        video: StreamState,
+        audio: StreamState,
+        link: Any,
+        options: dict[str, Any],  # noqa: ARG002 - the model's signature
+    ) -> None:
+        for i in range(max(self._depths(video, audio))):
+            layer = self._layer(i, video, audio)
+
+            def run(video_tokens: Tensor, audio_tokens: Tensor, layer: Any = layer) -> tuple[Tensor, Tensor]:
+                video.tokens, audio.tokens = video_tokens, audio_tokens
+                run_layer(layer, video, audio, link)
+                return video.tokens, audio.tokens
+
+            video.tokens, audio.tokens = checkpoint(
+                run, video.tokens, audio.tokens, use_reentrant=False, preserve_rng_state=False
+            )
+
+
+@cache
+def give_rope_a_gradient() -> None:
+    """MOVA's rotate-half RoPE is a kernel of the host without one: the gradient of a rotation is the rotation back."""
+    torch.library.register_autograd("comfy_kitchen::apply_rope_split_half1", _rotate_back, setup_context=_keep_angles)
+
+
+def _keep_angles(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001 - torch's signature
+    ctx.save_for_backward(inputs[1])
+
+
+def _rotate_back(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    (angles,) = ctx.saved_tensors
+    back = angles.transpose(-1, -2).contiguous()
+    return comfy.quant_ops.ck.apply_rope_split_half1(gradient.contiguous(), back), None
+
+
+def load(assembly: Assembly, checkpointing: bool, device: torch.device) -> JointModel:
+    """The model of some files on a device; it computes in the type of its input. ValueError for what cannot train."""
+    sd, names = assembly.sd, assembly.names
+    for key, value in sd.items():
+        if value.dtype not in TRAINABLE or assembly.gguf:
+            raise ValueError(
+                f"{names.get(section(key), 'the model')} is quantised ({key} is {value.dtype}): "
+                "train on the files in bf16, fp16 or fp32"
+            )
+    if assembly.config.video.model_type == "i2v":
+        raise ValueError(
+            f"{names['video']} is a Wan 2.1 model of image to video, which reads CLIP vision: "
+            "train text to video, Wan 2.2 or MOVA"
+        )
+    if assembly.config.interaction.kind == "bridge":
+        give_rope_a_gradient()
+    kind = CheckpointedModel if checkpointing else JointModel
+    model = kind(assembly.config, device="meta", operations=comfy.ops.manual_cast)
+    check_keys(sd, model.state_dict(), names["video"], names)
+    model.load_state_dict(dict(sd), assign=True)
+    return model.to(device)
+
+
+def renew(model: JointModel, seed: int) -> None:
+    """Start the interaction anew, as scripts/new_interaction.py does."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        fresh = model.interaction.to_empty(device="cpu").float()
+        initialise(torch.nn.ModuleDict({"interaction": fresh}))

@@ -1,0 +1,201 @@
+"""Video files with sound and captions: find them, and read frames and waveform on one clock."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...host.media.encode import fit_images
+
+VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
+LISTS = ("captions.jsonl", "metadata.json")
+FILE_NAMES, CAPTIONS = ("file", "file_name", "video", "path"), ("caption", "text", "prompt")
+# Sound that ends a little before the picture, as encoders leave it, is filled with silence.
+SHORT_SOUND = Fraction(1, 10)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip on disk: its file, its name within the folder, its caption."""
+
+    path: Path
+    name: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A clip that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What clips are cut to: rates of the model, sizes (width, height) in pixels, lengths in frames."""
+
+    fps: Fraction
+    sample_rate: int
+    channels: int
+    sizes: tuple[tuple[int, int], ...]
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Media:
+    """A decoded clip. frames (f, h, w, 3) in 0..1, waveform (channels, n) of the same duration."""
+
+    frames: Tensor
+    waveform: Tensor
+
+
+def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source], list[Refused]]:
+    """The clips of a folder by name, and those without a caption.
+
+    Captions come from a list (`captions`, or captions.jsonl or metadata.json in the folder), else from a .txt file
+    beside each video. A list may leave files out; a file it names that is not there is refused.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: name the folder of the clips as data.clips")
+    found = captions or next((folder / name for name in LISTS if (folder / name).is_file()), None)
+    listed = _beside(folder) if found is None else _listed(found)
+    sources, refused = [], []
+    for name, caption in sorted(listed.items()):
+        if not (folder / name).is_file():
+            refused.append(Refused(name, f"{found.name} names it and it is not in {folder}"))
+        elif not caption:
+            refused.append(Refused(name, "it has no caption: write one into a .txt file of the same name beside it"))
+        else:
+            sources.append(Source(folder / name, name, caption))
+    if not sources and not refused:
+        raise ValueError(f"{folder} holds no videos ({', '.join(VIDEOS)})")
+    return sources, refused
+
+
+def _beside(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS]
+    return {path.relative_to(folder).as_posix(): _text(path.with_suffix(".txt")) for path in files}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """File -> caption of a list: JSON lines, a JSON list of objects, or one object of names and captions."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = path.suffix == ".jsonl"
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a list of captions: {error}") from error
+    if isinstance(rows, dict):
+        rows = [{"file": name, "caption": caption} for name, caption in rows.items()]
+    return dict(_row(row, path) for row in rows)
+
+
+def _row(row: Any, path: Path) -> tuple[str, str]:
+    given = row if isinstance(row, dict) else {}
+    name, caption = (next((given[key] for key in keys if key in given), None) for keys in (FILE_NAMES, CAPTIONS))
+    if not isinstance(name, str) or not isinstance(caption, str):
+        raise ValueError(f'{path.name} has the entry {row!r}, wanted {{"file": "clip.mp4", "caption": "what happens"}}')
+    return Path(name).as_posix(), caption.strip()
+
+
+def read_media(path: Path, shape: Shape) -> Media:
+    """Frames at the shape's rate and nearest size, sound at its rate, both from the first frame's time on.
+
+    The longest of the shape's lengths that both fill. ValueError says what the file lacks.
+    """
+    try:
+        with av.open(str(path)) as file:
+            if not file.streams.video or not file.streams.audio:
+                raise ValueError(f"{path.name} has no {'sound' if file.streams.video else 'picture'}")
+            start, frames = _frames(file, shape)
+            file.seek(0)
+            waveform = _waveform(file, shape, start)
+    except (av.error.FFmpegError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be decoded ({error.strerror}): damaged, or of an unknown kind") from error
+    sounding = Fraction(waveform.shape[1], shape.sample_rate) + SHORT_SOUND
+    filled = min(len(frames), math.floor(sounding * shape.fps))
+    length = max((count for count in shape.frames if count <= filled), default=None)
+    if length is None:
+        raise ValueError(
+            f"{path.name} fills {filled} frames at {float(shape.fps):g} fps with picture and sound, "
+            f"the shortest length is {min(shape.frames)}"
+        )
+    samples = math.floor(length / shape.fps * shape.sample_rate + Fraction(1, 2))
+    waveform = torch.nn.functional.pad(waveform[:, :samples], (0, max(0, samples - waveform.shape[1])))
+    return Media(torch.cat(frames[:length]), waveform)
+
+
+def _frames(file: Any, shape: Shape) -> tuple[Fraction, list[Tensor]]:
+    """Time of the first frame, and the picture that is seen at each tick of the clock from there on."""
+    start, shown, ticks = None, [], []
+    for time, frame in _timed(file):
+        start = time if start is None else start
+        tick = math.floor((time - start) * shape.fps + Fraction(1, 2))
+        if len(ticks) and tick == ticks[-1]:
+            continue
+        if tick >= max(shape.frames):
+            ticks.append(tick)
+            break
+        ticks.append(tick)
+        shown.append(_fitted(frame, shape.sizes))
+        seconds = Fraction(frame.duration) * frame.time_base if frame.duration else 1 / shape.fps
+        end = max(tick + 1, math.floor((time - start + seconds) * shape.fps + Fraction(1, 2)))
+    if not shown:
+        raise ValueError(f"{Path(file.name).name} has no picture that can be decoded")
+    ends = [*ticks[1:], end][: len(shown)]
+    held = [[picture] * (stop - tick) for picture, tick, stop in zip(shown, ticks, ends, strict=False)]
+    return start, [picture for pictures in held for picture in pictures]
+
+
+def _timed(file: Any) -> Iterator[tuple[Fraction, Any]]:
+    stream = file.streams.video[0]
+    stream.thread_type = "AUTO"
+    for count, frame in enumerate(file.decode(stream)):
+        rate = stream.average_rate or Fraction(25)
+        yield (count / rate if frame.pts is None else frame.pts * frame.time_base), frame
+
+
+def _fitted(frame: Any, sizes: tuple[tuple[int, int], ...]) -> Tensor:
+    """(1, h, w, 3) upright, cut to the size of the nearest shape."""
+    pixels = np.rot90(frame.to_ndarray(format="rgb24"), (frame.rotation or 0) // 90)
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).float().div(255)[None]
+    own = math.log(image.shape[2] / image.shape[1])
+    width, height = min(sizes, key=lambda size: (abs(math.log(size[0] / size[1]) - own), -size[0] * size[1]))
+    return fit_images(image, width, height, "crop")
+
+
+def _waveform(file: Any, shape: Shape, start: Fraction) -> Tensor:
+    """(channels, n) from the time `start` on; silence where the sound begins later."""
+    stream = file.streams.audio[0]
+    layout = "mono" if shape.channels == 1 else "stereo"
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=shape.sample_rate)
+    pieces, first, wanted = [], None, (max(shape.frames) / shape.fps + 1) * shape.sample_rate
+    for frame in file.decode(stream):
+        if first is None:
+            first = start if frame.pts is None else frame.pts * frame.time_base
+        pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
+        if sum(piece.shape[1] for piece in pieces) > wanted + max(0, start - first) * shape.sample_rate:
+            break
+    else:
+        pieces += [piece.to_ndarray() for piece in resampler.resample(None)]
+    if not pieces:
+        raise ValueError(f"{Path(file.name).name} has no sound that can be decoded")
+    waveform = torch.from_numpy(np.concatenate(pieces, axis=1))
+    offset = round((first - start) * shape.sample_rate)
+    return torch.nn.functional.pad(waveform, (offset, 0)) if offset > 0 else waveform[:, -offset:]

@@ -1,0 +1,184 @@
+"""What benchmarks/method.py compares with CCL (arXiv 2603.18600): CCL less one of its parts, and two rival couplings.
+
+The public text does not say how the paper takes its modules away; the ways here are this project's own. None of these
+kinds is shipped: `register` makes them known to the model for a training run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.ops
+import torch
+from torch import Tensor
+
+from ...config import CCLConfig, StreamConfig
+from ...model.interactions import CCA, INTERACTIONS, Link
+from ...model.interactions.base import Routes
+from ...model.interactions.cca import ContextAttention
+from ...model.joint import JointModel
+from ...model.streams import StreamState
+
+TOLERANCE = 0.03  # of the number of parameters
+LATENT_STRIDE = 4  # pixel frames per latent frame
+
+
+class Unpartitioned(CCA):
+    """Without TARP's partition: every query attends to the context tokens and the whole of the other stream."""
+
+    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+        super().after_text(video, audio, whole(link))
+
+
+class Unrouted(CCA):
+    """Without DCR: both routes are open in every task, and training never shows the context tokens alone.
+
+    What guidance switches off is off all the same.
+    """
+
+    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+        a2v, v2a = (link.options.get(flag, True) for flag in ("a2v_cross_attn", "v2a_cross_attn"))
+        super().after_text(video, audio, replace(link, a2v_open=a2v, v2a_open=v2a))
+
+
+class Unanchored(CCA):
+    """Without LCT: no context tokens (its configuration has 0), and a closed route adds nothing."""
+
+    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+        if video is None or audio is None:
+            return
+        before = video.tokens, audio.tokens
+        super().after_text(video, audio, replace(link, a2v_open=True, v2a_open=True))
+        video.tokens = where_open(link.a2v_open, video.tokens, before[0])
+        audio.tokens = where_open(link.v2a_open, audio.tokens, before[1])
+
+
+class GatedAttention(ContextAttention):
+    """One direction of the gated baseline: tanh of a scalar that starts at zero scales what is added."""
+
+    def __init__(
+        self, dim: int, source_dim: int, heads: int, context_tokens: int, operations: Any, **factory: Any
+    ) -> None:
+        super().__init__(dim, source_dim, heads, context_tokens, operations, **factory)
+        # Training starts every `o` at zero, and a zero gate before a zero projection would have no gradient.
+        self.out = self._modules.pop("o")
+        self.gate = torch.nn.Parameter(torch.empty(1, **factory))
+
+    def o(self, x: Tensor) -> Tensor:
+        return torch.tanh(comfy.ops.cast_to_input(self.gate, x)) * self.out(x)  # (b, x, d)
+
+
+class Gated(Unanchored):
+    """The paper's baseline: cross-attention over the whole other stream behind a tanh gate.
+
+    It knows neither partition nor context tokens nor routes; it keeps the aligned RoPE.
+    """
+
+    routed = False
+
+    def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(config, operations, **factory)
+        video, audio = config.video, config.audio
+        self.a2v = GatedAttention(video.dim, audio.dim, video.num_heads, 0, operations, **factory)
+        self.v2a = GatedAttention(audio.dim, video.dim, audio.num_heads, 0, operations, **factory)
+
+    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+        super().after_text(video, audio, whole(link))
+
+
+def whole(link: Link) -> Link:
+    """The link with one window over the whole clip in both directions."""
+    if link.tarp is None:
+        return link
+    ranges = ((0, len(link.tarp.audio_positions)),)
+    return replace(link, tarp=replace(link.tarp, a2v=ranges, v2a=ranges))
+
+
+def where_open(route: Routes, after: Tensor, before: Tensor) -> Tensor:
+    return torch.where(torch.as_tensor(route, device=after.device).view(-1, 1, 1), after, before)  # (b, n, d)
+
+
+ABLATIONS = {
+    "cca_unpartitioned": Unpartitioned,
+    "cca_unrouted": Unrouted,
+    "cca_unanchored": Unanchored,
+    "gated": Gated,
+}
+
+
+def register() -> None:
+    """Make the ablations known to JointModel."""
+    INTERACTIONS.update(ABLATIONS)
+
+
+def streams_alone(config: CCLConfig) -> CCLConfig:
+    """The two streams without a coupling: what a comparison begins from."""
+    return couple(config, "cca", layers=(), context_tokens=0)
+
+
+def couple(config: CCLConfig, kind: str, **changes: Any) -> CCLConfig:
+    return replace(config, interaction=replace(config.interaction, kind=kind, **changes))
+
+
+def index_positions(config: CCLConfig) -> CCLConfig:
+    """Audio token j at position j, in self-attention and coupling; the partition stays that of the causal clock."""
+    return replace(config, clock="linear", clock_scale=1.0)
+
+
+def ovi_style(config: CCLConfig) -> CCLConfig:
+    """Fusion with Ovi's linear clock; the feed-forwards get the parameters that CCA has beyond it."""
+    video, audio = config.video, config.audio
+    wide = replace(
+        config,
+        video=_widened(config, video, audio),
+        audio=_widened(config, audio, video),
+        clock="linear",
+        clock_scale=float(config.fps / LATENT_STRIDE / config.audio_latent.rate),
+    )
+    return couple(wide, "fusion", context_tokens=0)
+
+
+def _widened(config: CCLConfig, stream: StreamConfig, source: StreamConfig) -> StreamConfig:
+    d, coupling = stream.dim, config.interaction
+    # q, o, the norms of x and q, and the context tokens.
+    missing = len(coupling.layers) * (2 * (d * d + d) + 3 * d + coupling.context_tokens * source.dim)
+    return replace(stream, ffn_dim=stream.ffn_dim + round(missing / stream.num_layers / (2 * d + 1)))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model of the comparison: what it is called, and how its configuration follows from CCL's."""
+
+    title: str
+    change: Callable[[CCLConfig], CCLConfig]
+
+
+VARIANTS = {
+    "ccl": Variant("CCL", lambda config: config),
+    "no_partition": Variant("without TARP's partition", lambda config: couple(config, "cca_unpartitioned")),
+    "no_rope": Variant("without TARP's RoPE", index_positions),
+    "no_lct": Variant("without LCT", lambda config: couple(config, "cca_unanchored", context_tokens=0)),
+    "no_dcr": Variant("without DCR", lambda config: couple(config, "cca_unrouted")),
+    "gated": Variant("tanh-gated cross-attention", lambda config: couple(config, "gated", context_tokens=0)),
+    "fusion": Variant("Ovi-style fusion", ovi_style),
+}
+
+
+def configuration(name: str, base: CCLConfig) -> CCLConfig:
+    """The variant's configuration; ValueError where it differs from `base`, a CCL, by more than 3 % of parameters."""
+    config = VARIANTS[name].change(base)
+    wanted, found = parameters(base), parameters(config)
+    if abs(found - wanted) > TOLERANCE * wanted:
+        raise ValueError(
+            f"{name} has {found} parameters, CCL {wanted}: more than {TOLERANCE:.0%} apart, so that a comparison "
+            "would be one of sizes; change the width of a feed-forward"
+        )
+    return config
+
+
+def parameters(config: CCLConfig) -> int:
+    register()
+    model = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init)
+    return sum(value.numel() for value in model.parameters())

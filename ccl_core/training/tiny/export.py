@@ -1,0 +1,109 @@
+"""The all-in-one file of ccl-tiny (design section 7): weights, text encoder and VAEs, in half precision."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from ..world.evaluate import lesson
+
+LAYERS = 6
+TEXT_DIM = 96
+# The encoders' files, by the prefix of their keys in the all-in-one file.
+ENCODERS = {
+    "text_encoders.": "text_encoder.safetensors",
+    "vae.": "video_vae.safetensors",
+    "audio_vae.": "audio_vae.safetensors",
+}
+
+CCL_TINY = CCLConfig(
+    fps=Fraction(16),
+    video=StreamConfig(
+        in_dim=16, out_dim=16, dim=160, ffn_dim=480, num_heads=4, num_layers=LAYERS, text_dim=TEXT_DIM, freq_dim=128
+    ),
+    audio=StreamConfig(
+        in_dim=32,
+        out_dim=32,
+        dim=96,
+        ffn_dim=288,
+        num_heads=4,
+        num_layers=LAYERS,
+        text_dim=TEXT_DIM,
+        freq_dim=128,
+        patch_size=(1, 1, 1),
+    ),
+    interaction=InteractionConfig(kind="cca", layers=tuple(range(LAYERS)), context_tokens=16),
+    audio_latent=AudioLatentConfig(vae="vocos", channels=32, rate=Fraction(32), sample_rate=16000),
+    clock="causal",
+    shift=3.0,
+    audio_shift=6.0,  # the picture decides when things hit, the sound follows (docs/ccl-tiny.md)
+)
+
+
+def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Tensor, out: Path) -> Path:
+    """Join the parts in `folder` with the weights of the joint model.
+
+    rgb: (channels + 1, 3) factors and bias of the preview, see `preview_factors`.
+    """
+    text_file = folder / ENCODERS["text_encoders."]
+    parts = {"": weights} | {prefix: load_file(folder / name) for prefix, name in ENCODERS.items()}
+    config = replace(
+        config,
+        text_encoder=json.loads(metadata(text_file)["text_encoder"]),
+        latent_rgb_factors=tuple(map(tuple, rgb.tolist())),
+    )
+    tensors = {prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()}
+    audio_metadata = metadata(folder / ENCODERS["audio_vae."])
+    own_metadata = {"ccl_config": config.to_json(), "lesson": lesson().to_json(), "format": "pt"}
+    save_file(tensors, out, metadata=audio_metadata | own_metadata)
+    return out
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Put the encoders of a file of `export` back into `folder`, those that are not there."""
+    whole, said = load_file(path), metadata(path)
+    text_encoder = CCLConfig.from_json(said["ccl_config"]).text_encoder
+    stated = {
+        "text_encoders.": {"text_encoder": json.dumps(text_encoder)},
+        "vae.": {},
+        "audio_vae.": {"vocos_config": said["vocos_config"]},
+    }
+    for prefix, name in ENCODERS.items():
+        if not (folder / name).exists():
+            part = {key.removeprefix(prefix): value for key, value in whole.items() if key.startswith(prefix)}
+            save_file(part, folder / name, metadata=stated[prefix])
+
+
+def joint_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of the joint model in a file of `export`."""
+    return {key: value.float() for key, value in load_file(path).items() if not key.startswith(tuple(ENCODERS))}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def packed(key: str, value: Tensor) -> Tensor:
+    """Half precision, but for the statistics of the mel bands, which scale everything that is heard."""
+    keep = key.startswith("latent_") or not value.is_floating_point()
+    return (value if keep else value.half()).contiguous()
+
+
+def preview_factors(latent: Tensor, frames: Tensor) -> Tensor:
+    """Least-squares map from a normalised video latent to the colours a preview shows.
+
+    latent: (n, c, t, h, w); frames: (n, t, h, w, 3) in 0..1, the pictures at the latent's own size. Returns (c + 1, 3),
+    the bias last; the host's previews expect colours in -1..1.
+    """
+    cells = latent.movedim(1, -1).flatten(0, -2).double()  # (cells, c)
+    cells = torch.cat([cells, torch.ones(len(cells), 1, dtype=cells.dtype)], dim=1)
+    return torch.linalg.lstsq(cells, frames.flatten(0, -2).double() * 2 - 1).solution.float()

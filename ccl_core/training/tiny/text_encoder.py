@@ -1,0 +1,333 @@
+"""Train the tiny umT5 encoder and its SentencePiece vocabulary (design, ccl-tiny).
+
+The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may be left
+open) and to restore masked words. Every token that speaks of one object must give all attributes of that object through
+linear probes: a cross-attention that looks for a colour finds the motion and the sound that belong to it. Over all
+tokens, pooled probes must give the first object spoken of and the second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import random
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import comfy.ops
+import comfy.text_encoders.t5
+import sentencepiece
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from ..world.captions import OTHER_WORDS, WORDS, Attributes, held_out, owned
+
+log = logging.getLogger(__name__)
+
+PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of umT5
+MASKED = UNKNOWN  # byte fallback leaves the unknown piece unused
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the encoder is built and trained."""
+
+    vocab_size: int = 1024
+    d_model: int = 96
+    num_layers: int = 3
+    num_heads: int = 6
+    d_kv: int = 16
+    d_ff: int = 288
+    min_length: int = 40
+    batch: int = 64
+    steps: int = 3000
+    learning_rate: float = 3e-3
+    seed: int = 0
+    evaluated: int = 4000
+
+    def model_config(self) -> dict:
+        """The part of the recipe that the host needs to build the encoder."""
+        sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers")
+        fixed = {"model_type": "umt5", "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}
+        return {**{key: getattr(self, key) for key in sizes}, **fixed}
+
+
+def sample_attributes(rng: random.Random, present: float = 0.85) -> Attributes:
+    """Draw each attribute, or leave it open."""
+    odds = {kind: min(present, 0.3) if kind == "size" else present for kind in WORDS}
+    return Attributes(
+        **{kind: rng.choice(list(words)) if rng.random() < odds[kind] else None for kind, words in WORDS.items()}
+    )
+
+
+def sample_objects(rng: random.Random, count: int, present: float) -> tuple[Attributes, ...]:
+    """Attributes of one or two objects; two differ in colour and sound, and something of each can be seen."""
+    while True:
+        things = tuple(sample_attributes(rng, present) for _ in range(count))
+        if count == 1:
+            return things
+        visible = all(thing.colour or thing.shape for thing in things)
+        if visible and all(getattr(things[0], kind) != getattr(things[1], kind) for kind in ("colour", "sound")):
+            return things
+
+
+def draw(
+    rng: random.Random, unseen: bool = False, count: int | None = None
+) -> tuple[str, list[int], tuple[Attributes, ...]]:
+    """A caption, its owners by character (see `owned`) and what it states of one or two objects.
+
+    They are of the trained combinations or of those held out. Now and then a trained caption leaves everything open
+    (the empty prompt).
+    """
+    count = count or rng.choice((1, 2))
+    while True:
+        empty = not unseen and count == 1 and rng.random() < 0.08
+        things = sample_objects(rng, count, 1.0 if unseen else 0.0 if empty else 0.88)
+        if all(held_out(thing) == unseen for thing in things):
+            return *owned(rng, *things), things
+
+
+def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000) -> bytes:
+    """Fit a SentencePiece unigram model; bytes stand in for what it has no piece for, case is folded."""
+    lines = [draw(rng)[0] for _ in range(captions)]
+    lines += [word for word in OTHER_WORDS for _ in range(3)]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for line in lines if line]),
+        model_writer=model,
+        normalization_rule_name="nmt_nfkc_cf",
+        model_type="unigram",
+        vocab_size=vocab_size,
+        byte_fallback=True,
+        character_coverage=1.0,
+        split_digits=True,
+        pad_id=PAD,
+        eos_id=EOS,
+        unk_id=UNKNOWN,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+PLACES = ("first", "second")
+LABELS = {f"{kind}_{place}": words for place in PLACES for kind, words in WORDS.items()}
+NOBODY = -100  # the class that a cross-entropy leaves out
+
+
+class Probes(nn.Module):
+    """Read the attributes and the words back from the encoder's output; thrown away after training."""
+
+    def __init__(self, d_model: int, vocab_size: int) -> None:
+        super().__init__()
+        self.queries = nn.ParameterDict({label: nn.Parameter(torch.randn(d_model) * 0.1) for label in LABELS})
+        self.pooled = nn.ModuleDict({label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()})
+        self.own = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
+        self.words = nn.Linear(d_model, vocab_size)
+
+    def pool(self, x: torch.Tensor, mask: torch.Tensor, label: str) -> torch.Tensor:
+        """Attention of one learned query over the tokens, then a linear readout."""
+        scores = (x @ self.queries[label]).masked_fill(mask == 0, -1e9)  # (b, t)
+        return self.pooled[label]((scores.softmax(-1)[..., None] * x).sum(1))  # (b, classes)
+
+    def attribute_loss(self, x: torch.Tensor, mask: torch.Tensor, captions: Captions) -> torch.Tensor:
+        """Cross-entropy of every attribute: from the pooled output, and of its own object from each single token."""
+        loss = x.new_zeros(())
+        for label, classes in captions.labels.items():
+            loss = loss + F.cross_entropy(self.pool(x, mask, label), classes)
+        for kind, classes in captions.own.items():
+            loss = loss + F.cross_entropy(self.own[kind](x).flatten(0, 1), classes.flatten(), ignore_index=NOBODY)
+        return loss
+
+    def word_loss(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the original word at every real position, masked or not."""
+        return F.cross_entropy(self.words(x).flatten(0, 1), tokens.flatten(), ignore_index=PAD)
+
+
+def build_encoder(recipe: Recipe) -> comfy.text_encoders.t5.T5:
+    """The host's own T5, initialised for training. The final norm stays 1, which pins the output's scale at rms 1."""
+    model = comfy.text_encoders.t5.T5(recipe.model_config(), torch.float32, "cpu", comfy.ops.disable_weight_init)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.ones_(parameter)
+        elif "relative_attention_bias" in name:
+            nn.init.normal_(parameter, std=0.1)
+        else:
+            nn.init.normal_(parameter, std=1.0 if name == "shared.weight" else parameter.shape[1] ** -0.5)
+        # The host multiplies k by sqrt(d_kv) to undo the scale of its attention; T5 starts q small instead.
+        if name.endswith("SelfAttention.q.weight"):
+            parameter.data.mul_(recipe.d_kv**-0.5)
+    model.encoder.final_layer_norm.weight.requires_grad_(False)
+    return model
+
+
+def encode(model: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the encoder as the host does: padding is not seen and comes out as zeros."""
+    mask = (tokens != PAD).long()  # (b, t)
+    x, _ = model(tokens, mask)
+    return x * mask[..., None], mask  # (b, t, d)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A batch with what it states. Class 0 of an attribute means that it is left open.
+
+    tokens (b, t); labels: by attribute and place, (b,); own: by attribute, that of the object which a token speaks of,
+    (b, t), NOBODY where it speaks of none.
+    """
+
+    tokens: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    own: dict[str, torch.Tensor]
+
+    def __getitem__(self, rows: slice) -> Captions:
+        sides = ({label: classes[rows] for label, classes in side.items()} for side in (self.labels, self.own))
+        return Captions(self.tokens[rows], *sides)
+
+
+class Batches:
+    """Draw captions as padded token ids with what they state."""
+
+    def __init__(self, vocabulary: bytes, recipe: Recipe, rng: random.Random) -> None:
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary, add_eos=True)
+        self.length, self.rng = recipe.min_length, rng
+
+    def tokens(self, captions: list[str]) -> torch.Tensor:
+        return padded(self.processor.encode(captions), PAD)  # (b, t)
+
+    def owners(self, caption: str, owners: list[int]) -> list[int]:
+        """By token, the object that its last character speaks of; -1 for what ends the caption."""
+        pieces = self.processor.encode(caption, out_type=str)[:-1]
+        ends = accumulate(map(len, pieces), initial=-1)  # the first piece brings a space that no caption begins with
+        return [owners[end - 1] for end in list(ends)[1:]] + [-1]
+
+    def draw(self, count: int, unseen: bool = False, objects: int | None = None) -> Captions:
+        captions, owners, stated = [], [], []
+        while len(captions) < count:
+            caption, characters, things = draw(self.rng, unseen, objects)
+            found = self.owners(caption, characters)
+            if len(found) <= self.length:
+                captions.append(caption)
+                stated.append(things)
+                # All of a caption speaks of its only object, what ends it included.
+                owners.append(found if len(things) == 2 else [0] * len(found))
+        labels = labels_of(stated)
+        return Captions(self.tokens(captions), labels, own_labels(labels, padded(owners, -1)))
+
+
+def padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])  # (b, t)
+
+
+def own_labels(labels: dict[str, torch.Tensor], owners: torch.Tensor) -> dict[str, torch.Tensor]:
+    """By attribute, the class of each token's own object. owners, out: (b, t)"""
+    both = {kind: torch.stack([labels[f"{kind}_{place}"] for place in PLACES], dim=1) for kind in WORDS}  # (b, 2)
+    found = {kind: classes.gather(1, owners.clamp(min=0)) for kind, classes in both.items()}
+    return {kind: classes.masked_fill(owners < 0, NOBODY) for kind, classes in found.items()}
+
+
+def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
+    """One class per caption for every attribute of the first and of the second object."""
+    classes = {kind: {None: 0, **{word: i + 1 for i, word in enumerate(words)}} for kind, words in WORDS.items()}
+    rows = [(*things, Attributes())[:2] for things in stated]
+    wanted = [(place, kind) for place in (0, 1) for kind in WORDS]
+    return {
+        label: torch.tensor([classes[kind][getattr(things[place], kind)] for things in rows])
+        for label, (place, kind) in zip(LABELS, wanted, strict=True)
+    }
+
+
+def accuracy(model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> float:
+    """Share of captions of which every attribute is read correctly."""
+    x, mask = encode(model, tokens)
+    right = torch.stack([probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in labels.items()])
+    return right.all(0).float().mean().item()
+
+
+def own_accuracy(model: nn.Module, probes: Probes, captions: Captions) -> float:
+    """Share of the tokens that speak of one object from which all attributes of that object are read correctly."""
+    x, _ = encode(model, captions.tokens)
+    right = torch.stack([probes.own[kind](x).argmax(-1) == wanted for kind, wanted in captions.own.items()])
+    speaking = captions.own["colour"] != NOBODY
+    return right.all(0)[speaking].float().mean().item()
+
+
+def train(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Return the state dict in the host's names, vocabulary included, and the held-out measurements."""
+    torch.manual_seed(recipe.seed)
+    rng = random.Random(recipe.seed)
+    vocabulary = train_vocabulary(rng, recipe.vocab_size)
+    batches = Batches(vocabulary, recipe, rng)
+    model, probes = build_encoder(recipe), Probes(recipe.d_model, recipe.vocab_size)
+    _fit(model, probes, batches, recipe)
+    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    model.load_state_dict({key: value.float() for key, value in weights.items()})
+    report = _measure(model, probes, batches, recipe)
+    return {**weights, "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}, report
+
+
+@torch.no_grad()
+def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> dict[str, float]:
+    single, double = (batches.draw(recipe.evaluated // 2, unseen=True, objects=count) for count in (1, 2))
+    x, mask = encode(model, double.tokens)
+    return {
+        "accuracy_held_out": accuracy(model, probes, single.tokens, single.labels),
+        "accuracy_held_out_pairs": accuracy(model, probes, double.tokens, double.labels),
+        "accuracy_own_pairs": own_accuracy(model, probes, double),
+        "accuracy_empty": accuracy(model, probes, batches.tokens([""]), labels_of([(Attributes(),)])),
+        "token_std": x[mask.bool()].std().item(),
+    }
+
+
+def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> None:
+    trained = [p for p in (*model.parameters(), *probes.parameters()) if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.05)
+    for step in range(recipe.steps):
+        # The host's T5 adds in place; without a copy autograd would find its saved inputs overwritten.
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x if x.is_leaf else x.clone(), lambda x: x):
+            stated, words = _losses(model, probes, batches.draw(recipe.batch))
+        optimiser.zero_grad()
+        (stated + words).backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 100 == 0 or step == recipe.steps - 1:
+            log.info("step %d: attributes %.4f, words %.4f", step, stated.item(), words.item())
+
+
+def _losses(model: nn.Module, probes: Probes, captions: Captions) -> tuple[torch.Tensor, torch.Tensor]:
+    """Words are masked in the first half of the batch; the second keeps every word that its labels ask for."""
+    tokens = captions.tokens
+    half = len(tokens) // 2
+    hidden = (torch.rand(tokens.shape) < 0.15) & (tokens > UNKNOWN)
+    hidden[half:] = False
+    x, mask = encode(model, tokens.masked_fill(hidden, MASKED))
+    return probes.attribute_loss(x[half:], mask[half:], captions[half:]), probes.word_loss(x, tokens)
+
+
+def main() -> None:
+    """Train and write one safetensors file whose metadata `text_encoder` is what the loader needs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    recipe = Recipe(steps=arguments.steps, seed=arguments.seed)
+    weights, report = train(recipe)
+    log.info("%s", json.dumps(report))
+    config = {"umt5xxl_model_config": recipe.model_config(), "min_length": recipe.min_length}
+    metadata = {"text_encoder": config, "text_encoder_training": {**asdict(recipe), **report}}
+    save_file(weights, arguments.output, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+if __name__ == "__main__":
+    main()

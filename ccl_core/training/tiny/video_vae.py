@@ -1,0 +1,301 @@
+"""Training of ccl-tiny's video VAE (design 9): the host's Wan 2.1 autoencoder at a small width, on the world."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from comfy.latent_formats import Wan21
+from comfy.ldm.wan.vae import Resample, WanVAE
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..muon import Muon
+from ..world import scene
+
+log = logging.getLogger(__name__)
+LATENT_CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result besides the world itself."""
+
+    width: int = 16
+    steps: int = 100_000
+    minutes: float = 13.0
+    seed: int = 0
+    # (clips, frames, crop) of a step. First single pictures, as Wan's own VAE was made: colours and edges are learnt
+    # cheaply. At the end whole and long clips: borders, the attention over a frame and the memory of the causal
+    # convolutions must meet what they will see in use.
+    first_windows: tuple[tuple[int, int, int], ...] = ((32, 1, 32),)
+    windows: tuple[tuple[int, int, int], ...] = ((4, 9, 32), (2, 17, 32))
+    last_windows: tuple[tuple[int, int, int], ...] = ((1, 17, 64), (2, 17, 32), (1, 33, 40))
+    first_share: float = 0.25
+    last_share: float = 0.25
+    muon_rate: float = 0.02
+    adam_rate: float = 2e-3
+    kl: float = 3e-4
+    latent_noise: float = 0.1
+    pool: int = 400
+    save_seconds: float = 100.0
+    threads: int = 2
+
+
+def build_vae(width: int) -> WanVAE:
+    """The host's class with the numbers the host's own loader derives from a Wan 2.1 file of this width."""
+    vae = WanVAE(
+        dim=width,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=2,
+        attn_scales=[],
+        temperal_downsample=[False, True, True],
+        image_channels=3,
+        conv_out_channels=3,
+        dropout=0.0,
+    )
+    for name, module in vae.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            # The host leaves weights unset; second convolutions of residual blocks start small: depth is harmless then.
+            gain = 0.2 if name.endswith(("residual.6", "proj")) else 1.0
+            fan_in = module.weight[0].numel() / (module.weight.shape[2] if module.weight.ndim == 5 else 1)
+            nn.init.normal_(module.weight, std=gain / math.sqrt(fan_in))
+            nn.init.zeros_(module.bias)
+            if name.endswith("time_conv"):
+                start_time_convolution(module)
+            elif isinstance(module, nn.Conv3d):
+                # Blind to the past at first: a network that has learnt pictures is then one of films too.
+                nn.init.zeros_(module.weight[:, :, :-1])
+    return vae
+
+
+@torch.no_grad()
+def start_time_convolution(conv: nn.Conv3d) -> None:
+    """Hand the newest frame on, with a random share of the others for a start."""
+    outputs, inputs = conv.weight.shape[:2]
+    nn.init.normal_(conv.weight, std=0.4 / math.sqrt(inputs))
+    conv.weight[:, :, -1, 0, 0] += torch.eye(inputs).repeat(outputs // inputs, 1)
+
+
+def resample(layer: Resample, x: Tensor) -> Tensor:
+    """What the host's chunked Resample does, over all frames at once: the first frame keeps to itself in time."""
+    if layer.mode == "upsample3d" and x.shape[2] > 1:
+        b, c, _, h, w = x.shape
+        pairs = layer.time_conv(x[:, :, 1:]).reshape(b, 2, c, -1, h, w)
+        doubled = torch.stack((pairs[:, 0], pairs[:, 1]), 3).reshape(b, c, -1, h, w)
+        x = torch.cat([x[:, :, :1], doubled], 2)
+    b, c, t, h, w = x.shape
+    flat = layer.resample(x.transpose(1, 2).reshape(b * t, c, h, w))
+    x = flat.reshape(b, t, *flat.shape[1:]).transpose(1, 2)
+    if layer.mode == "downsample3d" and x.shape[2] > 1:
+        x = torch.cat([x[:, :, :1], layer.time_conv(x)], 2)
+    return x  # (b, c, t, h, w)
+
+
+def run(layers: nn.Module, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = resample(layer, x) if isinstance(layer, Resample) else layer(x)
+    return x
+
+
+def encode_moments(vae: WanVAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the latent of whole clips, equal to the host's chunked encode but one pass."""
+    x = vae.encoder.conv1(pixels)
+    for part in (vae.encoder.downsamples, vae.encoder.middle, vae.encoder.head):
+        x = run(part, x)
+    mean, log_var = vae.conv1(x).chunk(2, dim=1)
+    return mean, log_var.clamp(-12, 6)  # (b, 16, t, h/8, w/8)
+
+
+def decode(vae: WanVAE, latent: Tensor) -> Tensor:
+    """Frames of whole latents, equal to the host's chunked decode but one pass."""
+    x = vae.decoder.conv1(vae.conv2(latent))
+    for part in (vae.decoder.middle, vae.decoder.upsamples, vae.decoder.head):
+        x = run(part, x)
+    return x  # (b, 3, f, h, w)
+
+
+class ClipPool:
+    """World clips to cut training windows from; one is replaced at every draw, so that no clip is seen for long."""
+
+    def __init__(self, recipe: Recipe):
+        self.rng = np.random.default_rng(recipe.seed)
+        self.source = scene.clips(recipe.seed + 1, frames=33)
+        self.clips = [next(self.source).frames for _ in range(recipe.pool)]
+
+    def draw(self, batch: int, frames: int, crop: int) -> Tensor:
+        """Random windows of `frames` frames, mostly around a shape when they are smaller than the picture."""
+        self.clips[self.rng.integers(len(self.clips))] = next(self.source).frames
+        windows = [self.window(self.clips[i], frames, crop) for i in self.rng.integers(len(self.clips), size=batch)]
+        return pixels_of(np.stack(windows))  # (b, 3, f, crop, crop)
+
+    def window(self, clip: np.ndarray, frames: int, crop: int) -> np.ndarray:
+        begin = self.rng.integers(len(clip) - frames + 1)
+        cut = clip[begin : begin + frames]
+        size = clip.shape[1]
+        rows, columns = np.nonzero(cut[frames // 2].max(-1) > 100)
+        if len(rows) and self.rng.random() < 0.8:
+            seen = self.rng.integers(len(rows))
+            corner = np.array([rows[seen], columns[seen]]) - crop / 2 + self.rng.uniform(-crop / 2, crop / 2, 2)
+        else:
+            corner = self.rng.uniform(0, size - crop, 2)
+        top, left = np.clip(corner.round().astype(int), 0, size - crop)
+        return cut[:, top : top + crop, left : left + crop]
+
+
+def pixels_of(frames: np.ndarray) -> Tensor:
+    """(b, f, h, w, 3) uint8 to the -1..1 range and axes of the autoencoder."""
+    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (b, 3, f, h, w)
+
+
+def whole_clips(seed: int, count: int) -> Tensor:
+    """Clips of their own seed, to measure on."""
+    source = scene.clips(seed, frames=17)
+    return pixels_of(np.stack([next(source).frames for _ in range(count)]))
+
+
+def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute error of pixels and of their spatial and temporal differences, shape and its surroundings first."""
+    background = wanted.amax(1, keepdim=True) < -0.4  # (b, 1, f, h, w)
+    near_shape = F.max_pool3d((~background).float(), (3, 7, 7), stride=1, padding=(1, 3, 3))
+    weight = 1 + 6 * near_shape
+    error = made - wanted
+    loss = (weight * error.abs()).mean() + (weight * error**2).mean()
+    for axis in (axis for axis in (2, 3, 4) if error.shape[axis] > 1):
+        loss = loss + 0.25 * (weight.narrow(axis, 1, weight.shape[axis] - 1) * error.diff(dim=axis).abs()).mean()
+    return loss
+
+
+def training_loss(vae: WanVAE, pixels: Tensor, recipe: Recipe) -> Tensor:
+    """Reconstruction through a noisy latent; the noise and a small KL make the latent smooth enough to be diffused."""
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, log_var = encode_moments(vae, pixels)
+        mean, log_var = mean.float(), log_var.float()
+        noise = torch.randn_like(mean) * (log_var.exp() + recipe.latent_noise**2).sqrt()
+        made = decode(vae, mean + noise)
+    kl = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).mean()
+    return reconstruction_loss(made.float(), pixels) + recipe.kl * kl
+
+
+@torch.no_grad()
+def fold_normalisation(vae: WanVAE, pixels: Tensor, floor: float = 0.3, unit: bool = False) -> Tensor:
+    """Rescale the latent inside conv1 and conv2 to what the host's Wan21 format expects; decode(encode(x)) stays.
+
+    `unit` asks for mean 0 and deviation 1 instead, the scale at which the KL of the training holds a latent.
+
+    Channels far weaker than the median channel keep a share of their weakness instead of being blown up to noise.
+    Returns the share of each channel's variance that is signal.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, log_var = encode_moments(vae, pixels)
+    mean, log_var = mean.float(), log_var.float()
+    axes = (0, 2, 3, 4)
+    centre, spread = mean.mean(axes), mean.std(axes)
+    signal = spread**2 / (spread**2 + log_var.exp().mean(axes))
+    wan = Wan21()
+    target = torch.ones_like(spread) if unit else wan.latents_std.flatten()
+    scale = target / spread.clamp_min(floor * spread.median())
+    shift = -scale * centre if unit else wan.latents_mean.flatten() - scale * centre
+    column = scale.view(-1, 1, 1, 1, 1)
+    vae.conv1.weight[:LATENT_CHANNELS] *= column
+    vae.conv1.bias[:LATENT_CHANNELS] = vae.conv1.bias[:LATENT_CHANNELS] * scale + shift
+    vae.conv1.bias[LATENT_CHANNELS:] += 2 * scale.log()
+    vae.conv2.weight /= column.transpose(0, 1)
+    vae.conv2.bias -= vae.conv2.weight.flatten(1) @ shift
+    return signal  # (16,)
+
+
+def export(vae: WanVAE, path: Path, seed: int) -> Tensor:
+    """Write a normalised copy under the host's own key names; returns the signal share of each channel."""
+    copy = build_vae(vae.dim)
+    copy.load_state_dict(vae.state_dict())
+    signal = fold_normalisation(copy, whole_clips(seed, 24))
+    tensors = {key: value.contiguous() for key, value in copy.state_dict().items()}
+    part = path.with_suffix(".part")
+    save_file(tensors, part)
+    part.replace(path)
+    return signal
+
+
+@torch.no_grad()
+def psnr(vae: WanVAE, pixels: Tensor) -> float:
+    """Mean over whole clips, in dB of the 0..1 range."""
+    with torch.autocast("cpu", torch.bfloat16):
+        made = decode(vae, encode_moments(vae, pixels)[0]).float().clamp(-1, 1)
+    error = ((made - pixels) / 2).square().mean((1, 2, 3, 4))
+    return float((-10 * error.log10()).mean())
+
+
+def optimisers_of(vae: WanVAE, recipe: Recipe) -> tuple[list[torch.optim.Optimizer], list[float]]:
+    kernels = [p for p in vae.parameters() if p.ndim >= 4 and p.flatten(1).shape[1] > 1]
+    rest = [p for p in vae.parameters() if not any(p is kernel for kernel in kernels)]
+    adam = torch.optim.Adam(rest, lr=recipe.adam_rate, betas=(0.9, 0.99))
+    return [Muon(kernels, recipe.muon_rate), adam], [recipe.muon_rate, recipe.adam_rate]
+
+
+def plan_step(recipe: Recipe, done: float) -> tuple[tuple[tuple[int, int, int], ...], float]:
+    """Windows and learning rate factor after a share of the time: pictures, crops of films, then whole films."""
+    if done < recipe.first_share:
+        return recipe.first_windows, 1 - 0.6 * done / recipe.first_share
+    left = (1 - done) / (1 - recipe.first_share)
+    return (recipe.last_windows if 1 - done < recipe.last_share else recipe.windows), 0.7 * left + 0.01
+
+
+def train(out: Path, recipe: Recipe | None = None, start: Path | None = None) -> Path:
+    """Train for the recipe's minutes or steps, a usable file at `out` all along; `start` is a file to go on from."""
+    recipe = recipe or Recipe()
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    pool = ClipPool(recipe)
+    vae = build_vae(recipe.width)
+    if start is not None:
+        vae.load_state_dict(load_file(start))
+        fold_normalisation(vae, pool.draw(16, 17, 64), unit=True)
+    use_channels_last(vae)
+    optimisers, rates = optimisers_of(vae, recipe)
+    held_out = whole_clips(9000 + recipe.seed, 8)
+    begin = saved = time.monotonic()
+    average = 0.0
+    for step in range(recipe.steps):
+        done = max((time.monotonic() - begin) / (60 * recipe.minutes), step / recipe.steps)
+        if done >= 1:
+            break
+        windows, speed = plan_step(recipe, done)
+        for optimiser, rate in zip(optimisers, rates, strict=True):
+            optimiser.param_groups[0]["lr"] = rate * speed * min(1, (step + 1) / 20)
+        pixels = pool.draw(*windows[step % len(windows)])
+        loss = training_loss(vae, pixels.contiguous(memory_format=torch.channels_last_3d), recipe)
+        vae.zero_grad()
+        loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+        average += (loss.item() - average) * max(0.02, 1 / (step + 1))
+        if step % 25 == 0:
+            log.info("step %d, %.0f s, loss %.4f", step, time.monotonic() - begin, average)
+        if time.monotonic() - saved > recipe.save_seconds:
+            saved = time.monotonic()
+            report(vae, out, recipe, held_out)
+    report(vae, out, recipe, held_out)
+    return out
+
+
+def report(vae: WanVAE, out: Path, recipe: Recipe, held_out: Tensor) -> None:
+    signal = export(vae, out, recipe.seed + 77)
+    shares = " ".join(f"{share:.2f}" for share in signal.tolist())
+    log.info("saved %s, held-out psnr %.2f dB, signal share of the channels %s", out.name, psnr(vae, held_out), shares)
+
+
+def use_channels_last(vae: WanVAE) -> None:
+    """The layout in which the CPU's bf16 convolutions are fast."""
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)

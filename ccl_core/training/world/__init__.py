@@ -1,0 +1,1 @@
+"""The procedural world, its captions, its sounds and its judges."""

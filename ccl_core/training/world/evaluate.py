@@ -1,0 +1,193 @@
+"""What is asked of ccl-tiny and how its answers are counted: held-out clips, measurements, totals and bars."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count, product
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...metrics import match_events, summarise_sync
+from .captions import held_out
+from .judge import judge_clip
+from .scene import KINDS, Attributes, Clip, sample_clip
+
+TOLERANCE = 0.0625  # seconds, one frame at 16 fps: for recall and precision against the exact contacts
+OBJECTS = ("1", "2", "both")
+WORDS = ("colour", "motion", "sound")
+RIGHT = tuple(f"{kind}_right" for kind in WORDS)
+
+# What a finished model must reach, by task.
+AT_MOST = {"sync_error_ms_median": 31.0, "spurious_share": 0.05}
+AT_LEAST = {
+    "t2av": {"matched_62ms_share": 0.95, **dict.fromkeys(RIGHT, 0.95)},
+    "v2a": {"matched_62ms_share": 0.95, "sound_right": 0.95},
+    "a2v": {"matched_62ms_share": 0.90, "colour_right": 0.95, "motion_right": 0.95},
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One clip as frames and sound."""
+
+    frames: Tensor  # (f, h, w, 3) in 0..1
+    waveform: Tensor  # (n,)
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a checkpoint was taught: objects in a clip at most, and the combinations that none of its clips had."""
+
+    objects: int
+    held_out: tuple[Attributes, ...]
+
+    def to_json(self) -> str:
+        """The metadata entry `lesson`."""
+        combinations = [[getattr(thing, kind) for kind in KINDS] for thing in self.held_out]
+        return json.dumps({"objects": self.objects, "held_out": combinations})
+
+    @classmethod
+    def from_json(cls, text: str) -> Lesson:
+        data = json.loads(text)
+        return cls(data["objects"], tuple(Attributes(None, *words) for words in data["held_out"]))
+
+
+def lesson() -> Lesson:
+    """Of a checkpoint that is trained on the world as it is now."""
+    return Lesson(2, tuple(unseen_objects()))
+
+
+def unseen_objects() -> list[Attributes]:
+    """Every combination of colour, shape, motion and sound that no training clip has."""
+    grid = (Attributes(None, *words) for words in product(*KINDS.values()))
+    return [thing for thing in grid if held_out(thing)]
+
+
+def draw_clips(
+    seed: int, clips: int, frames: int, fps: float, objects: str = "1", unseen: Sequence[Attributes] | None = None
+) -> list[Clip]:
+    """World clips of held-out combinations only (`unseen`, by default the world's), with one object, two, or in turn.
+
+    With one object, every combination comes before one comes again. Two differ in colour and sound.
+    """
+    if objects not in OBJECTS:
+        raise ValueError(f"objects must be one of {', '.join(OBJECTS)}, got {objects!r}")
+    rng = np.random.default_rng(seed)
+    stream = shuffled(rng, unseen_objects() if unseen is None else unseen)
+    drawn = []
+    for i in range(clips):
+        asked = [next(stream)]
+        if objects == "2" or (objects == "both" and i % 2):
+            first = asked[0]
+            asked.append(next(t for t in stream if t.colour != first.colour and t.sound != first.sound))
+        drawn.append(sample_clip(rng, *asked, frames=frames, fps=fps))
+    return drawn
+
+
+def shuffled(rng: np.random.Generator, items: Sequence[Attributes]) -> Iterator[Attributes]:
+    """All items in random order, and again in another, without end."""
+    return (items[i] for _ in count() for i in rng.permutation(len(items)))
+
+
+def measure(asked: Clip, result: Result, fps: float) -> dict[str, Any]:
+    """What is seen and heard in one clip, and of how many of its objects it is what was asked."""
+    judged = judge_clip(result.frames, fps, result.waveform, result.sample_rate, asked.objects)
+    sync = asdict(judged.sync)
+    things = [
+        {
+            "colour": seen.colour,
+            "motion": seen.motion,
+            "sound": sound,
+            "contacts_s": [round(t, 4) for t in seen.contacts],
+            "true_contacts_s": list(thing.contacts),
+            **{f"{kind}_right": getattr(thing, kind) == value for kind, value in named(seen, sound).items()},
+        }
+        for thing, seen, sound in zip(asked.objects, judged.seen, judged.sounds, strict=True)
+    ]
+    return {
+        "caption": asked.caption,
+        **{"spurious_onsets" if key == "spurious" else key: value for key, value in sync.items()},
+        **{key: sum(thing[key] for thing in things) for key in RIGHT},
+        "objects": things,
+        "contacts_s": [round(t, 4) for t in judged.contacts],
+        "onsets_s": [round(t, 4) for t in judged.onsets],
+        "contacts_true": sum(close(thing["true_contacts_s"], thing["contacts_s"]) for thing in things),
+        "onsets_true": close(asked.contacts, judged.onsets),
+    }
+
+
+def named(seen: Any, sound: str) -> dict[str, str]:
+    return {"colour": seen.colour, "motion": seen.motion, "sound": sound}
+
+
+def close(contacts: Sequence[float], found: Sequence[float]) -> int:
+    return len(match_events(list(contacts), list(found), TOLERANCE).pairs)
+
+
+def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts summed over the clips, shares of contacts, onsets and objects, and the median over pairs in 125 ms."""
+    counts = ("contacts", "onsets", "matched_62ms", "matched_125ms", "spurious_onsets")
+    summed = {key: sum(row[key] for row in rows) for key in counts}
+    objects = sum(len(row["objects"]) for row in rows)
+    errors = [error for row in rows for error in row["errors_ms"]]
+    return {
+        "clips": len(rows),
+        "objects": objects,
+        **summed,
+        "matched_62ms_share": share(summed["matched_62ms"], summed["contacts"]),
+        "matched_125ms_share": share(summed["matched_125ms"], summed["contacts"]),
+        "spurious_share": share(summed["spurious_onsets"], summed["onsets"]),
+        **{key: share(sum(row[key] for row in rows), objects) for key in RIGHT},
+        "sync_error_ms_median": round(statistics.median(errors), 2) if errors else None,
+    }
+
+
+def by_objects(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Totals of the clips with one object and of those with two, where both were asked for."""
+    groups = {f"objects_{n}": [row for row in rows if len(row["objects"]) == n] for n in (1, 2)}
+    return {name: total(group) for name, group in groups.items() if group} if all(groups.values()) else {}
+
+
+def ceiling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Totals, and how many of the exact contacts were seen and heard, how many of the seen and heard are true."""
+    true = sum(len(thing["true_contacts_s"]) for row in rows for thing in row["objects"])
+    found = {name: sum(row[f"{name}_true"] for row in rows) for name in ("contacts", "onsets")}
+    detected = {name: sum(row[name] for row in rows) for name in found}
+    return {
+        **total(rows),
+        **{f"{name}_recall": share(found[name], true) for name in found},
+        **{f"{name}_precision": share(found[name], detected[name]) for name in found},
+    }
+
+
+def chance(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The floor: contacts of each clip against the onsets of the next, which know nothing of each other."""
+    pairs = zip(rows, [*rows[1:], rows[0]], strict=True)
+    syncs = [summarise_sync(row["contacts_s"], other["onsets_s"]) for row, other in pairs]
+    contacts = sum(sync.contacts for sync in syncs)
+    matched = {key: sum(getattr(sync, key) for sync in syncs) for key in ("matched_62ms", "matched_125ms")}
+    return {**matched, **{f"{key}_share": share(number, contacts) for key, number in matched.items()}}
+
+
+def bars(task: str, totals: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every bar of the task with the value reached and whether that is enough; nothing measured is not."""
+    least = {name: (bar, 1) for name, bar in AT_LEAST[task].items()}
+    most = {name: (bar, -1) for name, bar in AT_MOST.items()}
+    return {
+        name: {
+            "value": totals[name],
+            "at_least" if sign > 0 else "at_most": bar,
+            "met": totals[name] is not None and sign * totals[name] >= sign * bar,
+        }
+        for name, (bar, sign) in {**least, **most}.items()
+    }
+
+
+def share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None

@@ -1,0 +1,106 @@
+"""The benchmarks' own parts: the dense reference agrees with the partition, and ccl-tiny is asked through the nodes."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ccl_pack.ccl_core.alignment.tarp import align
+from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
+from ccl_pack.ccl_core.training.world.evaluate import Lesson
+from console import ScriptError
+
+
+def benchmark(name: str) -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+attention, tiny = benchmark("attention"), benchmark("tiny")
+
+
+@pytest.mark.parametrize("clock", ["uniform", "causal"])
+@pytest.mark.parametrize("latent_frames, audio_tokens", [(1, 5), (5, 34), (9, 66), (7, 3)])
+@pytest.mark.parametrize("direction", ["a2v", "v2a"])
+def test_partition_equals_dense_mask(direction, latent_frames, audio_tokens, clock):
+    tarp, spatial, context, heads, dim = align(clock, latent_frames, audio_tokens), 6, 3, 2, 16
+    counts = (latent_frames * spatial, audio_tokens)
+    queries, keys = counts if direction == "a2v" else counts[::-1]
+    torch.manual_seed(latent_frames)
+    q, k, v = (torch.randn(2, n, dim) for n in (queries, keys, keys))
+    anchor = (torch.randn(1, context, dim), torch.randn(1, context, dim))
+    partition, ranges = {"a2v": (frames_to_windows, tarp.a2v), "v2a": (tokens_to_frames, tarp.v2a)}[direction]
+    mask = attention.dense_mask(direction, ranges, spatial, context, audio_tokens)
+    assert mask.shape == (queries, context + keys)
+    assert (mask[:, :context].all() and not mask.all()) or latent_frames == 1
+    torch.testing.assert_close(
+        partition(q, k, v, anchor, ranges, heads, {}), attention.dense_attention(q, k, v, anchor, mask, heads)
+    )
+
+
+def test_defaults_are_those_of_the_nodes():
+    from ccl_pack.nodes.sampling import CCLJointSampler
+
+    first = tiny.defaults(CCLJointSampler, "mode")
+    assert first["steps"] == 30 and first["mode"]["mode"] == "ucg_joint"
+    assert {mode: tiny.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] for mode in tiny.GUIDANCE} == {
+        mode: mode for mode in tiny.GUIDANCE
+    }
+
+
+def test_the_sampler_is_that_of_the_template():
+    (path,) = (Path(__file__).resolve().parents[2] / "workflows").glob("Text to Video with Sound.json")
+    (node,) = (node for node in json.loads(path.read_text())["nodes"] if node["type"] == "CCLJointSampler")
+    assert tiny.SAMPLER in node["widgets_values"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--seed", "1", "--clips", "0"], "at least 1"),
+        (["--seed", "1", "-1"], "--seed at least 0"),
+        (["--seed", "1", "--frames", "32"], "4k [+] 1"),
+        (["--seed", "1", "--objects", "3"], "invalid choice"),
+        (["--seed", "1", "--checkpoint", "nowhere"], "nowhere is not there"),
+        (["--seed", "1", "--strength", "-1"], "--strength must be at least 0"),
+        (["--seed", "1", "--audio-shift", "0"], "--audio-shift must be above 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, word, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", *arguments])
+    with pytest.raises(SystemExit):
+        tiny.parse()
+    assert re.search(word, capsys.readouterr().err)
+
+
+def test_several_seeds_and_objects_can_be_asked(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", "--seed", "1", "2", "--objects", "both"])
+    options = tiny.parse()
+    assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", None)
+
+
+def test_a_checkpoint_is_asked_only_what_it_was_taught(monkeypatch, tmp_path):
+    """ccl-tiny's file says how many objects a clip of its training had, and what was held out."""
+    command = ["tiny.py", "--seed", "1", "--report", str(tmp_path / "report.json")]
+    monkeypatch.setattr(sys, "argv", command)
+    lesson = tiny.lesson_of(tiny.parse())
+    assert lesson.held_out
+    save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    monkeypatch.setattr(sys, "argv", [*command, "--checkpoint", str(tmp_path / "bare.safetensors")])
+    with pytest.raises(ScriptError, match="does not say what it was taught"):
+        tiny.lesson_of(tiny.parse())
+    single = {"lesson": Lesson(1, lesson.held_out).to_json()}
+    save_file({"x": torch.zeros(1)}, tmp_path / "single.safetensors", metadata=single)
+    chosen = ["--checkpoint", str(tmp_path / "single.safetensors"), "--objects", "both"]
+    monkeypatch.setattr(sys, "argv", [*command, *chosen])
+    with pytest.raises(ScriptError, match="taught clips of one object"):
+        tiny.lesson_of(tiny.parse())

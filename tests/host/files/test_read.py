@@ -1,0 +1,123 @@
+"""Reading: shards, damage, other formats; each refusal says what to do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ccl_pack.ccl_core.host.files.read import read_tensors, shards, without_later_shards
+
+
+def write(path, tensors=None, metadata=None):
+    save_file(tensors or {"x": torch.ones(2)}, path, metadata=metadata)
+    return path
+
+
+def test_first_shard_stands_for_all(tmp_path):
+    for i in range(1, 4):
+        write(tmp_path / f"model-0000{i}-of-00003.safetensors", {f"x{i}": torch.full((1,), float(i))})
+    for i in (1, 3):
+        tensors, metadata = read_tensors(str(tmp_path / f"model-0000{i}-of-00003.safetensors"))
+        assert tensors == {f"x{i}": torch.tensor([float(i)]) for i in (1, 2, 3)}
+        assert metadata == {}
+
+
+def test_missing_shards_are_named(tmp_path):
+    write(tmp_path / "model-00002-of-00003.safetensors")
+    with pytest.raises(
+        ValueError, match=r"model-00001-of-00003\.safetensors, model-00003-of-00003\.safetensors\. Down"
+    ):
+        read_tensors(str(tmp_path / "model-00002-of-00003.safetensors"))
+
+
+def test_shards_of_two_sets_are_told_apart(tmp_path):
+    for i in (1, 2):
+        write(tmp_path / f"model-{i}-of-2.safetensors")
+    with pytest.raises(ValueError, match=r"model-2-of-2\.safetensors holds x, which a shard before it holds too"):
+        read_tensors(str(tmp_path / "model-1-of-2.safetensors"))
+
+
+def test_quantised_layers_of_all_shards_are_kept(tmp_path):
+    for i in (1, 2):
+        listed = {"format_version": "1.0", "layers": {f"layer{i}": {"format": "nvfp4"}}}
+        write(
+            tmp_path / f"m-{i}-of-2.safetensors",
+            {f"layer{i}.weight": torch.ones(1)},
+            {"_quantization_metadata": json.dumps(listed), f"entry{i}": "x"},
+        )
+    _, metadata = read_tensors(str(tmp_path / "m-1-of-2.safetensors"))
+    assert json.loads(metadata["_quantization_metadata"])["layers"].keys() == {"layer1", "layer2"}
+    assert metadata.keys() > {"entry1", "entry2"}
+
+
+def test_a_file_that_is_no_shard_is_a_set_of_its_own():
+    assert shards("a-1-of-b.safetensors") == ["a-1-of-b.safetensors"]
+
+
+def test_lists_show_each_set_once():
+    names = [
+        "b/model-00002-of-00003.safetensors",
+        "b/model-00001-of-00003.safetensors",
+        "b/model-00003-of-00003.safetensors",
+        "a.safetensors",
+        "c/model-00002-of-00002.safetensors",
+        "c/model-00001-of-00003.safetensors",
+    ]
+    assert without_later_shards(names) == [
+        "a.safetensors",
+        "b/model-00001-of-00003.safetensors",
+        "c/model-00001-of-00003.safetensors",
+        "c/model-00002-of-00002.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("cut", [4, 30, -1])
+def test_truncated_file(tmp_path, cut):
+    path = write(tmp_path / "cut.safetensors")
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read as safetensors .* download it again"):
+        read_tensors(str(path))
+
+
+def test_empty_missing_and_tensorless_files(tmp_path):
+    (tmp_path / "empty.safetensors").touch()
+    with pytest.raises(ValueError, match=r"empty\.safetensors is empty"):
+        read_tensors(str(tmp_path / "empty.safetensors"))
+    with pytest.raises(ValueError, match=r"gone\.safetensors is gone from"):
+        read_tensors(str(tmp_path / "gone.safetensors"))
+    save_file({}, tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match=r"none\.safetensors holds no tensors"):
+        read_tensors(str(tmp_path / "none.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.pt", r"model\.pt is not a safetensors file but a pickle.*weights_only=True"),
+        ("Wan2.2_VAE.PTH", r"pickle.*weights_only=True"),
+        ("v1-16.pth", r"run python scripts/convert_mmaudio\.py"),
+        ("best_netG.pt", r"run python scripts/convert_mmaudio\.py"),
+        ("model.onnx", r"model\.onnx is not a safetensors file, nor GGUF"),
+        ("folder", "not a safetensors file"),
+    ],
+)
+def test_other_formats_are_refused_unread(tmp_path, name, words):
+    with pytest.raises(ValueError, match=words):
+        read_tensors(str(tmp_path / name))
+
+
+def test_a_pickle_under_another_name_is_not_run(tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "renamed.safetensors")
+    with pytest.raises(
+        ValueError, match=r"renamed\.safetensors is not a safetensors file but a pickle under the name of one"
+    ):
+        read_tensors(str(tmp_path / "renamed.safetensors"))
+
+
+def test_gguf_without_its_pack_names_it(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ValueError, match=r"ComfyUI-GGUF"):
+        read_tensors(str(tmp_path / "model.gguf"))

@@ -1,0 +1,187 @@
+"""Images and sound into a latent: fitted, encoded, kept."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+from tiny_vaes import audio_vae, frames, image_vae, release, sound, video_vae
+
+from ccl_pack.ccl_core.host.media.encode import Fit, add_audio, fit_images, write_audio, write_images
+from ccl_pack.ccl_core.host.media.latents import AVLatent
+
+PAD, GENERATE, REFUSE = Fit("crop", "pad"), Fit("crop", "generate"), Fit("crop", "refuse")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def vaes_of_this_file():
+    yield
+    release()
+
+
+@pytest.fixture(autouse=True)
+def as_the_host_runs_nodes():
+    with torch.inference_mode():
+        yield
+
+
+def blank(batch: int = 1, latent_frames: int = 3, tokens: int = 18) -> AVLatent:
+    return AVLatent(torch.zeros(batch, 16, latent_frames, 4, 4), torch.zeros(batch, 8, tokens), fps=16.0)
+
+
+def test_images_of_the_latents_size_are_the_vaes_own_encoding_and_kept():
+    images = frames(9)
+    av = write_images(blank(2), video_vae(), images, REFUSE)
+    assert torch.equal(av.video, video_vae().encode(images).expand(2, -1, -1, -1, -1))
+    assert not av.video_mask.any()
+    assert av.audio_mask is None
+
+
+def test_the_latent_given_is_not_written_to():
+    av = blank()
+    write_images(av, video_vae(), frames(9), PAD)
+    write_audio(av, audio_vae(), sound(9000), PAD)
+    assert not av.video.any()
+    assert not av.audio.any()
+
+
+def test_too_many_images_are_trimmed_and_too_few_repeat_the_last():
+    images = frames(12)
+    assert torch.equal(
+        write_images(blank(), video_vae(), images, PAD).video, write_images(blank(), video_vae(), images[:9], PAD).video
+    )
+    repeated = torch.cat([images[:6], images[5:6].expand(3, -1, -1, -1)])
+    padded = write_images(blank(), video_vae(), images[:6], PAD)
+    assert torch.equal(padded.video, video_vae().encode(repeated))
+    assert not padded.video_mask.any()
+
+
+@pytest.mark.parametrize("count, kept", [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (30, 3)])
+def test_generate_keeps_only_latent_frames_that_were_given_whole(count, kept):
+    av = write_images(blank(), video_vae(), frames(count), GENERATE)
+    assert av.video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [0.0] * kept + [1.0] * (3 - kept)
+    assert torch.equal(av.video[:, :, :kept], video_vae().encode(frames(count)[: 4 * kept - 3]))
+    assert not av.video[:, :, kept:].any()
+
+
+def test_an_earlier_mask_is_respected_outside_what_was_given():
+    earlier = torch.full((1, 1, 3, 4, 4), 0.5)
+    av = write_images(replace(blank(), video_mask=earlier), video_vae(), frames(1), GENERATE)
+    assert av.video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("height, width, channels", [(64, 64, 3), (33, 100, 3), (200, 70, 4), (64, 128, 1)])
+def test_every_image_gets_the_size(how, height, width, channels):
+    assert fit_images(frames(2, height, width, channels), 64, 48, how).shape == (2, 48, 64, 3)
+
+
+def test_pad_is_a_letterbox_crop_the_middle_stretch_everything():
+    white = torch.ones(1, 32, 64, 3)
+    white[:, :, :16] = 0.5
+    assert fit_images(white, 64, 64, "pad")[0, :, 40, 0].tolist() == [0.0] * 16 + [1.0] * 32 + [0.0] * 16
+    assert fit_images(white, 32, 32, "crop").min() == 1
+    assert fit_images(white, 64, 64, "stretch")[0, :, 4].unique().tolist() == [0.5]
+
+
+def test_sound_of_the_latents_length_is_the_vaes_own_encoding_and_kept():
+    audio = sound(9000)
+    av = write_audio(blank(), audio_vae(), audio, REFUSE)
+    assert torch.equal(av.audio, audio_vae().encode(audio["waveform"].movedim(1, -1)))
+    assert not av.audio_mask.any()
+    assert av.video_mask is None
+
+
+def test_short_sound_is_padded_with_silence_and_long_sound_trimmed():
+    audio = sound(20000)["waveform"]
+    silent = torch.cat([audio[..., :4000], torch.zeros(1, 1, 5000)], dim=-1)
+    for given, same in ((audio, audio[..., :9000]), (audio[..., :4000], silent)):
+        av = write_audio(blank(), audio_vae(), {"waveform": given, "sample_rate": 16000}, PAD)
+        assert torch.equal(av.audio, audio_vae().encode(same.movedim(1, -1)))
+        assert not av.audio_mask.any()
+
+
+def test_generate_keeps_only_audio_tokens_that_were_given_whole():
+    av = write_audio(blank(), audio_vae(), sound(4700), GENERATE)
+    assert av.audio_mask[0, 0].tolist() == [0.0] * 9 + [1.0] * 9
+    assert not av.audio[..., 9:].any()
+
+
+def test_stereo_is_mixed_down():
+    stereo = torch.cat([sound(9000)["waveform"], sound(9000, seed=5)["waveform"]], dim=1)
+    mono = write_audio(blank(), audio_vae(), {"waveform": stereo.mean(1, keepdim=True), "sample_rate": 16000}, PAD)
+    mixed = write_audio(blank(), audio_vae(), {"waveform": stereo, "sample_rate": 16000}, PAD)
+    assert torch.allclose(mixed.audio, mono.audio, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_a_tone_sounds_the_same_at_every_sample_rate(rate):
+    def encoded(rate: int) -> torch.Tensor:
+        tone = torch.sin(2 * torch.pi * 440 * torch.arange(rate) / rate)[None, None]
+        return write_audio(blank(), audio_vae(), {"waveform": tone, "sample_rate": rate}, PAD).audio
+
+    here, there = encoded(16000), encoded(rate)
+    assert (here - there)[:, 0, 2:-2].abs().max() < 0.05
+
+
+def test_one_sound_serves_the_whole_batch():
+    av = write_audio(blank(3), audio_vae(), sound(9000), PAD)
+    assert torch.equal(av.audio[0], av.audio[2])
+
+
+@pytest.mark.parametrize("fps, tokens", [(16, 18), (24, 12), (30, 10)])
+def test_a_plain_video_latent_gets_audio_of_its_own_duration(fps, tokens):
+    av = add_audio(AVLatent(torch.zeros(2, 16, 3, 4, 4)), audio_vae(), Fraction(fps))
+    assert av.audio.shape == (2, 8, tokens)
+    assert av.fps == fps
+    assert av.audio_mask is None
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (torch.zeros(0, 64, 64, 3), "images has shape"),
+        (torch.zeros(64, 64, 3), "images has shape"),
+        (torch.full((1, 32, 32, 3), float("nan")), "images holds NaN"),
+        (torch.zeros(8, 32, 32, 3), "8 frames, the latent 9"),
+    ],
+)
+def test_bad_images_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        write_images(blank(), video_vae(), images, REFUSE)
+
+
+@pytest.mark.parametrize(
+    "audio, fit, message",
+    [
+        (sound(0), PAD, "may hold no sound"),
+        ({"waveform": torch.zeros(9000), "sample_rate": 16000}, PAD, "audio has shape"),
+        ({"waveform": torch.zeros(1, 1, 9000), "sample_rate": 0}, PAD, "sample rate of 0"),
+        ({"waveform": torch.full((1, 1, 9000), float("inf")), "sample_rate": 16000}, PAD, "audio holds NaN"),
+        (sound(9000, batch=2), PAD, "batch of 2"),
+        (sound(400), GENERATE, "25.0 ms long"),
+        (sound(8000), REFUSE, "0.500 s long, the latent 0.562"),
+    ],
+)
+def test_bad_audio_is_refused(audio, fit, message):
+    with pytest.raises(ValueError, match=message):
+        write_audio(blank(), audio_vae(), audio, fit)
+
+
+@pytest.mark.parametrize("vae, message", [(audio_vae, "an audio VAE"), (image_vae, "an image VAE")])
+def test_wrong_vae_in_the_video_slot(vae, message):
+    with pytest.raises(ValueError, match=f"video_vae input holds {message}"):
+        write_images(blank(), vae(), frames(9), PAD)
+
+
+@pytest.mark.parametrize("vae, message", [(video_vae, "a video VAE"), (image_vae, "a VAE for images")])
+def test_wrong_vae_in_the_audio_slot(vae, message):
+    with pytest.raises(ValueError, match=f"audio_vae input holds {message}"):
+        write_audio(blank(), vae(), sound(9000), PAD)
+
+
+def test_vaes_of_another_model_are_refused():
+    with pytest.raises(ValueError, match="48 channels, the VAE in video_vae makes 16"):
+        write_images(replace(blank(), video=torch.zeros(1, 48, 3, 4, 4)), video_vae(), frames(9), PAD)
+    with pytest.raises(ValueError, match="8 channels, the VAE in audio_vae makes 12"):
+        write_audio(blank(), audio_vae(mels=12), sound(9000), PAD)

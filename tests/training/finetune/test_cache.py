@@ -1,0 +1,95 @@
+"""The cache of encoded clips: real files in, latents of the model's grid out, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_vaes import audio_vae, release, video_vae
+
+from ccl_pack.ccl_core.host.files.assemble import read
+from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
+from ccl_pack.ccl_core.training.finetune.media import Media
+from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
+from sample_clips import make
+from tiny import CONFIG
+
+CCL_TINY = Path(__file__).resolve().parents[3] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+
+
+@pytest.fixture
+def data(tmp_path):
+    make(tmp_path / "clips", 1, seconds=0.7, size=(48, 32), voice=False)
+    return DataSettings(str(tmp_path / "clips"), str(tmp_path / "cache"), sizes=((48, 32),), frames=(5, 9))
+
+
+@pytest.fixture
+def encoders():
+    yield Encoders(EncoderSettings(checkpoint=str(CCL_TINY)), read(str(CCL_TINY)).config)
+    release()
+
+
+def build(data, encoders) -> Summary:
+    return list(Cache(Path(data.cache)).build(data, encoders))[-1]
+
+
+def test_clips_are_encoded_once_and_again_where_something_changed(data, encoders):
+    clips = Path(data.clips)
+    (clips / "bad.mp4").write_bytes(b"nothing")
+    (clips / "bad.txt").write_text("not a video")
+    first = build(data, encoders)
+    assert (first.made, first.kept) == (1, 0)
+    assert [refused.name for refused in first.refused] == ["bad.mp4"]
+    (entry,) = Cache(Path(data.cache)).entries()
+    clip = entry.load()
+    assert clip.name == "clip-000.mp4" and clip.image is None
+    assert clip.video.shape == (16, 3, 4, 6) and clip.audio.shape == (32, 18)
+    torch.testing.assert_close(
+        clip.text, encoders.encode_text((clips / "clip-000.txt").read_text().strip()).float(), atol=2e-3, rtol=2e-3
+    )
+    assert Cache(Path(data.cache)).no_text().shape[1] == clip.text.shape[1]
+
+    untouched = Encoders(encoders.settings, encoders.config)
+    again = build(data, untouched)
+    assert (again.made, again.kept) == (0, 1) and "_parts" not in vars(untouched)
+    (clips / "clip-000.txt").write_text("something else is said")
+    assert build(data, encoders).made == 1
+    assert build(replace(data, frames=(5,)), encoders).made == 1
+    assert Cache(Path(data.cache)).entries()[0].shapes[0] == (16, 2, 4, 6)
+
+
+def test_an_interrupted_cache_is_not_trained_on(data, encoders):
+    build = Cache(Path(data.cache)).build(data, encoders)
+    encoders.__dict__["_parts"] = (video_vae(), audio_vae(mels=32), encoders._parts[2])
+    next(build)
+    with pytest.raises(ValueError, match="run the cache phase to its end"):
+        Cache(Path(data.cache)).entries()
+    assert len(list(build)) == 0 and len(Cache(Path(data.cache)).entries()) == 1
+
+
+def test_image_to_video_gets_its_first_frame():
+    config = replace(CONFIG, video=replace(CONFIG.video, in_dim=36))
+    encoders = Encoders(EncoderSettings(checkpoint="none.safetensors"), config)
+    encoders.__dict__["_parts"] = (video_vae(), audio_vae(), None)
+    frames = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(0))
+    other = torch.cat([frames[:1], frames[1:].flip(0)])
+    waveform = torch.zeros(2, 9000)
+    first, second = (encoders.encode(Media(pictures, waveform)) for pictures in (frames, other))
+    release()
+    assert first["image"].shape == (20, 3, 4, 6)
+    assert first["image"][:4, 0].eq(1).all() and first["image"][:4, 1:].eq(0).all()
+    assert torch.equal(first["image"], second["image"])
+    assert not torch.allclose(first["video"], second["video"])
+    torch.testing.assert_close(first["image"][4:, 0], first["video"][:, 0])
+
+
+def test_sizes_off_the_grid_are_refused(data, encoders):
+    with pytest.raises(ValueError, match="multiples of 16"):
+        encoders.shape(replace(data, sizes=((50, 32),)))
+    with pytest.raises(ValueError, match=r"4 k \+ 1 frames"):
+        encoders.shape(replace(data, frames=(16,)))
+    gone = Encoders(EncoderSettings(checkpoint="/nowhere/gone.safetensors"), encoders.config)
+    with pytest.raises(ValueError, match=r"gone\.safetensors is not there"):
+        gone.stamp()

@@ -1,0 +1,121 @@
+"""Reading of video files: the clock of both streams, sizes, captions, and files that are refused by name."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from ccl_pack.ccl_core.training.finetune.media import Refused, Shape, find_clips, read_media
+from sample_clips import write
+
+SHAPE = Shape(Fraction(16), 16000, 2, ((64, 32), (32, 64)), (9, 17, 33))
+RATE = 44100
+
+
+def flashing(path, at=0.75, seconds=2.0, size=(96, 48), fps=24, delay=0.0):
+    """A dark clip that is bright, and sounds, from the moment `at` on; the sound stream begins `delay` late."""
+    width, height = size
+    frames = np.zeros((round(seconds * fps), height, width, 3), np.uint8)
+    frames[round(at * fps) :] = 255
+    time = np.arange(round(seconds * RATE)) / RATE
+    sound = np.where(time >= at, 0.5 * np.sin(2 * np.pi * 700 * time), 0)
+    write(path, frames, sound[round(delay * RATE) :], fps, RATE)
+    return path if delay == 0 else delayed(path, delay)
+
+
+def delayed(path, delay):
+    """The same packets with the sound moved to where it belongs."""
+    moved = path.with_name(f"late-{path.name}")
+    with av.open(str(path)) as source, av.open(str(moved), "w") as target:
+        streams = {stream: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "audio":
+                packet.pts += round(delay / packet.time_base)
+                packet.dts += round(delay / packet.time_base)
+            packet.stream = streams[packet.stream]
+            target.mux(packet)
+    return moved
+
+
+@pytest.mark.parametrize(("fps", "delay"), [(24, 0.0), (16, 0.0), (30, 0.0), (24, 0.5)])
+def test_picture_and_sound_stay_together(tmp_path, fps, delay):
+    media = read_media(flashing(tmp_path / "clip.mp4", fps=fps, delay=delay), SHAPE)
+    assert media.frames.shape == (17, 32, 64, 3) and media.waveform.shape == (2, 17000)
+    bright = next(i for i, frame in enumerate(media.frames) if frame.mean() > 0.5) / 16
+    loud = (media.waveform.abs() > 0.1).any(0).nonzero()[0].item() / 16000
+    assert bright == pytest.approx(0.75, abs=1 / 16 + 1e-6)
+    assert loud == pytest.approx(0.75, abs=0.01)
+
+
+def test_each_clip_takes_the_nearest_size_and_the_longest_length(tmp_path):
+    tall = read_media(flashing(tmp_path / "tall.mp4", size=(48, 96), seconds=0.7), SHAPE)
+    assert tall.frames.shape == (9, 64, 32, 3)
+    assert tall.frames.min() >= 0 and tall.frames.max() <= 1
+
+
+def test_a_slow_clip_holds_its_pictures(tmp_path):
+    media = read_media(flashing(tmp_path / "slow.mp4", fps=8, at=0.5), SHAPE)
+    bright = [frame.mean().item() > 0.5 for frame in media.frames]
+    assert bright == [False] * 8 + [True] * 9
+
+
+def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    with pytest.raises(ValueError, match=r"broken\.mp4 cannot be decoded"):
+        read_media(tmp_path / "broken.mp4", SHAPE)
+    whole = flashing(tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.mp4"):
+        read_media(tmp_path / "cut.mp4", SHAPE)
+    with pytest.raises(ValueError, match=r"short\.mp4 fills 5 frames at 16 fps"):
+        read_media(flashing(tmp_path / "short.mp4", seconds=0.3, at=0.1), SHAPE)
+    with av.open(str(tmp_path / "silent.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=24)
+        stream.width = stream.height = 64
+        for _ in range(30):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        file.mux(stream.encode(None))
+    with pytest.raises(ValueError, match=r"silent\.mp4 has no sound"):
+        read_media(tmp_path / "silent.mp4", SHAPE)
+
+
+def test_captions_stand_beside_the_clips(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").touch()
+    (tmp_path / "a.txt").write_text(" a ball falls\n")
+    sources, refused = find_clips(tmp_path)
+    assert [(source.name, source.caption) for source in sources] == [("a.mp4", "a ball falls")]
+    assert [entry.name for entry in refused] == ["b.mp4"] and "no caption" in refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("captions.jsonl", '{"file": "a.mp4", "caption": "one"}\n\n{"file_name": "gone.mp4", "text": "two"}\n'),
+        ("metadata.json", json.dumps([{"video": "a.mp4", "prompt": "one"}, {"path": "gone.mp4", "caption": "two"}])),
+        ("metadata.json", json.dumps({"a.mp4": "one", "gone.mp4": "two"})),
+    ],
+)
+def test_captions_come_from_a_list(tmp_path, file, text):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "unlisted.mp4").touch()
+    (tmp_path / file).write_text(text)
+    sources, refused = find_clips(tmp_path)
+    assert [(source.name, source.caption) for source in sources] == [("a.mp4", "one")]
+    assert refused == [Refused("gone.mp4", f"{file} names it and it is not in {tmp_path}")]
+
+
+def test_what_is_no_folder_of_clips_is_said(tmp_path):
+    with pytest.raises(ValueError, match="holds no videos"):
+        find_clips(tmp_path)
+    with pytest.raises(ValueError, match="is no folder"):
+        find_clips(tmp_path / "gone")
+    (tmp_path / "captions.jsonl").write_text('{"file": 3}')
+    with pytest.raises(ValueError, match=r"captions\.jsonl has the entry"):
+        find_clips(tmp_path)

@@ -1,0 +1,70 @@
+"""The configuration of a run: every fault is named with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ccl_pack.ccl_core.training.finetune.settings import PAPER_MIX, read_settings
+
+WHOLE = {
+    "model": {"video": "wan.safetensors", "audio": "audio.safetensors", "interaction": "interaction.safetensors"},
+    "encoders": {"video_vae": "vae.safetensors", "audio_vae": "vocos.safetensors", "text_encoder": "umt5.safetensors"},
+    "data": {"clips": "clips", "cache": "cache", "sizes": [[832, 480], [480, 832]], "frames": [49, 81]},
+    "train": {"out": "out", "steps": 100, "audio": "lora", "rates": {"interaction": 1e-4, "audio": 1}},
+}
+
+
+def written(tmp_path, **changes) -> Path:
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({part: entries | changes.get(part, {}) for part, entries in WHOLE.items()}))
+    return path
+
+
+def test_a_whole_file_is_read(tmp_path):
+    settings = read_settings(written(tmp_path))
+    assert settings.model.parts.audio == str(tmp_path / "audio.safetensors")
+    assert settings.data.sizes == ((832, 480), (480, 832)) and settings.data.captions is None
+    assert settings.train.trained == ["interaction", "audio"] and settings.train.rates["audio"] == 1.0
+    assert settings.train.tasks == PAPER_MIX and sum(PAPER_MIX.values()) == pytest.approx(1)
+
+
+def test_the_example_of_the_documentation_is_read(tmp_path):
+    text = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text()
+    for i, block in enumerate(text.split("```json")[1:]):
+        (tmp_path / f"{i}.json").write_text(block.split("```")[0])
+        assert read_settings(tmp_path / f"{i}.json").train.steps > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("train", {"steps": "many"}, "train.steps is 'many', wanted a whole number"),
+        ("train", {"stps": 3}, "train has the unknown entries"),
+        ("train", {"precision": "fp8"}, "known are 'bf16', 'fp32'"),
+        ("train", {"interaction": "frozen", "audio": "frozen"}, 'set one to "lora" or "full"'),
+        ("train", {"tasks": {"dub": 1}}, "give shares of"),
+        ("train", {"times": [0.9, 0.5]}, "the lower first"),
+        ("train", {"video": "full"}, "train.rates has none for video"),
+        ("data", {"sizes": [[832]]}, r"data.sizes\[0\] has 1 entries, wanted 2"),
+        ("data", {"frames": []}, "at least one entry"),
+        ("encoders", {"video_vae": None}, "nothing says where video_vae is"),
+        ("model", {"fresh_interaction": 1}, "model.fresh_interaction is 1, wanted true or false"),
+    ],
+)
+def test_faults_are_named(tmp_path, part, change, words):
+    with pytest.raises(ValueError, match=words):
+        read_settings(written(tmp_path, **{part: change}))
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    (tmp_path / "train.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        read_settings(tmp_path / "train.json")
+    (tmp_path / "train.json").write_text("{}")
+    with pytest.raises(ValueError, match="the file lacks model, encoders, data, train"):
+        read_settings(tmp_path / "train.json")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_settings(tmp_path / "gone.json")

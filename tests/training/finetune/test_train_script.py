@@ -1,0 +1,176 @@
+"""scripts/train.py: real media to a trained model, and a killed run that ends as the unbroken one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import comfy.model_management
+import pytest
+import torch
+import train as script
+from safetensors.torch import load_file
+
+from ccl_pack.ccl_core.host.files.assemble import assemble, read_parts
+from ccl_pack.ccl_core.host.files.build import load_model
+from ccl_pack.ccl_core.host.files.identify import section
+from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
+from ccl_pack.ccl_core.training.finetune.cache import Cache
+from ccl_pack.ccl_core.training.finetune.run import train
+from ccl_pack.ccl_core.training.finetune.settings import read_settings
+from ccl_pack.ccl_core.training.finetune.trainer import Trainer, generator_of
+from console import ScriptError
+from sample_clips import make
+from tiny_runs import configuration, log_lines
+
+ROOT = Path(__file__).resolve().parents[3]
+CCL_TINY = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+PATIENCE = 240
+
+
+@pytest.fixture(autouse=True)
+def in_training(monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "in_training", True)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def media(folder: Path, model: dict, how: dict) -> Path:
+    """The configuration of a run on ccl-tiny and one clip, as docs/training.md describes it."""
+    make(folder / "clips", 1, seconds=0.7, size=(48, 32), voice=False)
+    whole = {
+        "model": {"video": str(CCL_TINY)} | model,
+        "encoders": {"checkpoint": str(CCL_TINY)},
+        "data": {"clips": "clips", "cache": "cache", "sizes": [[48, 32]], "frames": [9]},
+        "train": {"out": "out", "steps": 30, "precision": "fp32", "warmup": 1, "threads": 1, "export": "fp32"} | how,
+    }
+    (folder / "train.json").write_text(json.dumps(whole))
+    return folder / "train.json"
+
+
+def fixed_loss(trainer: Trainer) -> float:
+    (entry,) = trainer.order.batch(0)
+    with torch.no_grad():
+        times = torch.linspace(0.1, 0.9, 5).split(1)
+        found = [trainer.losses([entry.load()], ["joint"], t, generator_of(5)) for t in times]
+    return float(sum(sum(losses.values()) for losses in found))
+
+
+def run_here(path: Path) -> tuple[float, Trainer]:
+    """The cache phase by the script, then training; the loss of a fixed draw before it and the trainer after it."""
+    script.main(script.arguments(["--config", str(path), "--phase", "cache", "--cpu"]))
+    settings = read_settings(path)
+    assembly = assemble(read_parts(settings.model.parts))
+    before = fixed_loss(Trainer(settings, assembly, torch.device("cpu")))
+    return before, train(settings, assembly, torch.device("cpu"))
+
+
+def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_path):
+    path = media(tmp_path, {"fresh_interaction": True}, {"rates": {"interaction": 1e-2}, "tasks": {"joint": 1}})
+    before, trainer = run_here(path)
+    assert fixed_loss(trainer) < 0.8 * before
+    lines = log_lines(tmp_path / "out" / "log.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert all(0 < value < 100 for line in lines for value in line["loss"].values())
+    stored, shipped = load_file(tmp_path / "out" / "model.safetensors"), load_file(CCL_TINY)
+    moved = {section(key) for key, value in stored.items() if not torch.equal(value, shipped[key].to(value.dtype))}
+    assert moved == {"a2v", "v2a"}
+    load_model(str(tmp_path / "out" / "model.safetensors"))
+
+
+def test_a_lora_on_real_media_loads_and_gives_the_trained_output(tmp_path):
+    how = dict.fromkeys(("interaction", "audio", "video"), "lora")
+    rates = dict.fromkeys(how, 2e-3)
+    before, trainer = run_here(
+        media(tmp_path, {}, how | {"rates": rates, "tasks": {"joint": 1}, "steps": 20, "lora_rank": 4})
+    )
+    assert fixed_loss(trainer) < 0.95 * before
+    loaded = load_model(str(CCL_TINY), {"dtype": torch.float32})
+    patched = apply_lora(loaded, str(tmp_path / "out" / "lora.safetensors"), Strengths())
+    patched.patch_model()
+    clip = Cache(tmp_path / "cache").entries()[0].load()
+    inputs = [clip.video[None], clip.audio[None]]
+    time, text = torch.full((1,), 500.0), clip.text[None]
+    with torch.no_grad():
+        wanted, made, plain = (
+            model(inputs, (time, time), text, transformer_options={})
+            for model in (
+                trainer.model,
+                patched.model.diffusion_model,
+                load_model(str(CCL_TINY), {"dtype": torch.float32}).model.diffusion_model,
+            )
+        )
+    for stream in range(2):
+        torch.testing.assert_close(made[stream], wanted[stream], atol=2e-3, rtol=2e-3)
+        assert not torch.allclose(plain[stream], wanted[stream], atol=2e-2)
+
+
+def test_faults_of_the_configuration_are_said_in_words(tmp_path):
+    path = configuration(tmp_path, train={"steps": 0})
+    with pytest.raises(ScriptError, match=r"train\.steps is 0: give 1 or more"):
+        script.main(script.arguments(["--config", str(path), "--phase", "train", "--cpu"]))
+
+
+def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path):
+    """SIGKILL to a real process between two checkpoints."""
+    how = {
+        "steps": 60,
+        "save_every": 20,
+        "validate_every": 15,
+        "accumulate": 2,
+        "video": "lora",
+        "ema": 0.95,
+        "threads": 1,
+    }
+    folders = [tmp_path / name for name in ("unbroken", "killed")]
+    paths = []
+    for folder in folders:
+        folder.mkdir()
+        paths.append(configuration(folder, train=how, held_out=1))
+    whole = read_settings(paths[0])
+    train(whole, assemble(read_parts(whole.model.parts)), torch.device("cpu"))
+
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "train.py"),
+        "--config",
+        str(paths[1]),
+        "--phase",
+        "train",
+        "--cpu",
+    ]
+    log = folders[1] / "out" / "log.jsonl"
+    with (tmp_path / "output.txt").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + PATIENCE
+        while (
+            time.monotonic() < deadline
+            and process.poll() is None
+            and not (log.exists() and '"step": 23' in log.read_text())
+        ):
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
+    reached = log_lines_whole(log)[-1]["step"]
+    state = torch.load(folders[1] / "out" / "state.pt", weights_only=True)["step"]
+    assert 20 <= state < reached < 60
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"step {state} of 60" in done.stderr + done.stdout
+
+    unbroken = folders[0] / "out"
+    assert log_lines(log) == log_lines(unbroken / "log.jsonl")
+    for file in ("model.safetensors", "lora.safetensors"):
+        ours, theirs = load_file(folders[1] / "out" / file), load_file(unbroken / file)
+        assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+
+
+def log_lines_whole(path: Path) -> list[dict]:
+    """The lines of a log whose last one may have been cut."""
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

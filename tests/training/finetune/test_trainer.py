@@ -1,0 +1,272 @@
+"""Training of real models: what is trained, that gradients do not depend on memory saving, that runs go on exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import comfy.model_management
+import comfy.quant_ops
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ccl_pack.ccl_core.config import InteractionConfig, StreamConfig
+from ccl_pack.ccl_core.host.files.assemble import Parts, assemble, read_parts
+from ccl_pack.ccl_core.host.files.build import load_model, load_parts
+from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
+from ccl_pack.ccl_core.model.streams import rotary_table
+from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
+from ccl_pack.ccl_core.training.finetune.run import cut, train, validate
+from ccl_pack.ccl_core.training.finetune.settings import read_settings
+from ccl_pack.ccl_core.training.finetune.trainer import Order, Trainer, generator_of, held_out, stratified
+from tiny import CONFIG, latents
+from tiny_runs import configuration, log_lines, settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def in_training(monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "in_training", True)
+
+
+def trainer_of(chosen) -> Trainer:
+    return Trainer(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+
+
+def forward(model, **more):
+    video, audio = latents(9)
+    time, text = torch.full((1,), 600.0), torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        return model([video, audio], (time, time), text, transformer_options={}, **more)
+
+
+@pytest.mark.parametrize(
+    ("how", "moved"),
+    [
+        ({}, {"a2v", "v2a"}),
+        ({"audio": "full"}, {"a2v", "v2a", "audio"}),
+        ({"interaction": "frozen", "video": "full"}, {"video"}),
+        ({"interaction": "lora", "audio": "lora", "video": "lora"}, set()),
+    ],
+)
+def test_only_the_chosen_parts_change(tmp_path, how, moved):
+    from ccl_pack.ccl_core.host.files.identify import section
+
+    chosen = settings(tmp_path, train=how)
+    trainer = trainer_of(chosen)
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    for _ in range(6):
+        trainer.update()
+    after = trainer.model.state_dict()
+    assert {section(key) for key in before if not torch.equal(before[key], after[key])} == moved
+    if moved:
+        still = [key for key in before if section(key) in moved and torch.equal(before[key], after[key])]
+        assert still == []
+
+
+def test_each_part_has_its_rate_and_norms_do_not_decay(tmp_path):
+    trainer = trainer_of(settings(tmp_path, train={"audio": "lora", "weight_decay": 0.5}))
+    rates = {(group["lr"], group["weight_decay"]) for group in trainer.optimiser.param_groups}
+    assert rates == {(3e-3, 0.5), (3e-3, 0.0), (1e-3, 0.5)}
+    assert all("blocks." in name for name in trainer.adapters)
+
+
+def test_layers_computed_again_give_the_same_gradient(tmp_path):
+    gradients = []
+    for saving in (True, False):
+        trainer = trainer_of(settings(tmp_path, train={"checkpointing": saving, "audio": "full", "video": "lora"}))
+        clips = [entry.load() for entry in trainer.order.batch(0)]
+        found = trainer.losses(clips, ["joint"] * len(clips), torch.full((len(clips),), 0.5), generator_of(1))
+        sum(found.values()).backward()
+        gradients.append({name: value.grad for name, value in trainer.trained.items()})
+    assert all(value is not None for name, value in gradients[0].items() if not name.endswith("down"))
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(value, gradients[1][name])
+
+
+def test_half_precision_is_close(tmp_path):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        trainer = trainer_of(settings(tmp_path, train={"precision": precision}))
+        losses.append([sum(trainer.update()["loss"].values()) for _ in range(4)])
+        assert {value.dtype for value in trainer.trained.values()} == {torch.float32}
+    assert losses[0] == pytest.approx(losses[1], rel=0.03) and losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("kind", ["fusion", "bridge"])
+def test_published_couplings_train(tmp_path, kind):
+    chosen = settings(
+        tmp_path, train={"steps": 8}, held_out=1, interaction=InteractionConfig(kind, (0, 1), context_tokens=0)
+    )
+    trainer = trainer_of(chosen)
+    before = validate(trainer)
+    for _ in range(8):
+        line = trainer.update()
+        assert len({name.split("/")[0] for name in line["loss"]}) == 1
+    assert validate(trainer) != before
+
+
+def test_the_gradient_of_the_host_rope_is_that_of_its_matrices():
+    give_rope_a_gradient()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, 2, 8, generator=generator, dtype=torch.float32, requires_grad=True)
+    freqs = rotary_table(torch.arange(3), 8)
+    out = comfy.quant_ops.ck.apply_rope_split_half1(x, freqs)
+    upstream = torch.randn(out.shape, generator=generator)
+    (found,) = torch.autograd.grad(out, x, upstream)
+    first, second = x.detach().chunk(2, dim=-1)
+    pairs = torch.stack([first, second], dim=-1).requires_grad_(True)  # (b, n, h, d / 2, 2)
+    turned = (freqs @ pairs[..., None])[..., 0]
+    by_hand = torch.cat(turned.unbind(-1), dim=-1)
+    torch.testing.assert_close(by_hand, out)
+    (wanted,) = torch.autograd.grad(by_hand, pairs, upstream)
+    torch.testing.assert_close(found, torch.cat(wanted.unbind(-1), dim=-1))
+
+
+def test_image_to_video_trains(tmp_path):
+    video = StreamConfig(**(vars(CONFIG.video) | {"in_dim": 36}))
+    trainer = trainer_of(settings(tmp_path, video=video))
+    assert trainer.update()["norm"] > 0
+
+
+def test_an_epoch_takes_each_clip_once_and_no_batch_mixes_shapes(tmp_path):
+    trainer = trainer_of(settings(tmp_path))
+    order = trainer.order
+    for epoch in range(3):
+        batches = [order.batch(epoch * order.count + i) for i in range(order.count)]
+        assert Counter(entry.name for batch in batches for entry in batch) == Counter(f"clip-{i}.mp4" for i in range(5))
+        assert all(len({entry.shapes for entry in batch}) == 1 for batch in batches)
+    entries = [entry for group in order.groups for entry in group]
+    again = Order(entries, 2, seed=0)
+    assert [again.batch(i) for i in range(9)] == [order.batch(i) for i in range(9)]
+    chosen, others = held_out(entries, 2)
+    assert held_out([entry for entry in entries if entry in chosen or entry == others[0]], 2)[0] == chosen
+    with pytest.raises(ValueError, match="leave some to train on"):
+        held_out(entries, 5)
+
+
+def test_times_keep_to_the_levels_that_are_trained(tmp_path):
+    trainer = trainer_of(settings(tmp_path, train={"times": [0.9, 1.0], "shift": 5.0}))
+    uniform = stratified(1000, generator_of(0))
+    assert sorted((uniform * 1000).int().tolist()) == list(range(1000))
+    video, _ = trainer.times(uniform)
+    assert 0.9 - 1e-6 <= video.min() < 0.901 and 0.999 < video.max() <= 1
+    trainer.config = replace(trainer.config, audio_shift=1.0)
+    assert trainer.times(uniform)[1].min() == pytest.approx(0.9 / (0.9 + 5 * 0.1), abs=1e-3)
+
+
+def test_a_resumed_run_is_the_unbroken_one(tmp_path):
+    how = {"video": "lora", "ema": 0.9, "accumulate": 2, "text_drop": 0.3}
+    whole = trainer_of(settings(tmp_path, train=how))
+    expected = [whole.update()["loss"] for _ in range(6)]
+    first = trainer_of(settings(tmp_path, train=how))
+    assert [first.update()["loss"] for _ in range(3)] == expected[:3]
+    first.save(tmp_path / "state.pt")
+    second = trainer_of(settings(tmp_path, train=how))
+    second.resume(tmp_path / "state.pt")
+    assert [second.update()["loss"] for _ in range(3)] == expected[3:]
+    for name, value in whole.trained.items():
+        assert torch.equal(second.trained[name], value) and torch.equal(second.average[name], whole.average[name])
+    other = trainer_of(settings(tmp_path, train=how | {"lora_rank": 2}))
+    with pytest.raises(ValueError, match=r"train\.lora_rank was 4 and is 2"):
+        other.resume(tmp_path / "state.pt")
+
+
+def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path):
+    chosen = settings(tmp_path, train={"ema": 0.5, "steps": 3})
+    trainer = trainer_of(chosen)
+    name = "interaction.0.a2v.o.weight"
+    average = trainer.trained[name].detach().clone()
+    for _ in range(3):
+        trainer.update()
+        average = 0.5 * average + 0.5 * trainer.trained[name].detach()
+    torch.testing.assert_close(trainer.average[name], average)
+    train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    torch.testing.assert_close(load_file(tmp_path / "out" / "model.safetensors")[name], average)
+
+
+def test_the_whole_model_loads_as_it_was_trained(tmp_path):
+    chosen = settings(tmp_path, train={"audio": "full"}, held_out=1)
+    trainer = train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    loaded = load_model(str(tmp_path / "out" / "model.safetensors"), {"dtype": torch.float32})
+    for made, wanted in zip(forward(loaded.model.diffusion_model), forward(trainer.model), strict=True):
+        torch.testing.assert_close(made, wanted)
+    lines = log_lines(tmp_path / "out" / "log.jsonl")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5, 6, 6]
+    assert set(lines[0]["validation"]) == set(lines[-1]["validation"]) and lines[0] != lines[-1]
+
+
+def test_parts_of_their_own_are_exported_alone(tmp_path):
+    from safetensors.torch import save_file
+
+    path = configuration(tmp_path, model={"video": "video.safetensors"})
+    sd, config = load_file(tmp_path / "tiny.safetensors"), CONFIG.to_json()
+    parts = {
+        "audio": {key: value for key, value in sd.items() if key.startswith("audio.")},
+        "interaction": {key: value for key, value in sd.items() if key.startswith("interaction.")},
+    }
+    parts["video"] = {key: sd[key] for key in sd.keys() - parts["audio"].keys() - parts["interaction"].keys()}
+    for name, tensors in parts.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors", metadata={"ccl_config": config})
+    path = configuration(tmp_path, model={name: f"{name}.safetensors" for name in parts} | {"fresh_interaction": True})
+    chosen = read_settings(path)
+    trainer = trainer_of(chosen)
+    assert not trainer.model.interaction["0"].a2v.o.weight.any()
+    trainer = train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "interaction.safetensors",
+        "log.jsonl",
+        "state.pt",
+    ]
+    files = Parts(
+        str(tmp_path / "video.safetensors"),
+        str(tmp_path / "audio.safetensors"),
+        str(tmp_path / "out" / "interaction.safetensors"),
+    )
+    loaded = load_parts(files, {"dtype": torch.float32})
+    for made, wanted in zip(forward(loaded.model.diffusion_model), forward(trainer.model), strict=True):
+        torch.testing.assert_close(made, wanted)
+
+
+def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path):
+    how = {"interaction": "lora", "audio": "lora", "video": "lora"}
+    chosen = settings(tmp_path, train=how)
+    before = forward(trainer_of(chosen).model)
+    trainer = train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    wanted = forward(trainer.model)
+    assert not torch.allclose(wanted[0], before[0], atol=1e-3) and not torch.allclose(wanted[1], before[1], atol=1e-3)
+    plain = load_model(str(tmp_path / "tiny.safetensors"), {"dtype": torch.float32})
+    patched = apply_lora(plain, str(tmp_path / "out" / "lora.safetensors"), Strengths())
+    patched.patch_model()
+    for made, value in zip(forward(patched.model.diffusion_model), wanted, strict=True):
+        torch.testing.assert_close(made, value, atol=1e-4, rtol=1e-4)
+
+
+def test_numbers_that_are_not_finite_stop_the_run_with_the_clip_named(tmp_path):
+    trainer = trainer_of(settings(tmp_path, train={"rates": {"interaction": 1e-3}}))
+    with torch.no_grad():
+        trainer.trained["interaction.0.a2v.o.weight"].fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"step 1: the gradient is not finite, on clip-\d"):
+        trainer.update()
+
+
+def test_quantised_files_are_refused(tmp_path):
+    chosen = settings(tmp_path)
+    assembly = assemble(read_parts(chosen.model.parts))
+    key = "blocks.0.ffn.0.weight"
+    assembly.sd[key] = assembly.sd[key].to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"tiny\.safetensors is quantised"):
+        Trainer(chosen, assembly, CPU)
+
+
+def test_lines_after_the_checkpoint_are_cut(tmp_path):
+    path = tmp_path / "log.jsonl"
+    cut(path, 3)
+    path.write_text('{"step": 0}\n{"step": 3}\n{"step": 4}\n{"ste')
+    cut(path, 3)
+    assert path.read_text() == '{"step": 0}\n{"step": 3}\n'
+    path.write_text('{"step": 1}\n{"st')
+    cut(path, 3)
+    assert path.read_text() == '{"step": 1}\n'

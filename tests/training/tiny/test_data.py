@@ -1,0 +1,28 @@
+"""Training clips hold nothing that evaluation asks for, and their captions name what is in them."""
+
+import random
+from itertools import islice
+
+from ccl_pack.ccl_core.training.tiny.data import caption_of, trained_clips
+from ccl_pack.ccl_core.training.world.captions import WORDS, held_out
+
+
+def test_no_trained_clip_has_a_held_out_object_alone_or_in_company():
+    clips = list(islice(trained_clips(3, 17), 120))
+    assert not any(held_out(thing) for clip in clips for thing in clip.objects)
+    assert {len(clip.objects) for clip in clips} == {1, 2}
+
+
+def test_captions_name_every_object_in_either_order():
+    rng = random.Random(0)
+    firsts = set()
+    for clip in islice(trained_clips(4, 17, objects=2), 8):
+        assert len(clip.objects) == 2
+        for _ in range(6):
+            caption = caption_of(rng, clip).lower()
+            places = [
+                min(caption.find(word) for word in WORDS["sound"][thing.sound] if word in caption)
+                for thing in clip.objects
+            ]
+            firsts.add(places[0] < places[1])
+    assert firsts == {True, False}

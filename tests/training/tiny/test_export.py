@@ -1,0 +1,42 @@
+"""The all-in-one file comes apart into its encoders and its joint model, and together again."""
+
+import json
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ccl_pack.ccl_core.config import CCLConfig
+from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
+from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
+from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, ENCODERS, export, joint_weights, metadata, unpack
+from environment import ROOT
+
+CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+
+
+def test_the_shipped_file_comes_apart_and_together_again(tmp_path):
+    unpack(CHECKPOINT, tmp_path)
+    rgb = torch.tensor(CCLConfig.from_json(metadata(CHECKPOINT)["ccl_config"]).latent_rgb_factors)
+    again = export(joint_weights(CHECKPOINT), CCL_TINY, tmp_path, rgb, tmp_path / "again.safetensors")
+    first, second = load_file(CHECKPOINT), load_file(again)
+    assert first.keys() == second.keys()
+    assert all(first[key].dtype == second[key].dtype and torch.equal(first[key], second[key]) for key in first)
+    assert metadata(again) == metadata(CHECKPOINT)
+
+
+def test_the_host_loads_unpacked_encoders(tmp_path):
+    unpack(CHECKPOINT, tmp_path)
+    audio, text = tmp_path / ENCODERS["audio_vae."], tmp_path / ENCODERS["text_encoders."]
+    vae = load_audio_vae(load_file(audio), metadata(audio))
+    assert vae.first_stage_model.encode(torch.zeros(1, 1, 8000)).shape[:2] == (1, 32)
+    clip = load_text_encoder(load_file(text), json.loads(metadata(text)["text_encoder"]))
+    ((cond, _),) = clip.encode_from_tokens_scheduled(clip.tokenize("a red ball bounces, drum"))
+    assert cond.shape == (1, 40, 96)
+
+
+def test_encoders_that_are_there_are_kept(tmp_path):
+    own = tmp_path / ENCODERS["vae."]
+    save_file({"mine": torch.zeros(1)}, own)
+    unpack(CHECKPOINT, tmp_path)
+    assert list(load_file(own)) == ["mine"]
+    assert all((tmp_path / name).exists() for name in ENCODERS.values())

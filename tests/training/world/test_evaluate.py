@@ -1,0 +1,117 @@
+"""What is asked is held out, and the counts of ccl-tiny's answers add up."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from ccl_pack.ccl_core.training.world import evaluate
+from ccl_pack.ccl_core.training.world.captions import held_out
+from ccl_pack.ccl_core.training.world.evaluate import Lesson, Result, draw_clips, lesson, measure, unseen_objects
+from ccl_pack.ccl_core.training.world.scene import KINDS
+from ccl_pack.ccl_core.training.world.sounds import synthesise
+
+
+def truth(clip) -> Result:
+    return Result(torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform), 16000)
+
+
+def stated(thing) -> tuple[str, ...]:
+    return tuple(getattr(thing, kind) for kind in KINDS)
+
+
+def test_one_in_eight_is_unseen_and_every_word_is_among_them():
+    unseen = [stated(thing) for thing in unseen_objects()]
+    assert len(set(unseen)) == 60 and set(unseen) < set(product(*KINDS.values()))
+    assert [set(words) for words in zip(*unseen, strict=True)] == [set(words) for words in KINDS.values()]
+
+
+@pytest.mark.parametrize(("objects", "counts"), [("1", {1}), ("2", {2}), ("both", {1, 2})])
+def test_asked_captions_are_held_out_and_follow_the_seed(objects, counts):
+    clips = draw_clips(3, 12, 33, 16, objects)
+    assert {len(clip.objects) for clip in clips} == counts
+    assert all(held_out(thing) for clip in clips for thing in clip.objects)
+    assert all(len({thing.sound for thing in clip.objects}) == len(clip.objects) for clip in clips)
+    assert [clip.caption for clip in clips] == [clip.caption for clip in draw_clips(3, 12, 33, 16, objects)]
+    assert [clip.caption for clip in clips] != [clip.caption for clip in draw_clips(4, 12, 33, 16, objects)]
+
+
+def test_no_combination_comes_twice_before_all_have_come():
+    asked = [stated(clip.objects[0]) for clip in draw_clips(3, 60, 17, 16)]
+    assert len(set(asked)) == 60
+    with pytest.raises(ValueError, match="objects must be one of 1, 2, both, got '3'"):
+        draw_clips(3, 1, 17, 16, "3")
+
+
+def test_the_world_itself_scores_all_and_chance_does_not():
+    clips = draw_clips(5, 8, 45, 16, "both")
+    rows = [measure(clip, truth(clip), 16) for clip in clips]
+    ceiling = evaluate.ceiling(rows)
+    contacts = sum(len(clip.contacts) for clip in clips)
+    assert ceiling["contacts"] == ceiling["onsets"] == ceiling["matched_62ms"] == ceiling["matched_125ms"] == contacts
+    assert (ceiling["clips"], ceiling["objects"], ceiling["spurious_onsets"]) == (8, 12, 0)
+    shares = [key for key in ceiling if key.endswith(("_right", "_recall", "_precision", "ms_share"))]
+    assert len(shares) == 9 and {ceiling[key] for key in shares} == {1.0}
+    assert ceiling["spurious_share"] == 0 and ceiling["sync_error_ms_median"] < 20
+    assert evaluate.chance(rows)["matched_62ms_share"] < 0.7
+    for task in evaluate.AT_LEAST:
+        assert all(bar["met"] for bar in evaluate.bars(task, ceiling).values())
+    groups = evaluate.by_objects(rows)
+    assert groups["objects_1"]["objects"] == 4 and groups["objects_2"]["objects"] == 8
+    assert sum(group["contacts"] for group in groups.values()) == contacts
+    assert evaluate.by_objects(rows[::2]) == {}
+
+
+def test_silence_and_stillness_score_nothing():
+    for clip in draw_clips(5, 2, 33, 16, "both"):
+        nothing = Result(torch.zeros(33, 64, 64, 3), torch.zeros(33000), 16000)
+        total = evaluate.total([measure(clip, nothing, 16)])
+        assert (total["contacts"], total["onsets"], total["matched_125ms"], total["spurious_onsets"]) == (0, 0, 0, 0)
+        assert total["matched_125ms_share"] is None and total["sync_error_ms_median"] is None
+        assert total["colour_right"] == total["motion_right"] == total["sound_right"] == 0
+        assert not any(bar["met"] for bar in evaluate.bars("t2av", total).values())
+
+
+def test_another_sound_and_colour_are_wrong():
+    asked = draw_clips(6, 1, 33, 16)[0]
+    (thing,) = asked.objects
+    other = next(
+        clip
+        for clip in draw_clips(7, 32, 33, 16)
+        if all(getattr(clip.objects[0], kind) != getattr(thing, kind) for kind in ("colour", "motion", "sound"))
+    )
+    row = measure(asked, truth(other), 16)
+    assert (row["colour_right"], row["motion_right"], row["sound_right"]) == (0, 0, 0)
+    (seen,) = row["objects"]
+    colour, _, motion, sound = stated(other.objects[0])
+    assert (seen["colour"], seen["motion"], seen["sound"]) == (colour, motion, sound)
+
+
+def test_exchanged_sounds_are_in_sync_but_wrong():
+    (clip,) = draw_clips(8, 1, 33, 16, "2")
+    exchanged = [(other.sound, thing.contacts) for thing, other in zip(clip.objects, clip.objects[::-1], strict=True)]
+    waveform = torch.from_numpy(synthesise(np.random.default_rng(0), exchanged, len(clip.waveform)))
+    row = measure(clip, Result(truth(clip).frames, waveform, 16000), 16)
+    assert row["matched_62ms"] == len(clip.contacts) and row["spurious_onsets"] == 0
+    assert (row["colour_right"], row["motion_right"], row["sound_right"]) == (2, 2, 0)
+
+
+def test_a_bar_is_met_exactly_at_its_value():
+    reached = {name: bar for bars in (evaluate.AT_MOST, evaluate.AT_LEAST["a2v"]) for name, bar in bars.items()}
+    assert all(bar["met"] for bar in evaluate.bars("a2v", reached).values())
+    missed = evaluate.bars("a2v", reached | {"sync_error_ms_median": 31.1, "matched_62ms_share": 0.89})
+    assert {name for name, bar in missed.items() if not bar["met"]} == {"sync_error_ms_median", "matched_62ms_share"}
+    assert missed["matched_62ms_share"] == {"value": 0.89, "at_least": 0.9, "met": False}
+
+
+def test_a_lesson_keeps_the_combinations_that_were_held_out():
+    taught = lesson()
+    assert Lesson.from_json(taught.to_json()) == taught
+    assert taught.objects == 2 and len(taught.held_out) == len(unseen_objects())
+
+
+def test_clips_are_drawn_from_what_a_checkpoint_never_saw():
+    unseen = unseen_objects()[:2]
+    asked = {clip.objects[0].colour + clip.objects[0].sound for clip in draw_clips(3, 6, 17, 16, "1", unseen)}
+    assert asked == {thing.colour + thing.sound for thing in unseen}

@@ -1,0 +1,175 @@
+"""The judges name what the world put into a clip, and say when there is nothing."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from ccl_pack.ccl_core.metrics import match_events
+from ccl_pack.ccl_core.training.world.judge import (
+    Onset,
+    Seen,
+    hear,
+    judge_clip,
+    judge_sound,
+    judge_sounds,
+    judge_video,
+)
+from ccl_pack.ccl_core.training.world.scene import (
+    APART,
+    COLOURS,
+    MOTIONS,
+    PALETTE,
+    SOUNDS,
+    Attributes,
+    clips,
+    sample_clip,
+)
+from ccl_pack.ccl_core.training.world.sounds import synthesise
+
+RED_DRUM = Attributes(colour="red", shape="ball", motion="bounces", sound="drum")
+BLUE_BELL = Attributes(colour="blue", shape="square", motion="slides", sound="bell")
+
+
+def tensors(clip) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform)
+
+
+def soften(frames: torch.Tensor) -> torch.Tensor:
+    """Blurred by 0.7 pixels, with noise, in steps of 1/255: worse than the autoencoder."""
+    taps = torch.exp(-(torch.arange(-3.0, 4.0) ** 2) / (2 * 0.7**2))
+    kernel = torch.outer(taps, taps) / taps.sum() ** 2
+    padded = torch.nn.functional.pad(frames.movedim(-1, 1), (3, 3, 3, 3), mode="replicate")
+    blurred = torch.nn.functional.conv2d(padded.flatten(0, 1)[:, None], kernel[None, None])
+    noisy = blurred.unflatten(0, (-1, 3))[:, :, 0].movedim(1, -1)
+    noisy = noisy + 2 / 255 * torch.randn(noisy.shape, generator=torch.Generator().manual_seed(0))
+    return (noisy * 255).round().clamp(0, 255) / 255
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_colour_and_motion(motion):
+    rng = np.random.default_rng(11)
+    for colour in COLOURS:
+        clip = sample_clip(rng, Attributes(colour=colour, motion=motion), frames=33)
+        (seen,) = judge_video(torch.from_numpy(clip.frames) / 255, 16)
+        assert (seen.colour, seen.motion) == (colour, motion)
+        assert seen.contacts == pytest.approx(clip.contacts, abs=0.0625)
+
+
+@pytest.mark.parametrize("sound", SOUNDS)
+def test_sound(sound):
+    rng = np.random.default_rng(12)
+    for _ in range(4):
+        clip = sample_clip(rng, Attributes(sound=sound), frames=33)
+        noisy = torch.from_numpy(clip.waveform) * 0.5 + 0.003 * torch.randn(len(clip.waveform))
+        assert judge_sound(noisy, 16000) == sound
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["exact", "softened"])
+@pytest.mark.parametrize("objects", [1, 2])
+def test_everything_is_right_on_clips_of_the_world(objects, soft):
+    errors = []
+    for clip in islice(clips(31, frames=33, objects=objects), 12):
+        frames, waveform = tensors(clip)
+        judged = judge_clip(soften(frames) if soft else frames, 16, waveform, 16000, clip.objects)
+        for thing, seen, sound in zip(clip.objects, judged.seen, judged.sounds, strict=True):
+            assert (seen.colour, seen.motion, sound) == (thing.colour, thing.motion, thing.sound), clip.caption
+            assert seen.contacts == pytest.approx(thing.contacts, abs=0.0625), clip.caption
+            errors += [abs(a - b) for a, b in zip(seen.contacts, thing.contacts, strict=True)]
+        assert judged.onsets == pytest.approx(clip.contacts, abs=0.0625), clip.caption
+        assert (judged.sync.matched_62ms, judged.sync.spurious) == (len(clip.contacts), 0)
+    assert np.median(errors) < 0.005
+
+
+@pytest.mark.parametrize("pair", [("red", "orange"), ("orange", "yellow"), ("cyan", "blue"), ("purple", "white")])
+def test_neighbouring_hues_are_told_apart(pair):
+    rng = np.random.default_rng(5)
+    for _ in range(3):
+        clip = sample_clip(rng, *(Attributes(colour=colour) for colour in pair), frames=33)
+        seen = judge_video(soften(tensors(clip)[0]), 16, pair)
+        assert [(s.colour, s.motion) for s in seen] == [(t.colour, t.motion) for t in clip.objects]
+
+
+def test_an_object_that_is_missing_or_of_another_colour_is_not_found():
+    clip = sample_clip(np.random.default_rng(6), RED_DRUM, frames=33)
+    red, blue = judge_video(tensors(clip)[0], 16, ("red", "blue"))
+    assert red.colour == "red" and red.motion == "bounces"
+    assert blue == Seen("none", "still", ())
+    clip = sample_clip(np.random.default_rng(6), RED_DRUM, replace(BLUE_BELL, colour="purple"), frames=33)
+    red, blue = judge_video(tensors(clip)[0], 16, ("red", "blue"))
+    assert red.colour == "red" and blue.colour != "blue"
+
+
+def test_splashes_elsewhere_do_not_move_an_object():
+    clip = sample_clip(np.random.default_rng(7), RED_DRUM, BLUE_BELL, frames=33)
+    frames, waveform = tensors(clip)
+    before = judge_clip(frames, 16, waveform, 16000, clip.objects)
+    frames[::3, 2:4, 4:6] = torch.tensor(PALETTE["blue"]) / 255
+    frames[1::4, 60:63, 50:53] = torch.tensor(PALETTE["red"]) / 255
+    assert judge_clip(frames, 16, waveform, 16000, clip.objects).contacts == pytest.approx(before.contacts, abs=0.03)
+
+
+def test_sounds_follow_the_contacts_they_are_heard_at():
+    parts = [("drum", (0.3, 0.9)), ("bell", (0.5, 1.3))]
+    heard = hear(torch.from_numpy(synthesise(np.random.default_rng(0), parts, 32000)), 16000)
+    assert [onset.sound for onset in heard] == ["drum", "bell", "drum", "bell"]
+    contacts = [(0.3, 0.9), (0.5, 1.3)]
+    assert judge_sounds(heard, contacts, ("drum", "bell")) == ("drum", "bell")
+    assert judge_sounds(heard, contacts[::-1], ("drum", "bell")) == ("bell", "drum")  # exchanged
+    assert judge_sounds(heard, [(), (0.5, 1.3)], ("drum", "bell")) == ("drum", "bell")  # of what is left over
+    assert judge_sounds([], contacts, ("drum", "bell")) == ("silent", "silent")
+    assert judge_sounds(heard[1::2], [(0.3, 0.9)], ("drum",)) == ("bell",)
+
+
+def test_the_kind_of_sound_decides_between_contacts_that_are_close():
+    profiles = {onset.sound: onset.profile for onset in hear_each("drum", "bell")}
+    heard = [Onset(1.0, profiles["bell"]), Onset(1.08, profiles["drum"])]
+    contacts = [(1.06,), (0.99,)]
+    assert judge_sounds(heard, contacts, ("drum", "bell")) == ("drum", "bell")
+    # By time alone 1.06 and 1.08 belong together as well; exchanged sounds need the kind.
+    heard = [Onset(1.0, profiles["drum"]), Onset(1.05, profiles["bell"])]
+    assert judge_sounds(heard, contacts, ("drum", "bell")) == ("drum", "bell")
+
+
+def hear_each(*sounds):
+    parts = [(sound, (0.5 * i + 0.2,)) for i, sound in enumerate(sounds)]
+    return hear(torch.from_numpy(synthesise(np.random.default_rng(0), parts, 32000)), 16000)
+
+
+def test_a_new_sound_is_heard_through_one_that_rings():
+    rng = np.random.default_rng(1)
+    for first in SOUNDS:
+        for second in SOUNDS:
+            wave = synthesise(rng, [(first, (0.4,)), (second, (0.4 + APART,))], 16000)
+            assert [onset.sound for onset in hear(torch.from_numpy(wave), 16000)] == [first, second]
+
+
+def test_an_onset_at_no_contact_is_spurious():
+    clip = sample_clip(np.random.default_rng(8), RED_DRUM, BLUE_BELL, frames=33)
+    frames, _ = tensors(clip)
+    gap = next(t for t in np.arange(0.05, 1.9, 0.01) if all(abs(t - c) > 0.16 for c in clip.contacts))
+    parts = [(thing.sound, thing.contacts) for thing in clip.objects] + [("horn", (float(gap),))]
+    judged = judge_clip(
+        frames, 16, torch.from_numpy(synthesise(np.random.default_rng(0), parts, 33000)), 16000, clip.objects
+    )
+    assert judged.sync.spurious == 1 and judged.sounds == ("drum", "bell")
+    assert len(match_events(clip.contacts, list(judged.onsets), 0.0625).pairs) == len(clip.contacts)
+
+
+def test_a_dim_shape_keeps_its_colour_and_a_resting_one_is_still():
+    frames = torch.full((20, 32, 32, 3), 0.07)
+    frames[:, 10:20, 10:20] = 0.7 * torch.tensor(PALETTE["purple"]) / 255
+    assert judge_video(frames, 16) == [Seen("purple", "still", ())]
+
+
+def test_silence_and_wrong_input():
+    assert judge_sound(torch.zeros(16000), 16000) == "silent"
+    with pytest.raises(ValueError, match="at least two frames"):
+        judge_video(torch.zeros(1, 8, 8, 3), 16)
+    with pytest.raises(ValueError, match=r"colours must be of red.* got pink: name one for each object"):
+        judge_video(torch.zeros(4, 8, 8, 3), 16, ("red", "pink"))
+    empty = judge_clip(torch.zeros(8, 16, 16, 3), 16, torch.zeros(8000), 16000, [RED_DRUM, BLUE_BELL])
+    assert empty.seen == (Seen("none", "still", ()),) * 2 and empty.sounds == ("silent", "silent")
+    assert (empty.contacts, empty.onsets, empty.sync.contacts) == ((), (), 0)
