@@ -57,7 +57,7 @@ def read_stream(path: Path, kind: str) -> StreamFile:
 def configure(video: StreamFile, audio: StreamFile, options: argparse.Namespace) -> Any:
     """The CCLConfig of the pair, from shapes, the metadata of the audio stream and the options, which win."""
     from ccl_pack.ccl_core.config import CCLConfig, InteractionConfig
-    from ccl_pack.ccl_core.host.read.read.identify import PUBLISHED, PUBLISHED_STREAMS, stream_config
+    from ccl_pack.ccl_core.host.files.identify import PUBLISHED, PUBLISHED_STREAMS, stream_config
 
     stated = CCLConfig.from_json(audio.metadata["ccl_config"]) if "ccl_config" in audio.metadata else None
     known = PUBLISHED_STREAMS["mova"]["audio"] if audio.mova else {}
