@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,16 +58,20 @@ LARGEST_MEGABYTES = 30
 
 @cache
 def shipped() -> list[Path]:
-    """The archive of the registry: the files of git, new ones included, without those .comfyignore names."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    ignored = [line.strip() for line in (ROOT / ".comfyignore").read_text().splitlines() if line.strip()]
-    kept = [name for name in names if not any(is_ignored(name, pattern) for pattern in ignored)]
-    return [ROOT / name for name in sorted(set(kept)) if (ROOT / name).is_file()]
+    """The archive of the registry: the files of git, new ones included, without those .comfyignore names.
+
+    The registry's packer reads .comfyignore with the rules of .gitignore, so git itself applies them here.
+    """
+    ignored = "--exclude-from=.comfyignore"
+    left_out = set(git_files("--cached", "--ignored", ignored))
+    new = git_files("--others", "--exclude-standard", ignored)
+    names = {*git_files("--cached"), *new} - left_out
+    return [ROOT / name for name in sorted(names) if (ROOT / name).is_file()]
 
 
-def is_ignored(name: str, pattern: str) -> bool:
-    return name.startswith(pattern) if pattern.endswith("/") else fnmatch(name, pattern)
+def git_files(*options: str) -> list[str]:
+    listing = subprocess.run(["git", "ls-files", *options], cwd=ROOT, capture_output=True, text=True, check=True)
+    return listing.stdout.splitlines()
 
 
 @cache
@@ -86,6 +89,12 @@ def test_only_what_users_need_ships() -> None:
     assert {"__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"} <= {
         path.name for path in shipped() if path.parent == ROOT
     }
+
+
+def test_every_help_page_ships() -> None:
+    """A pattern that is not anchored to the root, such as docs/, would take js/docs along."""
+    pages = {ROOT / WEB_DIRECTORY / "docs" / f"{node_id}.md" for node_id in IDS}
+    assert pages <= set(shipped())
 
 
 def test_archive_is_small() -> None:
