@@ -68,7 +68,7 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
 
 def foreground(clip: Clip, direction: str, queries: int) -> Tensor:
     """Which queries belong to the shape, or to a sound: (queries,) bool."""
-    from ccl_pack.ccl_core.metrics import FOREGROUND
+    from ccl_pack.ccl_core.training.world.contacts import FOREGROUND
 
     if direction == "v2a":
         waveform = torch.from_numpy(clip.waveform)

@@ -86,7 +86,7 @@ def read_report(video: Path) -> dict[str, Any]:
 
 def compare(clip: dict[str, Any], report: dict[str, Any]) -> Sync:
     """Contacts and onsets of the report, paired as the judge pairs them."""
-    from ccl_pack.ccl_core.metrics import WIDE, match_events, summarise_sync
+    from ccl_pack.ccl_core.metrics.matching import WIDE, match_events, summarise_sync
 
     contacts, onsets = report["contacts_s"], report["onsets_s"]
     agree = same_sound(clip, report)
@@ -111,7 +111,7 @@ def motion_curves(clip: dict[str, Any], prompt: str) -> list[Curve]:
     """Where each object of the prompt is, along its motion; of a blinking one, its light. Other prompts have none."""
     import torch
 
-    from ccl_pack.ccl_core.metrics import track_colours, track_foreground
+    from ccl_pack.ccl_core.training.world.contacts import track_colours, track_foreground
     from ccl_pack.ccl_core.training.world.scene import PALETTE
 
     asked = asked_objects(prompt)

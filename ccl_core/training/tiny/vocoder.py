@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...host.vae.audio import load_audio_vae_file
-from ...metrics import match_events
+from ...metrics.matching import match_events
 from ...model.audio.vocos import Vocos, VocosConfig
 from ..world import scene
 from ..world.judge import hear, judge_sounds

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...metrics import match_events, summarise_sync
+from ...metrics.matching import match_events, summarise_sync
 from .captions import held_out
 from .judge import judge_clip
 from .scene import KINDS, Attributes, Clip, sample_clip

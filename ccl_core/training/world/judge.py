@@ -1,4 +1,4 @@
-"""Judges of generated clips for ccl-tiny (design 9): what each object looks like and does, and which sound it makes."""
+"""Judges of generated clips of the procedural world: what each object looks like and does, and which sound it makes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...metrics import (
-    JUMP,
-    WIDE,
-    SyncSummary,
-    Track,
-    contacts_of,
-    detect_onsets,
-    match_events,
-    summarise_sync,
-    to_mono,
-    track_colours,
-    track_foreground,
-)
+from ...metrics.matching import WIDE, SyncSummary, match_events, summarise_sync
+from ...metrics.onsets import detect_onsets, to_mono
+from .contacts import JUMP, Track, contacts_of, track_colours, track_foreground
 from .scene import PALETTE, Attributes, Object
 from .sounds import SAMPLE_RATE, SOUNDS, strike
 
@@ -108,8 +98,7 @@ def judge_video(frames: Tensor, fps: float, colours: Sequence[str | None] = ()) 
 def see(track: Track, fps: float) -> Seen:
     if track.presence.amax() < PRESENT:
         return Seen(NO_COLOUR, STILL, ())
-    contacts = contacts_of(track, fps) if len(track.x) >= 4 else ()
-    return Seen(nearest_colour(track.colour), motion_of(track, fps), tuple(contacts))
+    return Seen(nearest_colour(track.colour), motion_of(track, fps), tuple(contacts_of(track, fps)))
 
 
 def nearest_colour(colour: Tensor) -> str:
@@ -143,11 +132,6 @@ def hear(waveform: Tensor, sample_rate: int) -> list[Onset]:
     """Every onset of a waveform (n,) or (c, n), with what can be heard from there on."""
     signal = to_mono(waveform)
     return [Onset(time, profile(signal, time, sample_rate)) for time in detect_onsets(signal, sample_rate)]
-
-
-def judge_sound(waveform: Tensor, sample_rate: int) -> str:
-    """The world's sound whose spectrum is nearest to what follows the onsets; "silent" without onsets."""
-    return common_sound(hear(waveform, sample_rate))
 
 
 def judge_sounds(

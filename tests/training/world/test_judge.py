@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_pack.ccl_core.metrics import match_events
+from ccl_pack.ccl_core.metrics.matching import match_events
 from ccl_pack.ccl_core.training.world.judge import (
     Onset,
     Seen,
     hear,
     judge_clip,
-    judge_sound,
     judge_sounds,
     judge_video,
 )
@@ -24,6 +23,7 @@ from ccl_pack.ccl_core.training.world.scene import (
     PALETTE,
     SOUNDS,
     Attributes,
+    Clip,
     clips,
     sample_clip,
 )
@@ -33,7 +33,7 @@ RED_DRUM = Attributes(colour="red", shape="ball", motion="bounces", sound="drum"
 BLUE_BELL = Attributes(colour="blue", shape="square", motion="slides", sound="bell")
 
 
-def tensors(clip) -> tuple[torch.Tensor, torch.Tensor]:
+def tensors(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform)
 
 
@@ -49,7 +49,7 @@ def soften(frames: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_colour_and_motion(motion):
+def test_colour_and_motion(motion: str) -> None:
     rng = np.random.default_rng(11)
     for colour in COLOURS:
         clip = sample_clip(rng, Attributes(colour=colour, motion=motion), frames=33)
@@ -59,17 +59,17 @@ def test_colour_and_motion(motion):
 
 
 @pytest.mark.parametrize("sound", SOUNDS)
-def test_sound(sound):
+def test_sound(sound: str) -> None:
     rng = np.random.default_rng(12)
     for _ in range(4):
         clip = sample_clip(rng, Attributes(sound=sound), frames=33)
         noisy = torch.from_numpy(clip.waveform) * 0.5 + 0.003 * torch.randn(len(clip.waveform))
-        assert judge_sound(noisy, 16000) == sound
+        assert judge_sounds(hear(noisy, 16000), [()], [None]) == (sound,)
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["exact", "softened"])
 @pytest.mark.parametrize("objects", [1, 2])
-def test_everything_is_right_on_clips_of_the_world(objects, soft):
+def test_everything_is_right_on_clips_of_the_world(objects: int, soft: bool) -> None:
     errors = []
     for clip in islice(clips(31, frames=33, objects=objects), 12):
         frames, waveform = tensors(clip)
@@ -84,7 +84,7 @@ def test_everything_is_right_on_clips_of_the_world(objects, soft):
 
 
 @pytest.mark.parametrize("pair", [("red", "orange"), ("orange", "yellow"), ("cyan", "blue"), ("purple", "white")])
-def test_neighbouring_hues_are_told_apart(pair):
+def test_neighbouring_hues_are_told_apart(pair: tuple[str, str]) -> None:
     rng = np.random.default_rng(5)
     for _ in range(3):
         clip = sample_clip(rng, *(Attributes(colour=colour) for colour in pair), frames=33)
@@ -92,7 +92,7 @@ def test_neighbouring_hues_are_told_apart(pair):
         assert [(s.colour, s.motion) for s in seen] == [(t.colour, t.motion) for t in clip.objects]
 
 
-def test_an_object_that_is_missing_or_of_another_colour_is_not_found():
+def test_an_object_that_is_missing_or_of_another_colour_is_not_found() -> None:
     clip = sample_clip(np.random.default_rng(6), RED_DRUM, frames=33)
     red, blue = judge_video(tensors(clip)[0], 16, ("red", "blue"))
     assert red.colour == "red" and red.motion == "bounces"
@@ -102,7 +102,7 @@ def test_an_object_that_is_missing_or_of_another_colour_is_not_found():
     assert red.colour == "red" and blue.colour != "blue"
 
 
-def test_splashes_elsewhere_do_not_move_an_object():
+def test_splashes_elsewhere_do_not_move_an_object() -> None:
     clip = sample_clip(np.random.default_rng(7), RED_DRUM, BLUE_BELL, frames=33)
     frames, waveform = tensors(clip)
     before = judge_clip(frames, 16, waveform, 16000, clip.objects)
@@ -111,7 +111,7 @@ def test_splashes_elsewhere_do_not_move_an_object():
     assert judge_clip(frames, 16, waveform, 16000, clip.objects).contacts == pytest.approx(before.contacts, abs=0.03)
 
 
-def test_sounds_follow_the_contacts_they_are_heard_at():
+def test_sounds_follow_the_contacts_they_are_heard_at() -> None:
     parts = [("drum", (0.3, 0.9)), ("bell", (0.5, 1.3))]
     heard = hear(torch.from_numpy(synthesise(np.random.default_rng(0), parts, 32000)), 16000)
     assert [onset.sound for onset in heard] == ["drum", "bell", "drum", "bell"]
@@ -123,7 +123,7 @@ def test_sounds_follow_the_contacts_they_are_heard_at():
     assert judge_sounds(heard[1::2], [(0.3, 0.9)], ("drum",)) == ("bell",)
 
 
-def test_the_kind_of_sound_decides_between_contacts_that_are_close():
+def test_the_kind_of_sound_decides_between_contacts_that_are_close() -> None:
     profiles = {onset.sound: onset.profile for onset in hear_each("drum", "bell")}
     heard = [Onset(1.0, profiles["bell"]), Onset(1.08, profiles["drum"])]
     contacts = [(1.06,), (0.99,)]
@@ -133,12 +133,12 @@ def test_the_kind_of_sound_decides_between_contacts_that_are_close():
     assert judge_sounds(heard, contacts, ("drum", "bell")) == ("drum", "bell")
 
 
-def hear_each(*sounds):
+def hear_each(*sounds: str) -> list[Onset]:
     parts = [(sound, (0.5 * i + 0.2,)) for i, sound in enumerate(sounds)]
     return hear(torch.from_numpy(synthesise(np.random.default_rng(0), parts, 32000)), 16000)
 
 
-def test_a_new_sound_is_heard_through_one_that_rings():
+def test_a_new_sound_is_heard_through_one_that_rings() -> None:
     rng = np.random.default_rng(1)
     for first in SOUNDS:
         for second in SOUNDS:
@@ -146,7 +146,7 @@ def test_a_new_sound_is_heard_through_one_that_rings():
             assert [onset.sound for onset in hear(torch.from_numpy(wave), 16000)] == [first, second]
 
 
-def test_an_onset_at_no_contact_is_spurious():
+def test_an_onset_at_no_contact_is_spurious() -> None:
     clip = sample_clip(np.random.default_rng(8), RED_DRUM, BLUE_BELL, frames=33)
     frames, _ = tensors(clip)
     gap = next(t for t in np.arange(0.05, 1.9, 0.01) if all(abs(t - c) > 0.16 for c in clip.contacts))
@@ -158,14 +158,14 @@ def test_an_onset_at_no_contact_is_spurious():
     assert len(match_events(clip.contacts, list(judged.onsets), 0.0625).pairs) == len(clip.contacts)
 
 
-def test_a_dim_shape_keeps_its_colour_and_a_resting_one_is_still():
+def test_a_dim_shape_keeps_its_colour_and_a_resting_one_is_still() -> None:
     frames = torch.full((20, 32, 32, 3), 0.07)
     frames[:, 10:20, 10:20] = 0.7 * torch.tensor(PALETTE["purple"]) / 255
     assert judge_video(frames, 16) == [Seen("purple", "still", ())]
 
 
-def test_silence_and_wrong_input():
-    assert judge_sound(torch.zeros(16000), 16000) == "silent"
+def test_silence_and_wrong_input() -> None:
+    assert judge_sounds(hear(torch.zeros(16000), 16000), [()], [None]) == ("silent",)
     with pytest.raises(ValueError, match="at least two frames"):
         judge_video(torch.zeros(1, 8, 8, 3), 16)
     with pytest.raises(ValueError, match=r"colours must be of red.* got pink: name one for each object"):

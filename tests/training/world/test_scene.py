@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_pack.ccl_core.metrics import detect_contacts, detect_onsets, match_events
+from ccl_pack.ccl_core.metrics.matching import match_events
+from ccl_pack.ccl_core.metrics.onsets import detect_onsets
 from ccl_pack.ccl_core.training.world import scene as scene_module
+from ccl_pack.ccl_core.training.world.judge import judge_video
 from ccl_pack.ccl_core.training.world.scene import (
     APART,
     COLOURS,
@@ -52,9 +54,9 @@ def test_contacts_are_spaced_and_inside_the_clip(rng, motion, frames):
 def test_contacts_can_be_seen_and_heard(rng, motion, sound):
     for shape in SHAPES:
         clip = sample_clip(rng, Attributes(shape=shape, motion=motion, sound=sound), frames=33)
-        seen = detect_contacts(torch.from_numpy(clip.frames) / 255, 16)
+        (seen,) = judge_video(torch.from_numpy(clip.frames) / 255, 16)
         heard = detect_onsets(torch.from_numpy(clip.waveform), 16000)
-        assert seen == pytest.approx(clip.contacts, abs=0.0625)
+        assert seen.contacts == pytest.approx(clip.contacts, abs=0.0625)
         assert heard == pytest.approx(clip.contacts, abs=0.005)
 
 

@@ -1,24 +1,20 @@
-"""Synchrony of a clip (paper, UCG section: the coupling is judged by it): contacts seen, onsets heard, and their match.
-
-Pure numbers, no weights: contacts come from the kinematics of the foreground, onsets from spectral flux.
-"""
+"""Contacts of coloured shapes that are seen in frames: pure numbers from the kinematics of the foreground."""
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...metrics.onsets import drop_close
+
 FOREGROUND = 0.2  # smallest difference from the background colour that counts as the shape
 JUMP = 0.2  # centroid displacement per frame, in picture heights, that is a cut and no motion
 NEAR_HUE = 0.82  # least cosine (35 degrees) between a pixel's colour and the one it counts for
 BLOB = 0.2  # reach of one shape around its heaviest place, in picture heights
+INSTANT = 4  # frames below which no motion can be told
 IMPACT = 0.04  # smallest abrupt change of velocity, in picture heights per frame
-WINDOW, HOP = 256, 64  # of the onset detector, in samples at 16 kHz; other rates scale them
-WIDE = 0.125  # seconds beyond which contact and onset have nothing to do with each other
-REFRACTORY = 0.12  # seconds within which a second onset belongs to the first
 
 
 @dataclass(frozen=True)
@@ -29,28 +25,6 @@ class Track:
     y: Tensor  # (f,) downwards
     presence: Tensor  # (f,) amount of light of the shape, 1 = as much as in its brightest frames
     colour: Tensor  # (3,) of the shape, 0..1
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Pairs are (contact, onset) in seconds; missed contacts and spurious onsets found no partner."""
-
-    pairs: list[tuple[float, float]]
-    missed: list[float]
-    spurious: list[float]
-
-
-@dataclass(frozen=True)
-class SyncSummary:
-    """Counts of one clip; `median_error_ms` over the pairs within 125 ms, None without any pair."""
-
-    contacts: int
-    onsets: int
-    matched_62ms: int
-    matched_125ms: int
-    spurious: int
-    median_error_ms: float | None
-    errors_ms: tuple[float, ...]
 
 
 def track_foreground(frames: Tensor) -> Track:
@@ -117,19 +91,10 @@ def follow(frames: Tensor, difference: Tensor, weight: Tensor) -> Track:
     return Track(x, y, presence, colour)
 
 
-def detect_contacts(frames: Tensor, fps: float) -> list[float]:
-    """Seconds at which the shape hits floor or wall, lands, or is switched on. Frames (f, h, w, 3) in 0..1."""
-    if frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(f"frames must be (f, h, w, 3), got {tuple(frames.shape)}")
-    if fps <= 0:
-        raise ValueError(f"fps must be positive, got {fps}")
-    if len(frames) < 4:
-        return []
-    return contacts_of(track_foreground(frames.float().cpu()), fps)
-
-
 def contacts_of(track: Track, fps: float) -> list[float]:
-    """The contacts of one track, in seconds."""
+    """Seconds at which the shape of a track hits floor or wall, lands, or is switched on; none in a mere instant."""
+    if len(track.x) < INSTANT:
+        return []
     times = switch_ons(track.presence.tolist())
     for segment in visible_segments(track):
         times += impacts(track.x[segment].tolist(), segment.start, downwards_only=False)
@@ -165,7 +130,7 @@ def visible_segments(track: Track) -> list[slice]:
             start = frame
     if start is not None:
         segments.append(slice(start, len(track.x)))
-    return [segment for segment in segments if segment.stop - segment.start >= 4]
+    return [segment for segment in segments if segment.stop - segment.start >= INSTANT]
 
 
 def impacts(position: list[float], offset: int, downwards_only: bool) -> list[float]:
@@ -188,102 +153,3 @@ def impacts(position: list[float], offset: int, downwards_only: bool) -> list[fl
         if all(abs(time - other) > 2 for other in kept):
             kept.append(time)
     return kept
-
-
-def drop_close(times: list[float], distance: float) -> list[float]:
-    """Sorted times without those that follow another one too closely."""
-    kept: list[float] = []
-    for time in times:
-        if not kept or time - kept[-1] >= distance:
-            kept.append(time)
-    return kept
-
-
-def detect_onsets(waveform: Tensor, sample_rate: int) -> list[float]:
-    """Seconds at which sounds begin: peaks of spectral flux, placed where the energy rises. Waveform (n,) or (c, n)."""
-    if sample_rate <= 0:
-        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    signal = to_mono(waveform)
-    window, hop = (max(1, round(n * sample_rate / 16000)) for n in (WINDOW, HOP))
-    if len(signal) < window or signal.abs().amax() < 1e-3:
-        return []
-    flux = spectral_flux(signal, window, hop)
-    reach = round(REFRACTORY * sample_rate / hop)
-    picked = pick_peaks(flux, reach)
-    starts = [rise(signal, peak * hop, window, sample_rate) / sample_rate for peak in picked]
-    return drop_close(sorted(starts), REFRACTORY * 0.8)
-
-
-def to_mono(waveform: Tensor) -> Tensor:
-    """The mean of all channels, (n,), from (n,), (c, n) or (b, c, n)."""
-    signal = torch.as_tensor(waveform).float().cpu()
-    return signal.flatten(0, -2).mean(0) if signal.ndim > 1 else signal
-
-
-def spectral_flux(signal: Tensor, window: int, hop: int) -> Tensor:
-    """Sum over frequencies of the growth of the compressed magnitude, with the clip's loudest bin as reference."""
-    taper = torch.hann_window(window)
-    spectrum = torch.stft(signal, window, hop, window=taper, return_complex=True, pad_mode="constant").abs()
-    compressed = torch.log1p(100 * spectrum / spectrum.amax())  # (bins, frames)
-    growth = compressed[:, 2:] - compressed[:, :-2]
-    flux = growth.clamp_min(0).sum(0)
-    return torch.cat([flux.new_zeros(1), flux, flux.new_zeros(1)])  # (frames,)
-
-
-def pick_peaks(flux: Tensor, reach: int) -> list[int]:
-    """Local maxima that stand out from the clip's largest and from their own surroundings."""
-    values = flux.tolist()
-    threshold = 0.3 * max(values)
-    picked = []
-    for i, value in enumerate(values):
-        around = values[max(0, i - reach) : i + reach + 1]
-        if value >= threshold and value == max(around) and value > 2.5 * statistics.fmean(around):
-            picked.append(i)
-    return picked
-
-
-def rise(signal: Tensor, sample: int, window: int, sample_rate: int) -> float:
-    """The sample at which the level near a flux peak first reaches a third of what it rises by."""
-    begin, end = max(0, sample - 2 * window), min(len(signal), sample + 2 * window)
-    smooth = max(1, sample_rate // 2000)
-    level = torch.nn.functional.max_pool1d(signal[begin:end].abs()[None], 2 * smooth + 1, 1, smooth)[0]
-    floor = level[: max(1, window // 2)].mean()
-    high = (level >= floor + (level.amax() - floor) / 3).nonzero()
-    # The smoothing looks ahead by its own half width.
-    return float(begin + high[0, 0] + smooth) if len(high) else float(sample)
-
-
-def match_events(contacts: list[float], onsets: list[float], tolerance: float, agree: Tensor | None = None) -> Matches:
-    """One-to-one, the smallest differences first, none beyond the tolerance (seconds).
-
-    agree: (contacts, onsets) booleans, which onsets sound as the contact should; these pairs come before all others.
-    """
-    order = sorted(
-        (agree is not None and not agree[i, j], abs(c - o), i, j)
-        for i, c in enumerate(contacts)
-        for j, o in enumerate(onsets)
-    )
-    taken: dict[int, int] = {}
-    for _, difference, i, j in order:
-        if difference <= tolerance and i not in taken and j not in taken.values():
-            taken[i] = j
-    return Matches(
-        pairs=[(contacts[i], onsets[taken[i]]) for i in sorted(taken)],
-        missed=[c for i, c in enumerate(contacts) if i not in taken],
-        spurious=[o for j, o in enumerate(onsets) if j not in taken.values()],
-    )
-
-
-def summarise_sync(contacts: list[float], onsets: list[float], agree: Tensor | None = None) -> SyncSummary:
-    """Counts at 62.5 ms (one frame at 16 fps) and 125 ms; a spurious onset has no contact within 125 ms."""
-    wide = match_events(contacts, onsets, WIDE, agree)
-    errors = tuple(1000 * abs(c - o) for c, o in wide.pairs)
-    return SyncSummary(
-        contacts=len(contacts),
-        onsets=len(onsets),
-        matched_62ms=len(match_events(contacts, onsets, 0.0625, agree).pairs),
-        matched_125ms=len(wide.pairs),
-        spurious=len(wide.spurious),
-        median_error_ms=statistics.median(errors) if errors else None,
-        errors_ms=errors,
-    )
