@@ -16,7 +16,18 @@ from functools import lru_cache
 from itertools import pairwise
 from math import ceil, floor
 
+from .plan import Plan, whole_clip
+from .timeline import Timeline
+
 WINDOW_FRAMES = 3  # an A2V window spans s = 3c audio tokens
+
+
+@lru_cache(maxsize=64)
+def plan(timeline: Timeline) -> Plan:
+    """Each latent frame sees a window of audio tokens, each audio token its nearest latent frame."""
+    span = WINDOW_FRAMES * max(1, round(timeline.tokens_per_frame))
+    windows = tuple(_window(middle, span, timeline.audio_tokens) for middle in timeline.frame_middles)
+    return replace(whole_clip(timeline), a2v=windows, v2a=timeline.tokens_of_frames)
 
 
 @dataclass(frozen=True)

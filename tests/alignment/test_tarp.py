@@ -1,4 +1,4 @@
-"""TARP: known windows, coverage, and one clock for both streams."""
+"""TARP: known windows, and coverage."""
 
 from __future__ import annotations
 
@@ -6,81 +6,60 @@ from fractions import Fraction
 
 import pytest
 
-from ccl_pack.ccl_core.alignment.tarp import align
+from ccl_pack.ccl_core.alignment.tarp import plan
+from ccl_pack.ccl_core.alignment.timeline import Timeline
 
 SIZES = [(1, 1), (1, 9), (2, 3), (9, 66), (12, 90), (16, 126), (21, 168), (31, 157), (61, 314), (49, 403), (20, 7)]
+CLOCKS = [("uniform", None), ("causal", None), ("linear", 0.19676)]
 
 
-def test_uniform_clock_is_the_papers_where_c_is_whole():
-    tarp = align("uniform", 21, 168)  # c = 8, s = 24
-    centres = [4 + 8 * i for i in range(21)]
-    assert tarp.a2v == tuple((max(0, m - 12), min(168, m + 12)) for m in centres)
-    assert tarp.v2a == tuple((8 * i, 8 * i + 8) for i in range(21))
-    assert tarp.audio_positions == tuple(j / 8 for j in range(168))
+def timeline(latent_frames: int, audio_tokens: int, clock: str, scale: float | None = None, first: int = 0) -> Timeline:
+    return Timeline(latent_frames, audio_tokens, Fraction(16), Fraction(32), clock, scale, first)
 
 
-def test_uniform_clock_with_odd_c():
-    tarp = align("uniform", 4, 20)  # c = 5, s = 15: [m - 7, m + 8)
-    assert tarp.a2v == ((0, 10), (0, 15), (5, 20), (10, 20))
+def test_uniform_clock_is_the_papers_where_c_is_whole() -> None:
+    made = plan(timeline(21, 168, "uniform"))  # c = 8, s = 24
+    middles = [4 + 8 * i for i in range(21)]
+    assert made.a2v == tuple((max(0, m - 12), min(168, m + 12)) for m in middles)
+    assert made.v2a == tuple((8 * i, 8 * i + 8) for i in range(21))
 
 
-@pytest.mark.parametrize("clock", ["uniform", "causal"])
+def test_uniform_clock_with_odd_c() -> None:
+    made = plan(timeline(4, 20, "uniform"))  # c = 5, s = 15: [m - 7, m + 8)
+    assert made.a2v == ((0, 10), (0, 15), (5, 20), (10, 20))
+
+
+def test_causal_clock_has_its_windows_around_the_times_of_the_frames() -> None:
+    made = plan(timeline(5, 34, "causal"))  # two tokens a pixel frame: c = 8, s = 24, middles 0, 5, 13, 21, 29
+    assert made.a2v == ((0, 12), (0, 17), (1, 25), (9, 33), (17, 34))
+    assert made.v2a == ((0, 2), (2, 9), (9, 17), (17, 25), (25, 34))
+
+
+@pytest.mark.parametrize(("clock", "scale"), CLOCKS)
 @pytest.mark.parametrize("size", SIZES)
-def test_windows_cover_every_token(clock, size):
+def test_windows_cover_every_token(clock: str, scale: float | None, size: tuple[int, int]) -> None:
     frames, tokens = size
-    tarp = align(clock, frames, tokens)
-    assert len(tarp.a2v) == len(tarp.v2a) == frames
-    assert {j for start, stop in tarp.a2v for j in range(start, stop)} == set(range(tokens))
-    assert [j for start, stop in tarp.v2a for j in range(start, stop)] == list(range(tokens))
-    assert all(0 <= start < stop <= tokens for start, stop in tarp.a2v)
-    assert list(tarp.audio_positions) == sorted(tarp.audio_positions) and len(tarp.audio_positions) == tokens
+    made = plan(timeline(frames, tokens, clock, scale))
+    assert len(made.a2v) == len(made.v2a) == len(made.frame_positions) == frames
+    assert {j for start, stop in made.a2v for j in range(start, stop)} == set(range(tokens))
+    assert [j for start, stop in made.v2a for j in range(start, stop)] == list(range(tokens))
+    assert all(0 <= start < stop <= tokens for start, stop in made.a2v)
+    assert list(made.audio_positions) == sorted(made.audio_positions) and len(made.audio_positions) == tokens
 
 
-def test_causal_clock_meets_the_frames_at_their_own_times():
-    """Same second, same position: a token whose middle lies at a frame's time sits on that frame's index."""
-    fps, rate, frames = Fraction(16), Fraction(32), 9
-    tokens = int((4 * frames - 3) / fps * rate)
-    tarp = align("causal", frames, tokens)
-    for j, position in enumerate(tarp.audio_positions):
-        seconds = (j + Fraction(1, 2)) / rate
-        expected = (
-            (seconds * fps + Fraction(3, 2)) / 4 if seconds > Fraction(5, 2) / fps else seconds * fps / Fraction(5, 2)
-        )
-        assert position == pytest.approx(float(expected))
-    for i, (start, stop) in enumerate(tarp.v2a):
-        for j in range(start, stop):
-            distances = [abs(tarp.audio_positions[j] - frame) for frame in range(frames)]
-            assert distances[i] == min(distances)
+def test_the_windows_of_a_clip_are_full_but_at_its_ends() -> None:
+    assert all(stop - start == 24 for start, stop in plan(timeline(9, 66, "causal")).a2v[2:-2])
 
 
-def test_causal_clock_gives_the_first_frame_its_short_share():
-    tarp = align("causal", 9, 66)  # two tokens per pixel frame
-    assert tarp.v2a[0] == (0, 2) or tarp.v2a[0] == (0, 3)
-    assert all(stop - start == 8 for start, stop in tarp.v2a[2:-1])
-    assert all(stop - start == 24 for start, stop in tarp.a2v[2:-2])
+def test_a_window_that_starts_later_has_full_windows_of_sound_from_its_second_frame() -> None:
+    made = plan(timeline(6, 48, "causal", first=6))
+    assert made.a2v == ((0, 16), (0, 24), (8, 32), (16, 40), (24, 48), (32, 48))
 
 
-def test_window_that_starts_later_has_no_short_frame():
-    whole, part = align("causal", 12, 90), align("causal", 6, 48, first=6)
-    assert all(stop - start == 8 for start, stop in part.v2a)
-    offset = whole.v2a[6][0]
-    for j, position in enumerate(part.audio_positions):
-        assert position + 6 == pytest.approx(whole.audio_positions[offset + j], abs=0.2)
-
-
-@pytest.mark.parametrize(("frames", "tokens"), [(0, 5), (5, 0)])
-def test_empty_stream_is_refused(frames, tokens):
-    with pytest.raises(ValueError, match=f"got {frames} latent frames and {tokens} audio tokens"):
-        align("causal", frames, tokens)
-
-
-def test_unknown_clock_is_refused():
-    with pytest.raises(ValueError, match="unknown clock 'sidereal'"):
-        align("sidereal", 3, 4)
-
-
-def test_linear_clock_scales_the_index_and_keeps_the_ranges_of_the_causal_clock():
-    linear, causal = align("linear", 31, 157, scale=0.19676), align("causal", 31, 157)
-    assert linear.audio_positions[0] == 0.0
-    assert linear.audio_positions[156] == pytest.approx(156 * 0.19676)
+def test_linear_clock_keeps_the_windows_of_the_causal_clock() -> None:
+    linear, causal = plan(timeline(31, 157, "linear", 0.19676)), plan(timeline(31, 157, "causal"))
     assert (linear.a2v, linear.v2a) == (causal.a2v, causal.v2a)
+
+
+def test_a_plan_is_made_once() -> None:
+    assert plan(timeline(9, 66, "causal")) is plan(timeline(9, 66, "causal"))
