@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from .timeline import Timeline, frame_start
+from .timeline import Timeline, frame_start, tokens_per_latent_frame
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -43,7 +43,8 @@ def in_audio_tokens(timeline: Timeline, first_frame_bias: bool) -> Plan:
     frames = _indices(timeline.latent_frames)
     if first_frame_bias:
         frames = tuple(frame_start(i) for i in range(timeline.latent_frames))
-    return Plan(frames, _indices(timeline.audio_tokens), timeline.nominal_tokens_per_frame)
+    unit = tokens_per_latent_frame(timeline.fps, timeline.audio_rate)
+    return Plan(frames, _indices(timeline.audio_tokens), unit)
 
 
 def _indices(count: int) -> tuple[Fraction, ...]:

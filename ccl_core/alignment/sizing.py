@@ -1,10 +1,14 @@
-"""Sizes of both streams on one clock, in integers and fractions (design section 6)."""
+"""Sizes of both streams on one clock, in integers and fractions."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+
+from .timeline import frames_of, latent_frames_of, samples_of, tokens_per_latent_frame
+
+Pins = tuple[tuple[int, int], ...]
 
 MAX_SECONDS = 600
 MAX_FPS = 240
@@ -16,7 +20,8 @@ class Grid:
     """What a model fixes: its clock, and the steps in which its latents can grow.
 
     `spatial_stride` is pixels per latent cell, `patch` latent cells per token side, `audio_rate` audio tokens a second.
-    `exact_c` asks for a whole number of audio tokens per latent frame, the first one included.
+    `exact_c` asks for a whole number of audio tokens per latent frame, the first one included. `pinned`: pairs of
+    latent frames and audio tokens the model was trained with at its own fps.
     """
 
     fps: Fraction
@@ -24,8 +29,8 @@ class Grid:
     patch: int
     audio_rate: Fraction
     sample_rate: int
-    temporal_stride: int = 4
     exact_c: bool = False
+    pinned: Pins = ()
 
     @property
     def cell(self) -> int:
@@ -49,11 +54,6 @@ class AVSize:
     video_seconds: Fraction
     audio_seconds: Fraction
 
-    @property
-    def mismatch_ms(self) -> float:
-        """How much longer the audio latent is than the video; decoding trims it."""
-        return float((self.audio_seconds - self.video_seconds) * 1000)
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -74,6 +74,13 @@ PRESETS = {
 }
 
 
+def pinned_at(fps: Fraction, audio_rate: Fraction) -> Pins:
+    """The lengths at which models with these two rates were trained."""
+    rates = fps, audio_rate
+    presets = [preset for preset in PRESETS.values() if (preset.grid.fps, preset.grid.audio_rate) == rates]
+    return tuple((latent_frames_of(preset.frames), preset.audio_tokens) for preset in presets)
+
+
 def exact_fps(fps: float | Fraction) -> Fraction:
     """The fraction behind a typed number: 23.976 is 2997/125. ValueError outside 1 to 240."""
     if not math.isfinite(fps) or not 1 <= fps <= MAX_FPS:
@@ -81,32 +88,17 @@ def exact_fps(fps: float | Fraction) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def latent_frames_of(frames: int, stride: int = 4) -> int:
-    """Latent frames that hold so many pixel frames: the first holds one, the others `stride`."""
-    return -(-(frames - 1) // stride) + 1
-
-
-def frames_of(latent_frames: int, stride: int = 4) -> int:
-    """Pixel frames of a latent; the inverse of `latent_frames_of` on 4k+1."""
-    return (latent_frames - 1) * stride + 1
-
-
-def samples_of(seconds: Fraction, sample_rate: int) -> int:
-    """Waveform samples of a duration, rounded half up."""
-    return math.floor(seconds * sample_rate + Fraction(1, 2))
-
-
-def audio_tokens_of(grid: Grid, fps: Fraction, latent_frames: int) -> int:
-    """Audio tokens for a video: a preset's pinned count, c per latent frame, or the smallest that covers it."""
-    for preset in PRESETS.values():
-        own = preset.grid
-        same_clock = (own.fps, own.audio_rate, own.temporal_stride) == (fps, grid.audio_rate, grid.temporal_stride)
-        if same_clock and latent_frames == latent_frames_of(preset.frames, own.temporal_stride):
-            return preset.audio_tokens
-    c = grid.audio_rate * grid.temporal_stride / fps
-    if grid.exact_c and c.denominator == 1:
+def audio_tokens_of(
+    latent_frames: int, fps: Fraction, audio_rate: Fraction, pinned: Pins = (), exact_c: bool = False
+) -> int:
+    """Audio tokens for a video: the pinned count, c per latent frame, or the smallest that covers it."""
+    trained = dict(pinned)
+    if latent_frames in trained:
+        return trained[latent_frames]
+    c = tokens_per_latent_frame(fps, audio_rate)
+    if exact_c and c.denominator == 1:
         return int(c) * latent_frames
-    return math.ceil(frames_of(latent_frames, grid.temporal_stride) / fps * grid.audio_rate)
+    return math.ceil(frames_of(latent_frames) / fps * audio_rate)
 
 
 def size_av(
@@ -121,9 +113,10 @@ def size_av(
     """The clip that covers `seconds` or `frames` (one of them): the next 4k+1 frames, sides rounded down."""
     rate = grid.fps if fps is None else exact_fps(fps)
     wanted = _wanted_frames(seconds, frames, rate)
-    latent_frames = latent_frames_of(wanted, grid.temporal_stride)
-    whole = frames_of(latent_frames, grid.temporal_stride)
-    tokens = audio_tokens_of(grid, rate, latent_frames)
+    latent_frames = latent_frames_of(wanted)
+    whole = frames_of(latent_frames)
+    pinned = grid.pinned if rate == grid.fps else ()
+    tokens = audio_tokens_of(latent_frames, rate, grid.audio_rate, pinned, grid.exact_c)
     width, height = _side(width, grid.cell, "width"), _side(height, grid.cell, "height")
     return AVSize(
         fps=rate,

@@ -75,11 +75,6 @@ class Timeline:
         return Fraction(self.audio_tokens, self.latent_frames)
 
     @property
-    def nominal_tokens_per_frame(self) -> Fraction:
-        """Audio tokens of a latent frame of full length, by the model's two rates."""
-        return self.audio_rate * TEMPORAL_STRIDE / self.fps
-
-    @property
     def frame_middles(self) -> tuple[Fraction, ...]:
         """Middle of each latent frame, in audio tokens."""
         return _frame_middles(self)
@@ -118,6 +113,11 @@ def frames_of(latent_frames: int) -> int:
 def fills_latent_frames(frames: int) -> bool:
     """Whether so many pixel frames fill their last latent frame: 4k + 1 of them do."""
     return frames >= 1 and frames_of(latent_frames_of(frames)) == frames
+
+
+def tokens_per_latent_frame(fps: Fraction, audio_rate: Fraction) -> Fraction:
+    """Audio tokens of a latent frame of full length, by the two rates of a model."""
+    return audio_rate * TEMPORAL_STRIDE / fps
 
 
 def frame_start(latent_frame: int) -> Fraction:

@@ -14,7 +14,7 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..alignment.sizing import frames_of
+from ..alignment.timeline import frames_of
 from ..guidance import MODES
 from ..memory import (
     Clip,
@@ -270,8 +270,7 @@ def _advice(plan: Plan) -> Iterator[str]:
     if clip.batch > 1 and fits(replace(clip, batch=1)):
         yield f"one clip at a time instead of {clip.batch} {result}"
     if (short := next(filter(fits, shorter(clip)), None)) is not None:
-        stride = plan.grid.temporal_stride
-        now, then = (frames_of(c.video[0], stride) for c in (clip, short))
+        now, then = (frames_of(c.video[0]) for c in (clip, short))
         yield f"a length of {then} frames instead of {now} {result}"
     if (small := next(filter(fits, smaller(clip, plan.grid.patch)), None)) is not None:
         now, then = ([side * plan.grid.spatial_stride for side in c.video[:0:-1]] for c in (clip, small))

@@ -7,15 +7,26 @@ import pytest
 
 from ccl_pack.ccl_core.alignment.sizing import (
     PRESETS,
+    AVSize,
     Grid,
+    Preset,
+    audio_tokens_of,
     exact_fps,
-    frames_of,
-    latent_frames_of,
-    samples_of,
+    pinned_at,
     size_av,
 )
+from ccl_pack.ccl_core.alignment.timeline import frames_of, latent_frames_of
 
 TINY = Grid(fps=Fraction(16), spatial_stride=8, patch=2, audio_rate=Fraction(32), sample_rate=16000)
+
+
+def of_preset(preset: Preset, **wanted: int) -> AVSize:
+    pinned = pinned_at(preset.grid.fps, preset.grid.audio_rate)
+    return size_av(replace(preset.grid, pinned=pinned), width=704, height=704, **wanted)
+
+
+def gap_ms(size: AVSize) -> float:
+    return float((size.audio_seconds - size.video_seconds) * 1000)
 
 
 def test_tiny_two_seconds():
@@ -23,7 +34,6 @@ def test_tiny_two_seconds():
     assert (size.frames, size.latent_frames, size.audio_tokens, size.samples) == (33, 9, 66, 33000)
     assert (size.latent_width, size.latent_height) == (8, 8)
     assert size.video_seconds == size.audio_seconds == Fraction(33, 16)
-    assert size.mismatch_ms == 0
 
 
 @pytest.mark.parametrize(
@@ -32,25 +42,25 @@ def test_tiny_two_seconds():
 )
 def test_presets_give_their_published_pairs(name, latent_frames, tokens):
     preset = PRESETS[name]
-    size = size_av(preset.grid, width=704, height=704, frames=preset.frames)
+    size = of_preset(preset, frames=preset.frames)
     assert (size.frames, size.latent_frames, size.audio_tokens) == (preset.frames, latent_frames, tokens)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_differ_from_the_video_by_less_than_a_token(name):
     preset = PRESETS[name]
-    size = size_av(preset.grid, width=704, height=704, frames=preset.frames)
-    assert abs(size.mismatch_ms) < 1000 / float(preset.grid.audio_rate)
+    size = of_preset(preset, frames=preset.frames)
+    assert abs(gap_ms(size)) < 1000 / float(preset.grid.audio_rate)
 
 
 def test_ovi_five_seconds_ends_18_ms_before_its_video():
-    size = size_av(PRESETS["Ovi 5 s"].grid, width=512, height=992, seconds=5)
+    size = of_preset(PRESETS["Ovi 5 s"], seconds=5)
     assert size.frames == 121
-    assert size.mismatch_ms == pytest.approx(-17.667, abs=1e-3)
+    assert gap_ms(size) == pytest.approx(-17.667, abs=1e-3)
 
 
 def test_a_pin_holds_only_at_the_frame_rate_it_was_trained_at():
-    assert size_av(PRESETS["Ovi 5 s"].grid, width=512, height=512, frames=121, fps=25).audio_tokens == 152
+    assert of_preset(PRESETS["Ovi 5 s"], frames=121, fps=25).audio_tokens == 152
 
 
 @pytest.mark.parametrize("frames", range(1, 60))
@@ -66,7 +76,7 @@ def test_frames_are_the_smallest_4k_plus_1_that_covers(frames):
 def test_seconds_are_covered_by_both_streams_and_by_less_than_a_step(fps, seconds):
     size = size_av(TINY, width=64, height=64, seconds=seconds, fps=fps)
     assert seconds <= size.video_seconds < seconds + 4 / fps + 1e-9
-    assert 0 <= size.mismatch_ms < 1000 / 32
+    assert 0 <= gap_ms(size) < 1000 / 32
     assert abs(Fraction(size.samples, 16000) - size.video_seconds) <= Fraction(1, 32000)
 
 
@@ -88,9 +98,14 @@ def test_sides_round_down_to_the_grid():
     assert (size.width, size.height, size.latent_width, size.latent_height) == (64, 80, 8, 10)
 
 
-def test_fps_of_film_and_samples_round_half_up():
+def test_fps_of_film():
     assert exact_fps(23.976) == Fraction(2997, 125)
-    assert samples_of(Fraction(1, 2), 3) == 2
+
+
+def test_a_pinned_count_comes_before_c():
+    c_whole = {"fps": Fraction(16), "audio_rate": Fraction(32), "exact_c": True}
+    assert audio_tokens_of(9, **c_whole) == 72
+    assert audio_tokens_of(9, **c_whole, pinned=((9, 66), (21, 162))) == 66
 
 
 @pytest.mark.parametrize(

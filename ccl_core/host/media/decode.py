@@ -14,7 +14,7 @@ import comfy.utils
 import torch
 from comfy.sd import VAE
 
-from ...alignment.sizing import samples_of
+from ...alignment.timeline import TEMPORAL_STRIDE, samples_of
 from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_vae
 
 SILENCE_RATE = 44100
@@ -32,9 +32,10 @@ class Tiling:
     @classmethod
     def from_pixels(cls, vae: VAE, size: int, overlap: int, frames: int, frames_overlap: int) -> Tiling:
         """The same in pixels and frames; overlaps that leave no room to advance are shortened."""
-        side, stride = vae.spacial_compression_decode(), vae.temporal_compression_decode()
-        size, frames = max(2, size // side), max(2, frames // stride)
-        return cls(size, min(overlap // side, size // 4), frames, max(1, min(frames // 2, frames_overlap // stride)))
+        side = vae.spacial_compression_decode()
+        size, frames = max(2, size // side), max(2, frames // TEMPORAL_STRIDE)
+        frames_overlap = max(1, min(frames // 2, frames_overlap // TEMPORAL_STRIDE))
+        return cls(size, min(overlap // side, size // 4), frames, frames_overlap)
 
     def cells(self, shape: tuple[int, ...]) -> int:
         """Latent cells that the host's tiled decode runs through for (b, c, t, h, w), overlaps counted twice."""

@@ -13,7 +13,8 @@ import torch
 import torchaudio
 from comfy.sd import VAE
 
-from ...alignment.sizing import Grid, audio_tokens_of, frames_of, latent_frames_of
+from ...alignment.sizing import audio_tokens_of, pinned_at
+from ...alignment.timeline import frames_of, full_latent_frames_of
 from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
 from .latents import AVLatent, ones_mask
 
@@ -33,9 +34,7 @@ def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLa
     """Encode frames (f, h, w, c) into the first latent frames and keep them."""
     require_video_vae(vae, av.video.shape[1])
     _require_image_batch(images)
-    latent_frames = av.video.shape[2]
-    stride = vae.temporal_compression_decode()
-    images, given = _fit_frames(images, frames_of(latent_frames, stride), stride, fit.length)
+    images, given = _fit_frames(images, frames_of(av.video.shape[2]), fit.length)
     side = vae.spacial_compression_encode()
     images = fit_images(images, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
     encoded = vae.encode(images)  # (1, c, t, h, w)
@@ -67,11 +66,11 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
     return replace(av, audio=latent, audio_mask=mask)
 
 
-def add_audio(av: AVLatent, vae: VAE, fps: Fraction, temporal_stride: int = 4) -> AVLatent:
+def add_audio(av: AVLatent, vae: VAE, fps: Fraction) -> AVLatent:
     """Give a plain video latent an empty audio stream of its own duration."""
     require_audio_vae(vae)
-    grid = Grid(fps, 8, 2, token_rate(vae), input_sample_rate(vae), temporal_stride)
-    tokens = audio_tokens_of(grid, fps, av.video.shape[2])
+    rate = token_rate(vae)
+    tokens = audio_tokens_of(av.video.shape[2], fps, rate, pinned_at(fps, rate))
     return replace(av, audio=av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens), fps=float(fps))
 
 
@@ -92,7 +91,7 @@ def fit_images(images: torch.Tensor, width: int, height: int, how: str) -> torch
     return rgb.movedim(1, -1)  # (f, height, width, 3)
 
 
-def _fit_frames(images: torch.Tensor, frames: int, stride: int, length: str) -> tuple[torch.Tensor, int]:
+def _fit_frames(images: torch.Tensor, frames: int, length: str) -> tuple[torch.Tensor, int]:
     """The frames to encode and the number of latent frames they give."""
     count = images.shape[0]
     if length == "refuse" and count != frames:
@@ -101,9 +100,10 @@ def _fit_frames(images: torch.Tensor, frames: int, stride: int, length: str) -> 
             "pad or generate"
         )
     if count >= frames or length == "generate":
-        given = (min(count, frames) - 1) // stride + 1
-        return images[: frames_of(given, stride)], given
-    return torch.cat([images, images[-1:].expand(frames - count, -1, -1, -1)]), latent_frames_of(frames, stride)
+        given = full_latent_frames_of(min(count, frames))
+        return images[: frames_of(given)], given
+    repeated = images[-1:].expand(frames - count, -1, -1, -1)
+    return torch.cat([images, repeated]), full_latent_frames_of(frames)
 
 
 def _fit_waveform(

@@ -1,4 +1,4 @@
-"""AV latents: the host's latent dict, taken apart and put together (design section 5).
+"""AV latents: the host's latent dict, taken apart and put together.
 
 The only file that knows NestedTensor. Mask 1 = generate, 0 = keep. A latent without audio means "audio absent".
 """
@@ -15,7 +15,7 @@ from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 
-from ...alignment.sizing import AVSize, Grid, exact_fps
+from ...alignment.sizing import AVSize, Grid, exact_fps, pinned_at
 from ...config import CCLConfig
 
 KEYS = ("samples", "noise_mask", "fps")
@@ -103,8 +103,8 @@ def grid_of(config: CCLConfig, latent_format: LatentFormat) -> Grid:
         patch=config.video.patch_size[-1],
         audio_rate=config.audio_latent.rate,
         sample_rate=config.audio_latent.sample_rate,
-        temporal_stride=latent_format.temporal_downscale_ratio,
         exact_c=config.clock == "uniform",
+        pinned=pinned_at(config.fps, config.audio_latent.rate),
     )
 
 

@@ -6,6 +6,8 @@ from fractions import Fraction
 
 from comfy.sd import VAE
 
+from ...alignment.timeline import TEMPORAL_STRIDE
+
 
 def require_video_vae(vae: VAE, channels: int) -> None:
     """ValueError unless this VAE reads and writes video latents of so many channels."""
@@ -21,6 +23,11 @@ def require_video_vae(vae: VAE, channels: int) -> None:
             f"the video latent has {channels} channels, the VAE in video_vae makes {vae.latent_channels}: "
             "connect the VAE of the latent's model "
             "(16 channels: Wan 2.1 VAE, 48 channels: Wan 2.2 VAE)"
+        )
+    if (stride := vae.temporal_compression_decode()) != TEMPORAL_STRIDE:
+        raise ValueError(
+            f"the VAE in video_vae makes a latent frame of {stride} frames, a joint model's holds {TEMPORAL_STRIDE}: "
+            "connect the VAE of the latent's model, a Wan VAE"
         )
 
 

@@ -180,6 +180,12 @@ def test_wrong_vae_in_the_audio_slot(vae, message):
         write_audio(blank(), vae(), sound(9000), PAD)
 
 
+def test_a_video_vae_with_another_temporal_stride_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_vae(), "upscale_ratio", (lambda latent_frames: 8 * latent_frames - 7, 8, 8))
+    with pytest.raises(ValueError, match="a latent frame of 8 frames, a joint model's holds 4"):
+        write_images(blank(), video_vae(), frames(17), PAD)
+
+
 def test_vaes_of_another_model_are_refused():
     with pytest.raises(ValueError, match="48 channels, the VAE in video_vae makes 16"):
         write_images(replace(blank(), video=torch.zeros(1, 48, 3, 4, 4)), video_vae(), frames(9), PAD)

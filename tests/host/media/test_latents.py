@@ -8,7 +8,7 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_lt import LTXVConcatAVLatent, LTXVSeparateAVLatent
 
-from ccl_pack.ccl_core.alignment.sizing import PRESETS, size_av
+from ccl_pack.ccl_core.alignment.sizing import Grid, size_av
 from ccl_pack.ccl_core.host.media.latents import AVLatent, empty, frame_rate, join, ones_mask, require_finite, split
 
 
@@ -85,7 +85,8 @@ def test_different_batch_sizes_are_refused():
 
 
 def test_empty_has_the_size_it_was_asked_for():
-    size = size_av(PRESETS["Ovi 5 s"].grid, width=64, height=96, frames=121)
+    grid = Grid(Fraction(24), 16, 2, Fraction(125, 4), 16000, pinned=((31, 157),))
+    size = size_av(grid, width=64, height=96, frames=121)
     av = empty(size, 48, 20, 2)
     assert av.video.shape == (2, 48, 31, 6, 4)
     assert av.audio.shape == (2, 20, 157)
