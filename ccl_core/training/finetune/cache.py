@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...alignment.sizing import Grid, size_av
+from ...alignment.timeline import TEMPORAL_STRIDE, fills_latent_frames, frames_of, latent_frames_of
 from ...config import CCLConfig
 from ...host.base_model import video_format
 from ...host.files.assemble import read
@@ -83,9 +84,11 @@ class Encoders:
         for width, height in data.sizes:
             if width % self.grid.cell or height % self.grid.cell:
                 raise ValueError(f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}")
-        stride = self.grid.temporal_stride
-        if wrong := [count for count in data.frames if count < 1 or count % stride != 1]:
-            raise ValueError(f"data.frames has {wrong[0]}: lengths are {stride} k + 1 frames, such as 81")
+        if wrong := [count for count in data.frames if not fills_latent_frames(count)]:
+            longer = frames_of(latent_frames_of(max(1, wrong[0])))
+            raise ValueError(
+                f"data.frames has {wrong[0]}: lengths are {TEMPORAL_STRIDE} k + 1 frames, such as {longer}"
+            )
         # Stereo is read, and mixed by the VAE as it does in ComfyUI.
         return Shape(self.config.fps, self.config.audio_latent.sample_rate, 2, data.sizes, data.frames)
 
@@ -104,7 +107,7 @@ class Encoders:
             still = media.frames.clone()
             still[1:] = 0.5  # as the host's image to video fills what is not given
             image = write_images(replace(av, video_mask=None), video_vae, still, REFUSE_LENGTH).video
-            mask = torch.zeros_like(image[:, :4])
+            mask = torch.zeros_like(image[:, :TEMPORAL_STRIDE])  # a channel per pixel frame
             mask[:, :, 0] = 1
             latents["image"] = torch.cat([mask, self.latent_format.process_in(image)], dim=1)[0]
         return latents

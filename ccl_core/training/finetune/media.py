@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...alignment.timeline import samples_of
 from ...host.media.encode import fit_images
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
@@ -136,7 +137,7 @@ def read_media(path: Path, shape: Shape) -> Media:
             f"{path.name} fills {filled} frames at {float(shape.fps):g} fps with picture and sound, "
             f"the shortest length is {min(shape.frames)}"
         )
-    samples = math.floor(length / shape.fps * shape.sample_rate + Fraction(1, 2))
+    samples = samples_of(length / shape.fps, shape.sample_rate)
     waveform = torch.nn.functional.pad(waveform[:, :samples], (0, max(0, samples - waveform.shape[1])))
     return Media(torch.cat(frames[:length]), waveform)
 

@@ -14,6 +14,7 @@ import comfy.ops
 import torch
 from torch import Tensor
 
+from ...alignment.timeline import tokens_per_latent_frame
 from ...config import CCLConfig, StreamConfig
 from ...model.interactions import CCA, INTERACTIONS, Link
 from ...model.interactions.base import Routes
@@ -22,7 +23,6 @@ from ...model.joint import JointModel
 from ...model.streams import StreamState
 
 TOLERANCE = 0.03  # of the number of parameters
-LATENT_STRIDE = 4  # pixel frames per latent frame
 
 
 class Unpartitioned(CCA):
@@ -135,7 +135,7 @@ def ovi_style(config: CCLConfig) -> CCLConfig:
         video=_widened(config, video, audio),
         audio=_widened(config, audio, video),
         clock="linear",
-        clock_scale=float(config.fps / LATENT_STRIDE / config.audio_latent.rate),
+        clock_scale=float(1 / tokens_per_latent_frame(config.fps, config.audio_latent.rate)),
     )
     return couple(wide, "fusion", context_tokens=0)
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ...alignment.timeline import fills_latent_frames
 from .motions import COLUMNS, FLOOR, LEFT_WALL, MOTIONS, RIGHT_WALL, ROOM, SHELF, UPPER, Lane, Path, sample_path
 from .sounds import SAMPLE_RATE, SOUNDS, synthesise
 
@@ -31,6 +32,7 @@ LINE = (58, 60, 66)
 RADII = {None: (8.0, 11.0), "small": (8.0, 8.8), "big": (10.2, 11.0)}  # of the only object of a clip
 CROWDED = 0.75  # how much smaller objects are when there are two
 PAIR_SHARE = 0.4
+SHORTEST = 17  # frames of a clip
 APART = 0.18  # least seconds between the contacts of two objects, so that ear and metric can tell their onsets apart
 TRIES = 3000
 
@@ -108,8 +110,7 @@ def sample_clip(
     caption: str | None = None,
 ) -> Clip:
     """One random clip. What is asked of its objects, or stated by the caption, is kept; everything else is drawn."""
-    if frames < 17 or frames % 4 != 1:
-        raise ValueError(f"a clip needs 4k+1 frames and at least 17 (one contact must fit), got {frames}")
+    check_length(frames)
     scene = sample_scene(rng, *asked, objects=objects, caption=caption)
     paths = sample_paths(rng, scene, frames, fps)
     things = tuple(
@@ -123,6 +124,12 @@ def sample_clip(
         objects=things,
         caption=scene.caption,
     )
+
+
+def check_length(frames: int) -> None:
+    """ValueError unless a clip can have so many frames: they fill their latent frames, and one contact fits in."""
+    if frames < SHORTEST or not fills_latent_frames(frames):
+        raise ValueError(f"a clip needs 4k+1 frames and at least {SHORTEST} (one contact must fit), got {frames}")
 
 
 def sample_scene(

@@ -9,6 +9,8 @@ import comfy.ops
 import pytest
 import torch
 
+from ccl_pack.ccl_core.alignment.tarp import plan
+from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.attention_maps import Recorder
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS, Link
 from ccl_pack.ccl_core.model.joint import JointModel
@@ -119,15 +121,15 @@ def test_a_closed_gate_is_two_streams_and_learns_to_open():
 
 
 def test_index_positions_keep_the_partition():
-    plain, ccl = model_of(index_positions(CONFIG)).align(5, 34), model_of(CONFIG).align(5, 34)
+    plain, ccl = plan(Timeline.of(index_positions(CONFIG), 5, 34)), plan(Timeline.of(CONFIG, 5, 34))
     assert (plain.a2v, plain.v2a) == (ccl.a2v, ccl.v2a)
     assert plain.audio_positions == tuple(range(34))
     assert max(ccl.audio_positions) < 5
 
 
 def test_ovi_style_counts_its_clock_in_latent_frames():
-    positions = model_of(ovi_style(CONFIG)).align(5, 34).audio_positions
-    assert positions[8] == pytest.approx(1.0), "8 audio tokens at 32/s last as long as 4 frames at 16/s"
+    positions = Timeline.of(ovi_style(CONFIG), 5, 34).audio_positions
+    assert float(positions[8]) == pytest.approx(1.0), "8 audio tokens at 32/s last as long as 4 frames at 16/s"
 
 
 @pytest.mark.parametrize("base", [CONFIG, CCL_TINY], ids=["tests", "ccl-tiny"])
