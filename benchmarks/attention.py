@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +72,12 @@ def tensors(direction: str, heads: int) -> tuple[Tensor, Tensor, Tensor, tuple[T
 
 def compare(direction: str, heads: int, repeats: int, ticker: Ticker) -> dict[str, object]:
     """Median times of both, their ratio and their largest difference."""
-    from ccl_pack.ccl_core.alignment.tarp import align
+    from ccl_pack.ccl_core.alignment.tarp import plan
+    from ccl_pack.ccl_core.alignment.timeline import Timeline
     from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 
-    tarp = align("uniform", LATENT_FRAMES, AUDIO_TOKENS)
-    partition, ranges = {"a2v": (frames_to_windows, tarp.a2v), "v2a": (tokens_to_frames, tarp.v2a)}[direction]
+    made = plan(Timeline(LATENT_FRAMES, AUDIO_TOKENS, Fraction(16), Fraction(32), "uniform"))
+    partition, ranges = {"a2v": (frames_to_windows, made.a2v), "v2a": (tokens_to_frames, made.v2a)}[direction]
     q, k, v, anchor = tensors(direction, heads)
     mask = dense_mask(direction, ranges, SPATIAL_TOKENS, CONTEXT_TOKENS, AUDIO_TOKENS)
     runs = {

@@ -168,6 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     reexec()
     load_pack(pytorch_attention=True)
+    sibling("tiny").check_frames(options.frames)
     options.out.mkdir(parents=True, exist_ok=True)
     report = sibling("guidance_report")
     if not options.summarise:

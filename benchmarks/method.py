@@ -229,8 +229,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     low = [name for name in counts if getattr(options, name) < 1]
     if low:
         parser.error(f"--{low[0].replace('_', '-')} must be at least 1")
-    if options.frames < 17 or options.frames % 4 != 1:
-        parser.error(f"--frames must be 4k + 1 and at least 17, so that a contact fits in; got {options.frames}")
     return options
 
 
@@ -248,6 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     reexec()
     load_pack(pytorch_attention=True)
+    sibling("tiny").check_frames(options.frames)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.attention:
         sibling("method_attention").draw(options)

@@ -68,6 +68,7 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
 
 def foreground(clip: Clip, direction: str, queries: int) -> Tensor:
     """Which queries belong to the shape, or to a sound: (queries,) bool."""
+    from ccl_pack.ccl_core.alignment.timeline import TEMPORAL_STRIDE
     from ccl_pack.ccl_core.training.world.contacts import FOREGROUND
 
     if direction == "v2a":
@@ -78,7 +79,7 @@ def foreground(clip: Clip, direction: str, queries: int) -> Tensor:
     background = frames.flatten(0, 2).median(dim=0).values
     differs = ((frames - background).abs().amax(-1) > FOREGROUND).float()
     cells = torch.nn.functional.avg_pool2d(differs[:, None], CELL)[:, 0]  # (f, h/16, w/16)
-    first, rest = cells[:1], cells[1:].unflatten(0, (-1, 4)).amax(1)  # the first latent frame is one pixel frame
+    first, rest = cells[:1], cells[1:].unflatten(0, (-1, TEMPORAL_STRIDE)).amax(1)
     return (torch.cat([first, rest]) > MOVES).flatten()
 
 

@@ -250,8 +250,6 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def check_shared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.frames < 17 or options.frames % 4 != 1:
-        parser.error(f"--frames must be 4k + 1 and at least 17, so that a contact fits in; got {options.frames}")
     if options.audio_shift is not None and not 0 < options.audio_shift <= 100:
         parser.error(f"--audio-shift must be above 0 and at most 100, got {options.audio_shift}")
     if not options.checkpoint.is_file():
@@ -282,6 +280,16 @@ def parse() -> argparse.Namespace:
         parser.error(f"--strength must be at least 0, got {options.strength}")
     check_shared(parser, options)
     return options
+
+
+def check_frames(frames: int) -> None:
+    """ScriptError unless a clip of the world can be so long. The pack, which is loaded after parsing, knows that."""
+    from ccl_pack.ccl_core.training.world.scene import check_length
+
+    try:
+        check_length(frames)
+    except ValueError as error:
+        raise ScriptError(str(error), "change --frames") from error
 
 
 def lesson_of(options: argparse.Namespace) -> Lesson:
@@ -331,6 +339,7 @@ def main() -> None:
     options = parse()
     reexec()
     load_pack(pytorch_attention=True)
+    check_frames(options.frames)
     import torch
 
     with torch.inference_mode():

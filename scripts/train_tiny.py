@@ -126,10 +126,12 @@ def joint(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     import itertools
+    import math
 
     import numpy as np
     import torch
 
+    from ccl_pack.ccl_core.alignment.timeline import frame_time
     from ccl_pack.ccl_core.training.tiny.data import Encoders
     from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, preview_factors
     from ccl_pack.ccl_core.training.tiny.export import export as write
@@ -139,8 +141,9 @@ def export(args: argparse.Namespace) -> None:
     pixels = pixels_of(np.stack([clip.frames for clip in itertools.islice(scene.clips(args.seed, frames=17), 16)]))
     with torch.no_grad():
         latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
-    small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (17, *latent.shape[-2:]))
-    small = small[:, :, [0, 2, 6, 10, 14]].movedim(1, -1)  # the middle of what each of the five latent frames covers
+    small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (pixels.shape[2], *latent.shape[-2:]))
+    middles = [math.floor(frame_time(i)) for i in range(latent.shape[2])]
+    small = small[:, :, middles].movedim(1, -1)
     weights = torch.load(args.work / "joint.pt", map_location="cpu", weights_only=True)["model"]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write(weights, CCL_TINY, args.work, preview_factors(Encoders.normalise(latent), small), args.out)

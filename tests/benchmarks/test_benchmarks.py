@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ccl_pack.ccl_core.alignment.tarp import align
+from ccl_pack.ccl_core.alignment.tarp import plan
+from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 from ccl_pack.ccl_core.training.world.evaluate import Lesson
 from console import ScriptError
@@ -31,14 +33,15 @@ attention, tiny = benchmark("attention"), benchmark("tiny")
 @pytest.mark.parametrize("clock", ["uniform", "causal"])
 @pytest.mark.parametrize("latent_frames, audio_tokens", [(1, 5), (5, 34), (9, 66), (7, 3)])
 @pytest.mark.parametrize("direction", ["a2v", "v2a"])
-def test_partition_equals_dense_mask(direction, latent_frames, audio_tokens, clock):
-    tarp, spatial, context, heads, dim = align(clock, latent_frames, audio_tokens), 6, 3, 2, 16
+def test_partition_equals_dense_mask(direction: str, latent_frames: int, audio_tokens: int, clock: str) -> None:
+    made = plan(Timeline(latent_frames, audio_tokens, Fraction(16), Fraction(32), clock))
+    spatial, context, heads, dim = 6, 3, 2, 16
     counts = (latent_frames * spatial, audio_tokens)
     queries, keys = counts if direction == "a2v" else counts[::-1]
     torch.manual_seed(latent_frames)
     q, k, v = (torch.randn(2, n, dim) for n in (queries, keys, keys))
     anchor = (torch.randn(1, context, dim), torch.randn(1, context, dim))
-    partition, ranges = {"a2v": (frames_to_windows, tarp.a2v), "v2a": (tokens_to_frames, tarp.v2a)}[direction]
+    partition, ranges = {"a2v": (frames_to_windows, made.a2v), "v2a": (tokens_to_frames, made.v2a)}[direction]
     mask = attention.dense_mask(direction, ranges, spatial, context, audio_tokens)
     assert mask.shape == (queries, context + keys)
     assert (mask[:, :context].all() and not mask.all()) or latent_frames == 1
@@ -68,7 +71,6 @@ def test_the_sampler_is_that_of_the_template():
     [
         (["--seed", "1", "--clips", "0"], "at least 1"),
         (["--seed", "1", "-1"], "--seed at least 0"),
-        (["--seed", "1", "--frames", "32"], "4k [+] 1"),
         (["--seed", "1", "--objects", "3"], "invalid choice"),
         (["--seed", "1", "--checkpoint", "nowhere"], "nowhere is not there"),
         (["--seed", "1", "--strength", "-1"], "--strength must be at least 0"),
@@ -80,6 +82,11 @@ def test_what_cannot_be_measured_is_refused(arguments, word, monkeypatch, capsys
     with pytest.raises(SystemExit):
         tiny.parse()
     assert re.search(word, capsys.readouterr().err)
+
+
+def test_a_length_that_no_clip_has_is_refused() -> None:
+    with pytest.raises(ScriptError, match=r"4k[+]1 frames and at least 17 .*, got 32"):
+        tiny.check_frames(32)
 
 
 def test_several_seeds_and_objects_can_be_asked(monkeypatch):

@@ -176,7 +176,7 @@ def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan", "--modes none", "--frames 18"]
+    "arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan", "--modes none"]
 )
 def test_wrong_options_are_refused(arguments):
     with pytest.raises(SystemExit):

@@ -239,7 +239,7 @@ def test_maps_of_ccl_tiny_are_drawn(tmp_path, capsys):
     assert (tmp_path / "attention.png").exists() and "a2v, layer 5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--stream-steps", "0"], ["--frames", "18"], ["--guidance", "none"]])
+@pytest.mark.parametrize("arguments", [["--stream-steps", "0"], ["--guidance", "none"]])
 def test_wrong_options_are_refused(arguments):
     with pytest.raises(SystemExit):
         method.parse(arguments)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 
-from ccl_pack.ccl_core.alignment.tarp import align
+from ccl_pack.ccl_core.alignment.tarp import plan
+from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 
 HEADS, DIM, CONTEXT = 2, 16, 3
@@ -28,21 +31,21 @@ def tensors(batch, queries, keys):
 
 @pytest.mark.parametrize("clock", ["uniform", "causal"])
 @pytest.mark.parametrize(("frames", "tokens", "spatial"), [(9, 66, 4), (5, 7, 1), (3, 20, 6), (1, 4, 5), (6, 4, 2)])
-def test_partition_equals_the_dense_mask(clock, frames, tokens, spatial):
-    tarp = align(clock, frames, tokens)
+def test_partition_equals_the_dense_mask(clock: str, frames: int, tokens: int, spatial: int) -> None:
+    made = plan(Timeline(frames, tokens, Fraction(16), Fraction(32), clock))
     frame_of = torch.arange(frames).repeat_interleave(spatial)
     sees = torch.zeros(frames, tokens, dtype=torch.bool)
-    for i, (start, stop) in enumerate(tarp.a2v):
+    for i, (start, stop) in enumerate(made.a2v):
         sees[i, start:stop] = True
     q, k, v, anchor = tensors(2, frames * spatial, tokens)
     torch.testing.assert_close(
-        frames_to_windows(q, k, v, anchor, tarp.a2v, HEADS, {}), dense(q, k, v, anchor, sees[frame_of])
+        frames_to_windows(q, k, v, anchor, made.a2v, HEADS, {}), dense(q, k, v, anchor, sees[frame_of])
     )
 
     nearest = torch.zeros(tokens, frames, dtype=torch.bool)
-    for i, (start, stop) in enumerate(tarp.v2a):
+    for i, (start, stop) in enumerate(made.v2a):
         nearest[start:stop, i] = True
     q, k, v, anchor = tensors(2, tokens, frames * spatial)
     torch.testing.assert_close(
-        tokens_to_frames(q, k, v, anchor, tarp.v2a, HEADS, {}), dense(q, k, v, anchor, nearest[:, frame_of])
+        tokens_to_frames(q, k, v, anchor, made.v2a, HEADS, {}), dense(q, k, v, anchor, nearest[:, frame_of])
     )
