@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.conds
 from comfy_api.latest import io
 
+from ..ccl_core.host.texts import StreamTexts
 
-def dual_prompt(video: list[list[Any]], audio: list[list[Any]]) -> list[list[Any]]:
-    """The video conditioning, each entry with the audio text `audio_cross_attn` (b, tokens, d) beside its own."""
+# What the host keeps beside a text and applies to both streams.
+SHARED = ("start_percent", "end_percent", "strength", "area", "mask")
+
+Conditioning = list[list[Any]]
+
+
+def dual_prompt(video: Conditioning, audio: Conditioning) -> Conditioning:
+    """The video conditioning with the audio's text in each of its entries."""
     for name, conditioning in (("video", video), ("audio", audio)):
         if not conditioning:
             raise ValueError(f"{name} holds no conditioning: connect a text encoder, an empty prompt will do")
@@ -16,9 +24,19 @@ def dual_prompt(video: list[list[Any]], audio: list[list[Any]]) -> list[list[Any
         raise ValueError(
             f"audio has {len(audio)} entries, video {len(video)}: use one audio prompt or as many as video"
         )
-    texts = audio * len(video) if len(audio) == 1 else audio
-    pairs = zip(video, texts, strict=True)
-    return [[tokens, {**extra, "audio_cross_attn": text[0]}] for (tokens, extra), text in pairs]
+    entries = audio * len(video) if len(audio) == 1 else audio
+    return [_pair(*entry, *other) for entry, other in zip(video, entries, strict=True)]
+
+
+def _pair(text: Any, extra: dict[str, Any], audio_text: Any, audio_extra: dict[str, Any]) -> list[Any]:
+    carried = [name for name in SHARED if name in audio_extra]
+    lost = [name for name in carried if not comfy.conds.is_equal(audio_extra[name], extra.get(name))]
+    if lost:
+        raise ValueError(
+            f"audio carries {', '.join(lost)}, which a sampler applies to both streams: "
+            "set it behind CCLDualPrompt, or on the conditioning of the input video"
+        )
+    return [StreamTexts.join(text, audio_text), dict(extra)]
 
 
 class CCLDualPrompt(io.ComfyNode):
@@ -38,5 +56,5 @@ class CCLDualPrompt(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, video: list, audio: list) -> io.NodeOutput:
+    def execute(cls, video: Conditioning, audio: Conditioning) -> io.NodeOutput:
         return io.NodeOutput(dual_prompt(video, audio))

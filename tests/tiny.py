@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
 from ccl_pack.ccl_core.host.files.build import build_model
+from ccl_pack.ccl_core.host.texts import StreamTexts
 
 CONFIG = CCLConfig(
     fps=Fraction(16),
@@ -67,6 +68,12 @@ def write(path: Path, seed: int = 0, **overrides) -> Path:
 
 def conditioning(seed: int = 1, tokens: int = 5, **options) -> list:
     return [[torch.randn(1, tokens, 24, generator=torch.Generator().manual_seed(seed)), dict(options)]]
+
+
+def dual_conditioning(video: int, audio: int, tokens: tuple[int, int] = (5, 5), **options) -> list:
+    """A text of its own for each stream, of the seeds `video` and `audio`."""
+    streams = [conditioning(video, tokens[0]), conditioning(audio, tokens[1])]
+    return [[StreamTexts.join(streams[0][0][0], streams[1][0][0]), dict(options)]]
 
 
 def latents(

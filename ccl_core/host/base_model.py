@@ -20,6 +20,7 @@ from torch import Tensor
 from ..config import CCLConfig
 from ..model.joint import JointModel
 from ..tasks import State, task_of
+from .texts import of_streams
 
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
 
@@ -69,7 +70,8 @@ class CCLModel(comfy.model_base.WAN21):
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         shapes = kwargs.get("latent_shapes") or []
         masks = _unpack_mask(kwargs.get("denoise_mask"), shapes)
-        out = super().extra_conds(**_video_view(kwargs, shapes))
+        text, audio_text = of_streams(kwargs.get("cross_attn"))
+        out = super().extra_conds(**_video_view(kwargs | {"cross_attn": text}, shapes))
         if len(shapes) > 1:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
             if "c_concat" in out:  # cannot be concatenated to a packed latent
@@ -78,9 +80,8 @@ class CCLModel(comfy.model_base.WAN21):
             if mask is not None and not (mask == 1).all():
                 out[name] = comfy.conds.CONDRegular(_mask_for_timesteps(mask))
         out["routes"] = comfy.conds.CONDConstant(_routes(masks, len(shapes) > 1))
-        audio_context = kwargs.get("audio_cross_attn")
-        if audio_context is not None:
-            out["audio_context"] = comfy.conds.CONDRegular(audio_context)
+        if audio_text is not None:
+            out["audio_context"] = comfy.conds.CONDRegular(audio_text)
         return out
 
     def process_timestep(

@@ -26,13 +26,14 @@ from ccl_pack.ccl_core.config import InteractionConfig
 from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.base_model import CCLModelConfig
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
-from tiny import CONFIG, av_latent, conditioning, config, latents, patcher, state_dict
+from tiny import CONFIG, av_latent, conditioning, config, dual_conditioning, latents, patcher, state_dict
 
 
-def sample(model, latent, steps=3, cfg=3.0, seed=1, **conds):
-    return host_nodes.common_ksampler(
-        model, seed, steps, cfg, "euler", "simple", conditioning(1, **conds), conditioning(2), latent
-    )[0]["samples"]
+def sample(model, latent, steps=3, cfg=3.0, seed=1, positive=None, **conds):
+    positive = positive or conditioning(1, **conds)
+    return host_nodes.common_ksampler(model, seed, steps, cfg, "euler", "simple", positive, conditioning(2), latent)[0][
+        "samples"
+    ]
 
 
 def test_packed_latent_normalises_like_the_unpacked_one():
@@ -134,7 +135,7 @@ def silenced(weights):
 def test_audio_prompt_of_its_own_reaches_only_the_audio():
     model = patcher(weights=silenced(state_dict(CONFIG)))
     base = sample(model, av_latent(), cfg=1.0).unbind()
-    other = sample(model, av_latent(), cfg=1.0, audio_cross_attn=conditioning(9)[0][0]).unbind()
+    other = sample(model, av_latent(), cfg=1.0, positive=dual_conditioning(1, 9)).unbind()
     assert torch.equal(base[0], other[0])
     assert (base[1] - other[1]).abs().max() > 1e-3
 

@@ -18,7 +18,7 @@ import nodes as host_nodes
 from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.experts import attach_low_noise, low_noise_of, with_low_noise
 from ccl_pack.ccl_core.host.guider import AVGuider
-from tiny import av_latent, conditioning, config, patcher, state_dict
+from tiny import av_latent, conditioning, config, dual_conditioning, patcher, state_dict
 
 SHIFT = {"shift": 5.0}
 STEPS = 6  # simple, shift 5: sigmas 1, .962, .909 | .833, .714, .5
@@ -53,9 +53,9 @@ def recorded(model) -> list[tuple[str, float]]:
     return passes
 
 
-def sample(model, steps=STEPS, cfg=3.0, sampler="euler", latent=None, denoise=1.0, **conds):
+def sample(model, steps=STEPS, cfg=3.0, sampler="euler", latent=None, denoise=1.0, positive=None, **conds):
     latent = av_latent() if latent is None else latent
-    positive, negative = conditioning(1, **conds), conditioning(2)
+    positive, negative = positive or conditioning(1, **conds), conditioning(2)
     out = host_nodes.common_ksampler(
         model, 1, steps, cfg, sampler, "simple", positive, negative, latent, denoise=denoise
     )[0]["samples"]
@@ -373,8 +373,8 @@ def test_masks_and_context_reach_the_low_noise_expert():
     masks[0][:, :, :1] = 0
     masks[1][..., :5] = 0
     latent = av_latent(masks=masks)
-    text = conditioning(9)[0][0]
-    results = [sample(model, latent=latent, audio_cross_attn=text) for model in (equal, one)]
+    text = dual_conditioning(1, 9)
+    results = [sample(model, latent=latent, positive=text) for model in (equal, one)]
     assert same(*results) == [True, True]
 
 

@@ -306,6 +306,12 @@ def test_a_wan_model_of_the_host_gets_cfg(wan) -> None:
     )
 
 
+def test_a_wan_model_of_the_host_reads_the_video_text_of_a_dual_prompt(wan) -> None:
+    latent = {"samples": tiny.latents()[0]}
+    dual, plain = (run(host_guider(wan, 4.0, text), latent) for text in (tiny.dual_conditioning(1, 9), POSITIVE))
+    assert torch.equal(dual[0], plain[0])
+
+
 def test_audio_for_a_video_model_is_refused(wan) -> None:
     with pytest.raises(ValueError, match="this model makes video only"):
         run(av_guider(wan, "cfg", {}), tiny.av_latent())

@@ -1,4 +1,4 @@
-"""CCLGuider, CCLJointSampler and CCLDualPrompt: their schemas, and whole runs against the host's KSampler."""
+"""CCLGuider and CCLJointSampler: their schemas, and whole runs against the host's KSampler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, Ra
 import nodes as host_nodes
 import tiny
 from ccl_pack.ccl_core.guidance import MODES, TermScale
-from ccl_pack.nodes.conditioning import CCLDualPrompt
 from ccl_pack.nodes.sampling import CCLGuider, CCLJointSampler
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
@@ -132,7 +131,7 @@ def test_the_widgets_start_at_the_defaults_of_the_mode(name: str) -> None:
         assert TermScale(*(values[key] for key in keys)) == row.default
 
 
-@pytest.mark.parametrize("node", [CCLGuider, CCLJointSampler, CCLDualPrompt])
+@pytest.mark.parametrize("node", [CCLGuider, CCLJointSampler])
 def test_schemas_hold_and_every_input_has_a_tooltip(node: type) -> None:
     schema = node.GET_SCHEMA()
     assert schema.search_aliases
@@ -150,31 +149,3 @@ def test_the_sampler_offers_what_the_host_offers() -> None:
 def test_a_word_in_skip_layers_is_refused(model) -> None:
     with pytest.raises(ValueError, match="skip_layers wants layer numbers such as 7, 8, 9, got 'all'"):
         CCLGuider.execute(model, POSITIVE, NEGATIVE, CFG, skip_layers="all")
-
-
-def test_dual_prompt_adds_the_audio_text_to_each_entry() -> None:
-    video = tiny.conditioning(1, strength=0.5) + tiny.conditioning(2)
-    audio = tiny.conditioning(3)
-    joined = CCLDualPrompt.execute(video, audio)[0]
-    assert [entry[0] for entry in joined] == [entry[0] for entry in video]
-    assert all(entry[1]["audio_cross_attn"] is audio[0][0] for entry in joined)
-    assert joined[0][1]["strength"] == 0.5
-    assert all("audio_cross_attn" not in entry[1] for entry in video)
-
-
-def test_dual_prompt_changes_the_sound(model) -> None:
-    dual = CCLDualPrompt.execute(POSITIVE, tiny.conditioning(9))[0]
-    same = CCLDualPrompt.execute(POSITIVE, POSITIVE)[0]
-    plain, equal, other = (
-        streams(CCLJointSampler.execute(model, text, NEGATIVE, tiny.av_latent(), mode=CFG, **RUN)[0])
-        for text in (POSITIVE, same, dual)
-    )
-    torch.testing.assert_close(equal[1], plain[1], rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(other[1], plain[1], atol=1e-2)
-
-
-def test_dual_prompt_refuses_what_it_cannot_pair() -> None:
-    with pytest.raises(ValueError, match="audio holds no conditioning"):
-        CCLDualPrompt.execute(POSITIVE, [])
-    with pytest.raises(ValueError, match="audio has 2 entries, video 1"):
-        CCLDualPrompt.execute(POSITIVE, POSITIVE * 2)
