@@ -158,7 +158,7 @@ def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespac
     """Weights of a variant's streams without its coupling, trained where no other run has done it."""
     from safetensors.torch import load_file
 
-    from ccl_pack.ccl_core.training.tiny.trainer import SEPARATE
+    from ccl_pack.ccl_core.training.flow import SEPARATE
 
     alone, job = streams_job(config, options.work)
     with only_one(options.work, "training of streams", job.file(".lock").name):
@@ -170,7 +170,7 @@ def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespac
 
 def run(options: argparse.Namespace) -> None:
     """All jobs that are not finished, one after the other."""
-    from ccl_pack.ccl_core.training.finetune.settings import PAPER_MIX
+    from ccl_pack.ccl_core.training.flow import PAPER_MIX
     from ccl_pack.ccl_core.training.tiny.ablations import configuration, register
     from ccl_pack.ccl_core.training.tiny.data import Mixture
 

@@ -118,7 +118,7 @@ def layer_tensors(config: Any, i: int, dtype: Any, *, meta: bool = False) -> dic
     import torch
 
     from ccl_pack.ccl_core.model.interactions import INTERACTIONS
-    from ccl_pack.ccl_core.training.tiny.trainer import initialise
+    from ccl_pack.ccl_core.training.flow import initialise
 
     device = "meta" if meta else "cpu"
     layer = INTERACTIONS[config.interaction.kind](config, comfy.ops.disable_weight_init, dtype=dtype, device=device)

@@ -126,3 +126,52 @@ def test_imports_point_downwards(path: PurePosixPath) -> None:
 )
 def test_a_forbidden_import_is_found(path: str, line: str) -> None:
     assert faults(PurePosixPath(path), f"def f():\n    {line}\n")
+
+
+# What each room of ccl_core/training may import of the others.
+ROOMS = {
+    "flow": set(),
+    "muon": set(),
+    "world": set(),
+    "finetune": {"flow"},
+    "tiny": {"flow", "muon", "world"},
+}
+TRAINING = [path for path in shipped() if layer_of(path) == "training" and path.name != "__init__.py"]
+
+
+def room_of(path: PurePosixPath) -> str:
+    """The room of training that a file belongs to, which for flow and muon is the file itself."""
+    return path.parts[2].removesuffix(".py")
+
+
+def strays(path: PurePosixPath, source: str) -> list[str]:
+    """What this file of training imports that its room may not."""
+    may = ROOMS[room_of(path)] | {room_of(path)}
+    bad = []
+    for name in imports(path, source):
+        below = resolve(name) if name.startswith("./") else None
+        if below is None:
+            continue
+        if layer_of(below) == "nodes" or (layer_of(below) == "training" and room_of(below) not in may):
+            bad.append(f"{path} imports {name}")
+    return bad
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=str)
+def test_rooms_of_training_import_downwards(path: PurePosixPath) -> None:
+    assert strays(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("ccl_core/training/flow.py", "from .tiny.trainer import Recipe"),
+        ("ccl_core/training/finetune/load.py", "from ..tiny.trainer import initialise"),
+        ("ccl_core/training/finetune/load.py", "from ..world import scene"),
+        ("ccl_core/training/world/judge.py", "from ..tiny import data"),
+        ("ccl_core/training/tiny/trainer.py", "from ..finetune.settings import Settings"),
+        ("ccl_core/training/tiny/trainer.py", "from ....nodes import NODES"),
+    ],
+)
+def test_a_stray_import_of_training_is_found(path: str, line: str) -> None:
+    assert strays(PurePosixPath(path), f"def f() -> None:\n    {line}\n")

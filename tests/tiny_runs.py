@@ -10,6 +10,7 @@ import torch
 
 from ccl_pack.ccl_core.training.finetune.cache import NO_TEXT, Cache
 from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
+from ccl_pack.ccl_core.training.flow import Batch
 from tiny import latents, write
 
 TRAIN = {
@@ -59,6 +60,13 @@ def configuration(
     }
     (folder / "train.json").write_text(json.dumps(whole))
     return folder / "train.json"
+
+
+def random_batch(seed: int = 0, count: int = 2) -> Batch:
+    """Random latents and texts whose losses all weigh the same."""
+    video, audio = latents(seed, batch=count)
+    text = torch.randn(count, 5, 24, generator=torch.Generator().manual_seed(seed))
+    return Batch(video, audio, text, torch.ones_like(video[:, :1]), torch.ones_like(audio[:, :1]))
 
 
 def settings(folder: Path, **given: Any) -> Settings:

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from benchmark_files import load
 from ccl_pack.ccl_core.attention_maps import AttentionMap
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
+from ccl_pack.ccl_core.training.flow import SEPARATE
 from ccl_pack.ccl_core.training.tiny.ablations import VARIANTS, configuration, register
 from ccl_pack.ccl_core.training.tiny.data import Mixture
-from ccl_pack.ccl_core.training.tiny.trainer import SEPARATE, Recipe, Trainer
+from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
 from ccl_pack.ccl_core.training.world.evaluate import draw_clips
 from tiny import CONFIG, latents
 

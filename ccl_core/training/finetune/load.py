@@ -16,7 +16,7 @@ from ...host.files.build import check_keys
 from ...host.files.identify import section
 from ...model.joint import JointModel, run_layer
 from ...model.streams import StreamState
-from ..tiny.trainer import initialise
+from ..flow import initialise
 
 TRAINABLE = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...host.files.assemble import Parts
-from ..tiny.trainer import SEPARATE, TASK_MIX
+from ..flow import PAPER_MIX
 
-# The paper's mix, with t2v and t2a in one pass (joint.py).
-PAPER_MIX = {"joint": 0.6, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.1}
 SECTIONS = ("interaction", "audio", "video")
 How = Literal["frozen", "lora", "full"]
 
@@ -113,9 +111,9 @@ class TrainSettings:
                 raise ValueError(f"train.{name} is {getattr(self, name)}: give 1 or more")
         if all(self.how(section) == "frozen" for section in SECTIONS):
             raise ValueError('train: interaction, audio and video are all "frozen": set one to "lora" or "full"')
-        unknown = set(self.tasks) - set(TASK_MIX)
+        unknown = set(self.tasks) - set(PAPER_MIX)
         if unknown or not sum(self.tasks.values()) > 0 or min(self.tasks.values()) < 0:
-            raise ValueError(f"train.tasks is {self.tasks}: give shares of {', '.join(TASK_MIX)}, none negative")
+            raise ValueError(f"train.tasks is {self.tasks}: give shares of {', '.join(PAPER_MIX)}, none negative")
         if set(self.rates) - set(SECTIONS) or any(rate <= 0 for rate in self.rates.values()):
             raise ValueError(f"train.rates is {self.rates}: give rates above 0 for {', '.join(SECTIONS)}")
         if missing := [section for section in self.trained if section not in self.rates]:

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from ...host.files.assemble import Assembly
 from ...host.files.identify import section
-from ..tiny.data import Batch
-from ..tiny.trainer import Draw, losses, save_atomically, shifted
+from ..flow import Batch, Draw, losses, save_atomically, shifted
 from .adapters import Adapter, attach
 from .cache import Cache, Clip, Entry, padded
 from .load import load, renew

@@ -16,25 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..flow import Batch
 from ..world import scene
 from ..world.captions import held_out, paraphrase
 from .video_vae import encode_moments, pixels_of, use_channels_last
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Clean latents of some clips and the weights of their losses.
-
-    video (b, c, t, h, w), audio (b, m, a), text (b, n, d).
-    """
-
-    video: Tensor
-    audio: Tensor
-    text: Tensor
-    video_weight: Tensor  # (b, 1, t, h, w)
-    audio_weight: Tensor  # (b, 1, a)
 
 
 @dataclass(frozen=True)

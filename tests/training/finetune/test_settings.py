@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ccl_pack.ccl_core.training.finetune.settings import PAPER_MIX, read_settings
+from ccl_pack.ccl_core.training.finetune.settings import read_settings
+from ccl_pack.ccl_core.training.flow import PAPER_MIX
 
 WHOLE = {
     "model": {"video": "wan.safetensors", "audio": "audio.safetensors", "interaction": "interaction.safetensors"},

@@ -14,6 +14,7 @@ from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.attention_maps import Recorder
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS, Link
 from ccl_pack.ccl_core.model.joint import JointModel
+from ccl_pack.ccl_core.training.flow import Batch
 from ccl_pack.ccl_core.training.tiny.ablations import (
     ABLATIONS,
     VARIANTS,
@@ -25,7 +26,6 @@ from ccl_pack.ccl_core.training.tiny.ablations import (
     register,
     whole,
 )
-from ccl_pack.ccl_core.training.tiny.data import Batch
 from ccl_pack.ccl_core.training.tiny.export import CCL_TINY
 from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
 from tiny import CONFIG, latents, state_dict

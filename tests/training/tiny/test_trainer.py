@@ -11,116 +11,54 @@ import torch
 from safetensors.torch import save_file
 
 from ccl_pack.ccl_core import training
-from ccl_pack.ccl_core.config import InteractionConfig
-from ccl_pack.ccl_core.training.tiny.data import Batch, Dataset, Mixture
+from ccl_pack.ccl_core.training.flow import SEPARATE, shifted
+from ccl_pack.ccl_core.training.tiny.data import Dataset, Mixture
 from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, joint_weights
 from ccl_pack.ccl_core.training.tiny.trainer import (
-    SEPARATE,
     TASK_MIX,
-    Draw,
     Recipe,
     Trainer,
     loss,
-    losses,
-    noised,
-    on,
-    routes,
     sample_lag,
     sample_time,
-    shifted,
-    switches,
 )
-from tiny import CONFIG, config, latents, state_dict
+from tiny import CONFIG, state_dict
+from tiny_runs import random_batch
 
 RECIPE = Recipe(batch=2, warmup=1)
 
 
 @pytest.fixture(autouse=True)
-def in_training(monkeypatch):
+def in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comfy.model_management, "in_training", True)
-
-
-def batch(seed=0):
-    return batches(2, seed)
-
-
-def batches(count, seed=0):
-    video, audio = latents(seed, batch=count)
-    text = torch.randn(count, 5, 24, generator=torch.Generator().manual_seed(seed))
-    return Batch(video, audio, text, torch.ones_like(video[:, :1]), torch.ones_like(audio[:, :1]))
 
 
 @pytest.mark.parametrize(
     ("task", "trained"),
     [("joint", ["video", "audio"]), ("a2v", ["video"]), ("v2a", ["audio"]), (SEPARATE, ["video", "audio"])],
 )
-def test_each_task_trains_the_streams_it_generates(task, trained):
+def test_each_task_trains_the_streams_it_generates(task: str, trained: list[str]) -> None:
     model = Trainer(CONFIG, RECIPE).model
-    losses = loss(model, batch(), task, RECIPE, torch.Generator().manual_seed(0))
+    losses = loss(model, random_batch(), task, RECIPE, torch.Generator().manual_seed(0))
     assert list(losses) == trained
     assert task in TASK_MIX
 
 
-def test_a_fresh_model_predicts_zero_so_the_loss_is_the_power_of_the_target():
-    data = batch()
+def test_a_fresh_model_predicts_zero_so_the_loss_is_the_power_of_the_target() -> None:
+    data = random_batch()
     losses = loss(Trainer(CONFIG, RECIPE).model, data, "joint", RECIPE, torch.Generator().manual_seed(0))
     # target = noise - clean, both of unit power
     assert losses["video"].item() == pytest.approx(2.0, rel=0.15)
     assert losses["audio"].item() == pytest.approx(2.0, rel=0.3)
 
 
-def test_a_batch_goes_to_the_device_whole():
-    data = batch()
-    moved = on(data, torch.device("meta"))
-    for name, tensor in vars(data).items():
-        there = getattr(moved, name)
-        assert (there.device.type, there.shape, there.dtype) == ("meta", tensor.shape, tensor.dtype)
-
-
-def test_end_points_of_the_path():
-    clean, noise, made = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.tensor([True, True])
-    start, target, _ = noised(clean, made, torch.zeros(2), noise)
-    assert torch.equal(start, clean)
-    end, target, _ = noised(clean, made, torch.ones(2), noise)
-    torch.testing.assert_close(end - target, clean)
-    half, _, time = noised(clean, torch.tensor([False, True]), torch.full((2,), 0.7), noise)
-    assert torch.equal(half[0], clean[0]) and not torch.equal(half[1], clean[1])
-    assert time.tolist() == pytest.approx([0, 0.7])
-
-
-def test_a_batch_of_several_tasks_is_the_tasks_one_by_one():
-    model = Trainer(CONFIG, RECIPE).model
-    model.load_state_dict(state_dict(CONFIG))
-    tasks, data, generator = list(TASK_MIX), batches(len(TASK_MIX)), torch.Generator().manual_seed(3)
-    draw = Draw(torch.randn(data.video.shape), torch.randn(data.audio.shape), *torch.rand(2, 4, generator=generator))
-    mixed = losses(model, data, tasks, draw)
-    assert routes(tasks) == ((True, True, False, False), (True, False, True, False))
-    for i, task in enumerate(tasks):
-        alone = losses(
-            model,
-            Batch(*(x[i : i + 1] for x in vars(data).values())),
-            [task],
-            Draw(*(x[i : i + 1] for x in vars(draw).values())),
-        )
-        for name, value in alone.items():
-            torch.testing.assert_close(mixed[name], value)
-
-
-def test_a_coupling_without_routes_is_closed_as_a_whole():
-    model = Trainer(config(interaction=InteractionConfig("fusion", (0, 1), 0)), RECIPE).model
-    assert switches(model, [SEPARATE, SEPARATE]) == {"a2v_cross_attn": False, "v2a_cross_attn": False}
-    assert switches(model, ["joint", "a2v"]) == {}
-    with pytest.raises(ValueError, match="stands alone"):
-        switches(model, [SEPARATE, "joint"])
-
-
-def test_time_is_stratified_under_the_shift():
+def test_time_is_stratified_under_the_shift() -> None:
     time = sample_time(1000, 3.0, torch.Generator().manual_seed(0))
     assert time.min() >= 0 and time.max() <= 1
     assert time.median().item() == pytest.approx(0.75, abs=0.01)  # 3 * .5 / (1 + 2 * .5)
 
 
-def test_the_audio_lags_by_a_factor_of_the_shift():
+def test_the_audio_lags_by_a_factor_of_the_shift() -> None:
     lag = sample_lag(1000, (0.5, 4.0), torch.Generator().manual_seed(0))
     assert 0.5 <= lag.min() < 0.55 and 3.6 < lag.max() <= 4
     assert lag.median().item() == pytest.approx(2**0.5, rel=0.1)  # the middle of the octaves -1 to 2
@@ -129,7 +67,7 @@ def test_the_audio_lags_by_a_factor_of_the_shift():
     assert sample_lag(3, (1.0, 1.0), torch.Generator()).tolist() == [1, 1, 1]
 
 
-def test_training_begins_from_given_weights():
+def test_training_begins_from_given_weights() -> None:
     weights = state_dict(CONFIG)
     streams = {key: value for key, value in weights.items() if not key.startswith("interaction.")}
     whole, fresh = Trainer(CONFIG, RECIPE, weights).model, Trainer(CONFIG, RECIPE, streams).model
@@ -142,7 +80,7 @@ def test_training_begins_from_given_weights():
             Trainer(CONFIG, RECIPE, other)
 
 
-def test_training_can_go_on_from_the_shipped_weights():
+def test_training_can_go_on_from_the_shipped_weights() -> None:
     path = Path(training.__file__).parents[1] / "checkpoints" / "ccl-tiny.safetensors"
     weights = joint_weights(path)
     model = Trainer(CCL_TINY, RECIPE, weights).model
@@ -150,19 +88,19 @@ def test_training_can_go_on_from_the_shipped_weights():
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
-def test_tasks_are_drawn_by_the_shares_of_the_recipe():
+def test_tasks_are_drawn_by_the_shares_of_the_recipe() -> None:
     trainer = Trainer(CONFIG, replace(RECIPE, tasks={"a2v": 1.0, "v2a": 1.0, SEPARATE: 0.0}))
     assert {trainer.draw_task() for _ in range(50)} == {"a2v", "v2a"}
 
 
-def test_steps_lower_the_loss_and_every_parameter_moves():
+def test_steps_lower_the_loss_and_every_parameter_moves() -> None:
     trainer = Trainer(CONFIG, replace(RECIPE, muon_rate=0.02, adam_rate=3e-3))
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    data = batch()
+    data = random_batch()
 
-    def measured():
+    def measured() -> float:
         with torch.no_grad():
-            return sum(loss(trainer.model, data, "joint", RECIPE, torch.Generator().manual_seed(1)).values())
+            return float(sum(loss(trainer.model, data, "joint", RECIPE, torch.Generator().manual_seed(1)).values()))
 
     start = measured()
     for _ in range(40):
@@ -172,21 +110,21 @@ def test_steps_lower_the_loss_and_every_parameter_moves():
     assert still == []
 
 
-def test_a_cut_run_goes_on_exactly(tmp_path):
+def test_a_cut_run_goes_on_exactly(tmp_path: Path) -> None:
     whole = Trainer(CONFIG, RECIPE)
-    expected = [whole.update(batch(i)) for i in range(6)]
+    expected = [whole.update(random_batch(i)) for i in range(6)]
     first = Trainer(CONFIG, RECIPE)
     for i in range(3):
-        first.update(batch(i))
+        first.update(random_batch(i))
     first.save(tmp_path / "joint.pt")
     second = Trainer(CONFIG, RECIPE)
     second.resume(tmp_path / "joint.pt")
-    assert [second.update(batch(i)) for i in range(3, 6)] == expected[3:]
+    assert [second.update(random_batch(i)) for i in range(3, 6)] == expected[3:]
     for key, value in whole.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[key], value)
 
 
-def dataset_file(path, clips, frames, tokens):
+def dataset_file(path: Path, clips: int, frames: int, tokens: int) -> None:
     generator = torch.Generator().manual_seed(clips)
     tensors = {
         "video": torch.randn(clips, 16, frames, 4, 4, generator=generator),
@@ -197,7 +135,7 @@ def dataset_file(path, clips, frames, tokens):
     save_file({key: value.half() for key, value in tensors.items()}, path)
 
 
-def test_mixture_draws_by_size_and_sees_files_that_come_later(tmp_path):
+def test_mixture_draws_by_size_and_sees_files_that_come_later(tmp_path: Path) -> None:
     dataset_file(tmp_path / "data-9-0.safetensors", 30, 3, 18)
     mixture, generator = Mixture(tmp_path), torch.Generator().manual_seed(0)
     assert mixture.draw(generator, 4, 0.0).video.shape == (4, 16, 3, 4, 4)
@@ -207,13 +145,13 @@ def test_mixture_draws_by_size_and_sees_files_that_come_later(tmp_path):
     assert 0.15 < frames.count(4) / 200 < 0.35
 
 
-def test_text_is_dropped_as_often_as_asked(tmp_path):
+def test_text_is_dropped_as_often_as_asked(tmp_path: Path) -> None:
     dataset_file(tmp_path / "data-9-0.safetensors", 50, 3, 18)
     drawn = Mixture(tmp_path).draw(torch.Generator().manual_seed(0), 2000, 0.1)
     assert 0.07 < (drawn.text == 0).all(dim=(1, 2)).float().mean() < 0.13
 
 
-def test_weights_are_larger_where_something_moves_or_sounds():
+def test_weights_are_larger_where_something_moves_or_sounds() -> None:
     video, audio = torch.zeros(1, 16, 5, 4, 4), torch.zeros(1, 8, 34)
     video[0, :, 2, 1, 1] = 1
     audio[0, :, 10] = 1
@@ -223,6 +161,6 @@ def test_weights_are_larger_where_something_moves_or_sounds():
     assert chosen.audio_weight[0, 0, 10] > 1 and chosen.audio_weight[0, 0, 11] == 1
 
 
-def test_a_folder_without_data_is_refused(tmp_path):
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run the data stage first"):
         Mixture(tmp_path)
