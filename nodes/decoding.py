@@ -10,6 +10,7 @@ import torch
 from comfy.sd import VAE
 from comfy_api.latest import InputImpl, Types, io
 
+from ..ccl_core.alignment.timeline import TEMPORAL_STRIDE
 from ..ccl_core.host.media.decode import Tiling, decode_audio, decode_video, silence
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_finite, split
 from ..ccl_core.host.vae.sockets import output_sample_rate, require_connected
@@ -62,14 +63,19 @@ class CCLDecodeAV(io.ComfyNode):
                                     tooltip="Overlap of the tiles in pixels.",
                                 ),
                                 io.Int.Input(
-                                    "temporal_size", default=64, min=8, max=4096, step=4, tooltip="Frames of a tile."
+                                    "temporal_size",
+                                    default=64,
+                                    min=2 * TEMPORAL_STRIDE,
+                                    max=4096,
+                                    step=TEMPORAL_STRIDE,
+                                    tooltip="Frames of a tile.",
                                 ),
                                 io.Int.Input(
                                     "temporal_overlap",
                                     default=8,
-                                    min=4,
+                                    min=TEMPORAL_STRIDE,
                                     max=4096,
-                                    step=4,
+                                    step=TEMPORAL_STRIDE,
                                     tooltip="Overlap of the tiles in frames.",
                                 ),
                             ],

@@ -10,6 +10,7 @@ from comfy.sd import VAE
 from comfy_api.latest import io
 
 from ..ccl_core.alignment.sizing import size_av
+from ..ccl_core.alignment.timeline import TEMPORAL_STRIDE
 from ..ccl_core.host.media.encode import IMAGE_FITS, LENGTH_FITS, Fit, add_audio, write_audio, write_images
 from ..ccl_core.host.media.latents import empty, frame_rate, join, model_grid, require_finite, split
 from ..ccl_core.host.vae.sockets import require_connected
@@ -76,7 +77,7 @@ class CCLEmptyAVLatent(io.ComfyNode):
                                     default=81,
                                     min=1,
                                     max=144000,
-                                    step=4,
+                                    step=TEMPORAL_STRIDE,
                                     tooltip="Length in frames; rounded up to 4k+1. 1 makes a still image.",
                                 )
                             ],
