@@ -1,5 +1,7 @@
 """Known answers, round trips and refusals of the sizes."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from fractions import Fraction
 
@@ -29,7 +31,7 @@ def gap_ms(size: AVSize) -> float:
     return float((size.audio_seconds - size.video_seconds) * 1000)
 
 
-def test_tiny_two_seconds():
+def test_tiny_two_seconds() -> None:
     size = size_av(TINY, width=64, height=64, seconds=2)
     assert (size.frames, size.latent_frames, size.audio_tokens, size.samples) == (33, 9, 66, 33000)
     assert (size.latent_width, size.latent_height) == (8, 8)
@@ -40,31 +42,31 @@ def test_tiny_two_seconds():
     "name, latent_frames, tokens",
     [("Ovi 5 s", 31, 157), ("Ovi 10 s", 61, 314), ("MOVA", 49, 403), ("Wan 16 fps", 21, 162)],
 )
-def test_presets_give_their_published_pairs(name, latent_frames, tokens):
+def test_presets_give_their_published_pairs(name: str, latent_frames: int, tokens: int) -> None:
     preset = PRESETS[name]
     size = of_preset(preset, frames=preset.frames)
     assert (size.frames, size.latent_frames, size.audio_tokens) == (preset.frames, latent_frames, tokens)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_differ_from_the_video_by_less_than_a_token(name):
+def test_presets_differ_from_the_video_by_less_than_a_token(name: str) -> None:
     preset = PRESETS[name]
     size = of_preset(preset, frames=preset.frames)
     assert abs(gap_ms(size)) < 1000 / float(preset.grid.audio_rate)
 
 
-def test_ovi_five_seconds_ends_18_ms_before_its_video():
+def test_ovi_five_seconds_ends_18_ms_before_its_video() -> None:
     size = of_preset(PRESETS["Ovi 5 s"], seconds=5)
     assert size.frames == 121
     assert gap_ms(size) == pytest.approx(-17.667, abs=1e-3)
 
 
-def test_a_pin_holds_only_at_the_frame_rate_it_was_trained_at():
+def test_a_pin_holds_only_at_the_frame_rate_it_was_trained_at() -> None:
     assert of_preset(PRESETS["Ovi 5 s"], frames=121, fps=25).audio_tokens == 152
 
 
 @pytest.mark.parametrize("frames", range(1, 60))
-def test_frames_are_the_smallest_4k_plus_1_that_covers(frames):
+def test_frames_are_the_smallest_4k_plus_1_that_covers(frames: int) -> None:
     size = size_av(TINY, width=64, height=64, frames=frames)
     assert size.frames % 4 == 1
     assert frames <= size.frames < frames + 4
@@ -73,19 +75,19 @@ def test_frames_are_the_smallest_4k_plus_1_that_covers(frames):
 
 @pytest.mark.parametrize("fps", [12, 16, 23.976, 24, 25, 29.97, 60])
 @pytest.mark.parametrize("seconds", [0.05, 1, 2.5, 5, 10.04, 61])
-def test_seconds_are_covered_by_both_streams_and_by_less_than_a_step(fps, seconds):
+def test_seconds_are_covered_by_both_streams_and_by_less_than_a_step(fps: float, seconds: float) -> None:
     size = size_av(TINY, width=64, height=64, seconds=seconds, fps=fps)
     assert seconds <= size.video_seconds < seconds + 4 / fps + 1e-9
     assert 0 <= gap_ms(size) < 1000 / 32
     assert abs(Fraction(size.samples, 16000) - size.video_seconds) <= Fraction(1, 32000)
 
 
-def test_exact_c_gives_c_tokens_to_each_latent_frame():
+def test_exact_c_gives_c_tokens_to_each_latent_frame() -> None:
     size = size_av(replace(TINY, exact_c=True), width=64, height=64, frames=33)
     assert size.audio_tokens == 8 * 9
 
 
-def test_exact_c_that_does_not_exist_falls_back_to_covering():
+def test_exact_c_that_does_not_exist_falls_back_to_covering() -> None:
     grid = replace(TINY, exact_c=True, fps=Fraction(24))
     assert (
         size_av(grid, width=64, height=64, frames=33).audio_tokens
@@ -93,16 +95,16 @@ def test_exact_c_that_does_not_exist_falls_back_to_covering():
     )
 
 
-def test_sides_round_down_to_the_grid():
+def test_sides_round_down_to_the_grid() -> None:
     size = size_av(TINY, width=79, height=95, frames=5)
     assert (size.width, size.height, size.latent_width, size.latent_height) == (64, 80, 8, 10)
 
 
-def test_fps_of_film():
+def test_fps_of_film() -> None:
     assert exact_fps(23.976) == Fraction(2997, 125)
 
 
-def test_a_pinned_count_comes_before_c():
+def test_a_pinned_count_comes_before_c() -> None:
     c_whole = {"fps": Fraction(16), "audio_rate": Fraction(32), "exact_c": True}
     assert audio_tokens_of(9, **c_whole) == 72
     assert audio_tokens_of(9, **c_whole, pinned=((9, 66), (21, 162))) == 66
@@ -130,6 +132,6 @@ def test_a_pinned_count_comes_before_c():
         ({"seconds": 1, "width": 10**6}, "at most 16384"),
     ],
 )
-def test_refusals_say_what_was_got(wrong, message):
+def test_refusals_say_what_was_got(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         size_av(TINY, **{"width": 64, "height": 64, **wrong})

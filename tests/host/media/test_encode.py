@@ -1,10 +1,15 @@
 """Images and sound into a latent: fitted, encoded, kept."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
+from comfy.sd import VAE
 from tiny_vaes import audio_vae, frames, image_vae, release, sound, video_vae
 
 from ccl_pack.ccl_core.host.media.encode import Fit, add_audio, fit_images, write_audio, write_images
@@ -14,13 +19,13 @@ PAD, GENERATE, REFUSE = Fit("crop", "pad"), Fit("crop", "generate"), Fit("crop",
 
 
 @pytest.fixture(scope="module", autouse=True)
-def vaes_of_this_file():
+def vaes_of_this_file() -> Iterator[None]:
     yield
     release()
 
 
 @pytest.fixture(autouse=True)
-def as_the_host_runs_nodes():
+def as_the_host_runs_nodes() -> Iterator[None]:
     with torch.inference_mode():
         yield
 
@@ -29,7 +34,7 @@ def blank(batch: int = 1, latent_frames: int = 3, tokens: int = 18) -> AVLatent:
     return AVLatent(torch.zeros(batch, 16, latent_frames, 4, 4), torch.zeros(batch, 8, tokens), fps=16.0)
 
 
-def test_images_of_the_latents_size_are_the_vaes_own_encoding_and_kept():
+def test_images_of_the_latents_size_are_the_vaes_own_encoding_and_kept() -> None:
     images = frames(9)
     av = write_images(blank(2), video_vae(), images, REFUSE)
     assert torch.equal(av.video, video_vae().encode(images).expand(2, -1, -1, -1, -1))
@@ -37,7 +42,7 @@ def test_images_of_the_latents_size_are_the_vaes_own_encoding_and_kept():
     assert av.audio_mask is None
 
 
-def test_the_latent_given_is_not_written_to():
+def test_the_latent_given_is_not_written_to() -> None:
     av = blank()
     write_images(av, video_vae(), frames(9), PAD)
     write_audio(av, audio_vae(), sound(9000), PAD)
@@ -45,7 +50,7 @@ def test_the_latent_given_is_not_written_to():
     assert not av.audio.any()
 
 
-def test_too_many_images_are_trimmed_and_too_few_repeat_the_last():
+def test_too_many_images_are_trimmed_and_too_few_repeat_the_last() -> None:
     images = frames(12)
     assert torch.equal(
         write_images(blank(), video_vae(), images, PAD).video, write_images(blank(), video_vae(), images[:9], PAD).video
@@ -57,14 +62,14 @@ def test_too_many_images_are_trimmed_and_too_few_repeat_the_last():
 
 
 @pytest.mark.parametrize("count, kept", [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (30, 3)])
-def test_generate_keeps_only_latent_frames_that_were_given_whole(count, kept):
+def test_generate_keeps_only_latent_frames_that_were_given_whole(count: int, kept: int) -> None:
     av = write_images(blank(), video_vae(), frames(count), GENERATE)
     assert av.video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [0.0] * kept + [1.0] * (3 - kept)
     assert torch.equal(av.video[:, :, :kept], video_vae().encode(frames(count)[: 4 * kept - 3]))
     assert not av.video[:, :, kept:].any()
 
 
-def test_an_earlier_mask_is_respected_outside_what_was_given():
+def test_an_earlier_mask_is_respected_outside_what_was_given() -> None:
     earlier = torch.full((1, 1, 3, 4, 4), 0.5)
     av = write_images(replace(blank(), video_mask=earlier), video_vae(), frames(1), GENERATE)
     assert av.video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [0.0, 0.5, 0.5]
@@ -72,11 +77,11 @@ def test_an_earlier_mask_is_respected_outside_what_was_given():
 
 @pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("height, width, channels", [(64, 64, 3), (33, 100, 3), (200, 70, 4), (64, 128, 1)])
-def test_every_image_gets_the_size(how, height, width, channels):
+def test_every_image_gets_the_size(how: str, height: int, width: int, channels: int) -> None:
     assert fit_images(frames(2, height, width, channels), 64, 48, how).shape == (2, 48, 64, 3)
 
 
-def test_pad_is_a_letterbox_crop_the_middle_stretch_everything():
+def test_pad_is_a_letterbox_crop_the_middle_stretch_everything() -> None:
     white = torch.ones(1, 32, 64, 3)
     white[:, :, :16] = 0.5
     assert fit_images(white, 64, 64, "pad")[0, :, 40, 0].tolist() == [0.0] * 16 + [1.0] * 32 + [0.0] * 16
@@ -84,7 +89,7 @@ def test_pad_is_a_letterbox_crop_the_middle_stretch_everything():
     assert fit_images(white, 64, 64, "stretch")[0, :, 4].unique().tolist() == [0.5]
 
 
-def test_sound_of_the_latents_length_is_the_vaes_own_encoding_and_kept():
+def test_sound_of_the_latents_length_is_the_vaes_own_encoding_and_kept() -> None:
     audio = sound(9000)
     av = write_audio(blank(), audio_vae(), audio, REFUSE)
     assert torch.equal(av.audio, audio_vae().encode(audio["waveform"].movedim(1, -1)))
@@ -92,7 +97,7 @@ def test_sound_of_the_latents_length_is_the_vaes_own_encoding_and_kept():
     assert av.video_mask is None
 
 
-def test_short_sound_is_padded_with_silence_and_long_sound_trimmed():
+def test_short_sound_is_padded_with_silence_and_long_sound_trimmed() -> None:
     audio = sound(20000)["waveform"]
     silent = torch.cat([audio[..., :4000], torch.zeros(1, 1, 5000)], dim=-1)
     for given, same in ((audio, audio[..., :9000]), (audio[..., :4000], silent)):
@@ -101,13 +106,13 @@ def test_short_sound_is_padded_with_silence_and_long_sound_trimmed():
         assert not av.audio_mask.any()
 
 
-def test_generate_keeps_only_audio_tokens_that_were_given_whole():
+def test_generate_keeps_only_audio_tokens_that_were_given_whole() -> None:
     av = write_audio(blank(), audio_vae(), sound(4700), GENERATE)
     assert av.audio_mask[0, 0].tolist() == [0.0] * 9 + [1.0] * 9
     assert not av.audio[..., 9:].any()
 
 
-def test_stereo_is_mixed_down():
+def test_stereo_is_mixed_down() -> None:
     stereo = torch.cat([sound(9000)["waveform"], sound(9000, seed=5)["waveform"]], dim=1)
     mono = write_audio(blank(), audio_vae(), {"waveform": stereo.mean(1, keepdim=True), "sample_rate": 16000}, PAD)
     mixed = write_audio(blank(), audio_vae(), {"waveform": stereo, "sample_rate": 16000}, PAD)
@@ -115,7 +120,7 @@ def test_stereo_is_mixed_down():
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
-def test_a_tone_sounds_the_same_at_every_sample_rate(rate):
+def test_a_tone_sounds_the_same_at_every_sample_rate(rate: int) -> None:
     def encoded(rate: int) -> torch.Tensor:
         tone = torch.sin(2 * torch.pi * 440 * torch.arange(rate) / rate)[None, None]
         return write_audio(blank(), audio_vae(), {"waveform": tone, "sample_rate": rate}, PAD).audio
@@ -124,13 +129,13 @@ def test_a_tone_sounds_the_same_at_every_sample_rate(rate):
     assert (here - there)[:, 0, 2:-2].abs().max() < 0.05
 
 
-def test_one_sound_serves_the_whole_batch():
+def test_one_sound_serves_the_whole_batch() -> None:
     av = write_audio(blank(3), audio_vae(), sound(9000), PAD)
     assert torch.equal(av.audio[0], av.audio[2])
 
 
 @pytest.mark.parametrize("fps, tokens", [(16, 18), (24, 12), (30, 10)])
-def test_a_plain_video_latent_gets_audio_of_its_own_duration(fps, tokens):
+def test_a_plain_video_latent_gets_audio_of_its_own_duration(fps: int, tokens: int) -> None:
     av = add_audio(AVLatent(torch.zeros(2, 16, 3, 4, 4)), audio_vae(), Fraction(fps))
     assert av.audio.shape == (2, 8, tokens)
     assert av.fps == fps
@@ -146,7 +151,7 @@ def test_a_plain_video_latent_gets_audio_of_its_own_duration(fps, tokens):
         (torch.zeros(8, 32, 32, 3), "8 frames, the latent 9"),
     ],
 )
-def test_bad_images_are_refused(images, message):
+def test_bad_images_are_refused(images: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_images(blank(), video_vae(), images, REFUSE)
 
@@ -163,19 +168,19 @@ def test_bad_images_are_refused(images, message):
         (sound(8000), REFUSE, "0.500 s long, the latent 0.562"),
     ],
 )
-def test_bad_audio_is_refused(audio, fit, message):
+def test_bad_audio_is_refused(audio: dict[str, Any], fit: Fit, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_audio(blank(), audio_vae(), audio, fit)
 
 
 @pytest.mark.parametrize("vae, message", [(audio_vae, "an audio VAE"), (image_vae, "an image VAE")])
-def test_wrong_vae_in_the_video_slot(vae, message):
+def test_wrong_vae_in_the_video_slot(vae: Callable[[], VAE], message: str) -> None:
     with pytest.raises(ValueError, match=f"video_vae input holds {message}"):
         write_images(blank(), vae(), frames(9), PAD)
 
 
 @pytest.mark.parametrize("vae, message", [(video_vae, "a video VAE"), (image_vae, "a VAE for images")])
-def test_wrong_vae_in_the_audio_slot(vae, message):
+def test_wrong_vae_in_the_audio_slot(vae: Callable[[], VAE], message: str) -> None:
     with pytest.raises(ValueError, match=f"audio_vae input holds {message}"):
         write_audio(blank(), vae(), sound(9000), PAD)
 
@@ -186,7 +191,7 @@ def test_a_video_vae_with_another_temporal_stride_is_refused(monkeypatch: pytest
         write_images(blank(), video_vae(), frames(17), PAD)
 
 
-def test_vaes_of_another_model_are_refused():
+def test_vaes_of_another_model_are_refused() -> None:
     with pytest.raises(ValueError, match="48 channels, the VAE in video_vae makes 16"):
         write_images(replace(blank(), video=torch.zeros(1, 48, 3, 4, 4)), video_vae(), frames(9), PAD)
     with pytest.raises(ValueError, match="8 channels, the VAE in audio_vae makes 12"):
