@@ -84,7 +84,14 @@ class Row:
 
 def configuration(case: str) -> CCLConfig:
     """Ovi as published; Wan 2.1 14B with an audio stream of the sizes of Wan 1.3B, coupled by CCA in 30 layers."""
-    from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+    from ccl_pack.ccl_core.config import (
+        AudioLatentConfig,
+        CCAOptions,
+        CCLConfig,
+        FusionOptions,
+        InteractionConfig,
+        StreamConfig,
+    )
     from ccl_pack.ccl_core.host.files.identify import PUBLISHED
 
     point, every = (1, 1, 1), tuple(range(30))
@@ -92,14 +99,15 @@ def configuration(case: str) -> CCLConfig:
         return CCLConfig(
             video=StreamConfig(48, 48, 3072, 14336, 24, 30, 4096, text_len=512),
             audio=StreamConfig(20, 20, 3072, 14336, 24, 30, 4096, patch_size=point, text_len=512, stem_dim=8192),
-            interaction=InteractionConfig("fusion", every, 0),
+            interaction=InteractionConfig("fusion", every, FusionOptions()),
+            family="ovi",
             **PUBLISHED["ovi"],
         )
     return CCLConfig(
         fps=Fraction(16),
         video=StreamConfig(16, 16, 5120, 13824, 40, 40, 4096),
         audio=StreamConfig(80, 80, 1536, 8960, 12, 30, 4096, patch_size=point),
-        interaction=InteractionConfig("cca", every),
+        interaction=InteractionConfig("cca", every, CCAOptions()),
         audio_latent=AudioLatentConfig("vocos", 80, Fraction(32), 16000),
     )
 
@@ -118,11 +126,13 @@ def write_checkpoint(path: Path, config: CCLConfig, weights: str) -> None:
     """Norms are 1, the rest is random with a deviation of .02, all in the one type."""
     import torch
 
+    from ccl_pack.ccl_core.metadata import write_config
+
     dtype = getattr(torch, DTYPES[weights])
     pattern = (0.02 * torch.randn(PATTERN, generator=torch.Generator().manual_seed(0))).to(dtype)
     ticker = Ticker(f"writing {path.name}")
     entries = {name: Entry(DTYPES[weights], shape) for name, shape in shapes(config).items()}
-    with Writer(path, entries, {"ccl_config": config.to_json()}) as writer:
+    with Writer(path, entries, {"ccl_config": write_config(config)}) as writer:
         for i, (name, entry) in enumerate(entries.items()):
             writer.write(name, weight(name, entry.shape, pattern, i))
             ticker.tick(f"{i + 1}/{len(entries)}")

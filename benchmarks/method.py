@@ -56,10 +56,10 @@ def sibling(name: str) -> ModuleType:
 
 def base_config(checkpoint: Path) -> CCLConfig:
     """The configuration of the shipped model."""
-    from ccl_pack.ccl_core.config import CCLConfig
+    from ccl_pack.ccl_core.metadata import read_config
     from ccl_pack.ccl_core.training.tiny.export import metadata
 
-    return CCLConfig.from_json(metadata(checkpoint)["ccl_config"])
+    return read_config(metadata(checkpoint)["ccl_config"])
 
 
 def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any) -> None:

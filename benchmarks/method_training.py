@@ -68,10 +68,11 @@ def streams_job(config: CCLConfig, work: Path) -> tuple[CCLConfig, Job]:
 
     Variants whose streams are alike share it, and so do all seeds.
     """
+    from ccl_pack.ccl_core.metadata import write_config
     from ccl_pack.ccl_core.training.tiny.ablations import streams_alone
 
     alone = streams_alone(config)
-    return alone, Job(f"streams-{hashlib.sha256(alone.to_json().encode()).hexdigest()[:8]}", 0, work)
+    return alone, Job(f"streams-{hashlib.sha256(write_config(alone).encode()).hexdigest()[:8]}", 0, work)
 
 
 def train(

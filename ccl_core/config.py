@@ -1,13 +1,13 @@
-"""What a CCL checkpoint says about itself: the JSON in its `ccl_config` metadata entry."""
+"""The configuration of a joint model, as its file states it (`metadata.py`) or its loader finds it."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-SCHEMA = 1
+from .counts import attention, linear
+
 CLOCKS = ("causal", "uniform", "linear")
 ROPES = ("tarp", "token")
 
@@ -52,18 +52,65 @@ class StreamConfig:
 
 
 @dataclass(frozen=True)
-class InteractionConfig:
-    """The coupling: its kind, the layers that carry it, and the number n of learnable context tokens (cca only).
+class CCAOptions:
+    """Cross-modal context attention. context_tokens: the number n of learnable context tokens of each direction."""
 
-    Of the bridge: head_width of its attention, None: that of the stream that asks. first_frame_bias: its clock counts
+    context_tokens: int = 16
+
+    def direction_parameters(self, width: int, source_width: int) -> int:
+        """Parameters of one direction in one layer: queries of one width, source of the other."""
+        norms = 2 * width + 2 * source_width
+        return attention(width, source_width) + norms + self.context_tokens * source_width
+
+
+@dataclass(frozen=True)
+class FusionOptions:
+    """Fusion inside text attention has nothing to choose."""
+
+    def direction_parameters(self, width: int, source_width: int) -> int:
+        """Keys and values of one direction in one layer; queries and output are those of the text attention."""
+        return 2 * linear(source_width, width) + 2 * source_width + width
+
+
+@dataclass(frozen=True)
+class BridgeOptions:
+    """The bridge before the blocks.
+
+    head_width: width of a head of its attention, None: that of the stream that asks. first_frame_bias: its clock counts
     that the first latent frame is one pixel frame long (no published model does).
     """
 
-    kind: str
-    layers: tuple[int, ...]
-    context_tokens: int = 16
     head_width: int | None = None
     first_frame_bias: bool = False
+
+    def direction_parameters(self, width: int, source_width: int) -> int:
+        """Parameters of one direction in one layer: queries of one width, source of the other."""
+        return attention(width, source_width) + 2 * source_width
+
+
+# The class of an interaction's options by its kind. A kind that is added outside the pack adds its row.
+OPTIONS: dict[str, type] = {"cca": CCAOptions, "fusion": FusionOptions, "bridge": BridgeOptions}
+
+
+@dataclass(frozen=True)
+class InteractionConfig:
+    """The coupling: its kind (a key of OPTIONS), the layers that carry it, and the options of that kind."""
+
+    kind: str
+    layers: tuple[int, ...]
+    options: CCAOptions | FusionOptions | BridgeOptions
+
+    def __post_init__(self) -> None:
+        wanted = OPTIONS.get(self.kind)
+        if wanted is None:
+            raise ValueError(
+                f"the interaction has the kind {self.kind!r}, known are {', '.join(OPTIONS)}: update the pack"
+            )
+        if not isinstance(self.options, wanted):
+            raise ValueError(
+                f"the interaction {self.kind!r} has options of the type {type(self.options).__name__}, "
+                f"wanted {wanted.__name__}"
+            )
 
 
 @dataclass(frozen=True)
@@ -82,7 +129,7 @@ class CCLConfig:
 
     shift: default time shift of the sampling schedule; audio_shift: the audio stream's own, None: the same.
     clock_scale: latent frames per audio token of the clock "linear". expert_boundary: the sigma below which a second,
-    low-noise video expert takes over.
+    low-noise video expert takes over. family: the key in FAMILIES of what the model is by name.
     """
 
     fps: Fraction
@@ -97,13 +144,9 @@ class CCLConfig:
     clock_scale: float | None = None
     audio_shift: float | None = None
     expert_boundary: float | None = None
-    schema: int = SCHEMA
+    family: str = "ccl"
 
     def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
-            raise ValueError(
-                f"ccl_config has schema {self.schema}, this version of the pack reads {SCHEMA}: update the pack"
-            )
         if self.clock not in CLOCKS:
             raise ValueError(f"ccl_config names the clock {self.clock!r}, known are {', '.join(CLOCKS)}")
         if (self.clock == "linear") is (self.clock_scale is None):
@@ -115,43 +158,3 @@ class CCLConfig:
             raise ValueError(
                 f"the audio stream takes {self.audio.in_dim} channels, its latent has {self.audio_latent.channels}"
             )
-
-    @classmethod
-    def from_json(cls, text: str) -> CCLConfig:
-        """Read the metadata entry; a missing or unknown field raises ValueError with its name."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ValueError(
-                f"the ccl_config metadata is not JSON ({error}): the file was not written by this pack"
-            ) from error
-        if not isinstance(data, dict):
-            raise ValueError(f"the ccl_config metadata is a JSON {type(data).__name__}, wanted an object")
-        return _build(cls, data, "ccl_config")
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), default=str)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-_CONVERT = {
-    "fps": Fraction,
-    "rate": Fraction,
-    "video": lambda data: _build(StreamConfig, data, "ccl_config.video"),
-    "audio": lambda data: _build(StreamConfig, data, "ccl_config.audio"),
-    "interaction": lambda data: _build(InteractionConfig, data, "ccl_config.interaction"),
-    "audio_latent": lambda data: _build(AudioLatentConfig, data, "ccl_config.audio_latent"),
-}
-
-
-def _build(kind: type, data: dict[str, Any], where: str) -> Any:
-    unknown = set(data) - {field.name for field in fields(kind)}
-    if unknown:
-        raise ValueError(f"{where} has the unknown entries {sorted(unknown)}: update the pack")
-    try:
-        return kind(**{name: _CONVERT.get(name, _tuples)(value) for name, value in data.items()})
-    except TypeError as error:
-        raise ValueError(f"{where} is incomplete or of the wrong type: {error}") from error

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .config import CCLConfig, StreamConfig
+from .counts import attention, linear
 from .guidance import TC, Branch, mode_named
 
 CLIP_WIDTH = 1280  # of the CLIP vision states that Wan 2.1 i2v reads
@@ -23,51 +24,34 @@ LATENT_COPIES, LATENT_COPIES_PER_PASS = 12, 3
 TEXT_TOKENS = 512
 
 
-def _linear(inputs: int, outputs: int) -> int:
-    return inputs * outputs + outputs
-
-
-def _attention(queries: int, keys: int) -> int:
-    """Projections q, k, v, o with bias and the two RMS norms, over the width of the queries."""
-    return 2 * _linear(queries, queries) + 2 * _linear(keys, queries) + 2 * queries
-
-
 def stream_parameters(stream: StreamConfig) -> int:
     """Parameters of one stream without the coupling."""
     d, patch = stream.dim, math.prod(stream.patch_size)
-    embedding = _linear(stream.in_dim * patch, d)
+    embedding = linear(stream.in_dim * patch, d)
     if stream.stem_dim:
-        embedding = _linear(stream.in_dim * STEM_WINDOW, d) + 3 * STEM_WINDOW * d * stream.stem_dim
-    text = _linear(stream.text_dim, d) + _linear(d, d)
-    time = _linear(stream.freq_dim, d) + _linear(d, d) + _linear(d, 6 * d)
-    block = 2 * _attention(d, d) + 2 * d + _linear(d, stream.ffn_dim) + _linear(stream.ffn_dim, d) + 6 * d
-    head = _linear(d, stream.out_dim * patch) + 2 * d
+        embedding = linear(stream.in_dim * STEM_WINDOW, d) + 3 * STEM_WINDOW * d * stream.stem_dim
+    text = linear(stream.text_dim, d) + linear(d, d)
+    time = linear(stream.freq_dim, d) + linear(d, d) + linear(d, 6 * d)
+    block = 2 * attention(d, d) + 2 * d + linear(d, stream.ffn_dim) + linear(stream.ffn_dim, d) + 6 * d
+    head = linear(d, stream.out_dim * patch) + 2 * d
     image = 0
     if stream.model_type == "i2v":
-        block += 2 * _linear(d, d) + d
-        image = 2 * CLIP_WIDTH + _linear(CLIP_WIDTH, CLIP_WIDTH) + _linear(CLIP_WIDTH, d) + 2 * d
+        block += 2 * linear(d, d) + d
+        image = 2 * CLIP_WIDTH + linear(CLIP_WIDTH, CLIP_WIDTH) + linear(CLIP_WIDTH, d) + 2 * d
         image += (stream.flf_pos_embed_token_number or 0) * CLIP_WIDTH
     if stream.in_dim_ref_conv:
-        image += _linear(stream.in_dim_ref_conv * math.prod(stream.patch_size[1:]), d)
+        image += linear(stream.in_dim_ref_conv * math.prod(stream.patch_size[1:]), d)
     return embedding + text + time + stream.num_layers * block + head + image
-
-
-# Parameters of one direction in one layer: queries of width x, source of width y, n context tokens.
-_DIRECTION: dict[str, Callable[[int, int, int], int]] = {
-    "cca": lambda x, y, n: _attention(x, y) + 2 * x + 2 * y + n * y,
-    "fusion": lambda x, y, n: 2 * _linear(y, x) + 2 * y + x,  # noqa: ARG005
-    "bridge": lambda x, y, n: _attention(x, y) + 2 * y,  # noqa: ARG005
-}
 
 
 def parameters(config: CCLConfig) -> dict[str, int]:
     """Parameters of the three parts of a model: video, audio, interaction."""
     v, a, coupling = config.video.dim, config.audio.dim, config.interaction
-    one, n = _DIRECTION[coupling.kind], coupling.context_tokens
+    one = coupling.options.direction_parameters
     return {
         "video": stream_parameters(config.video),
         "audio": stream_parameters(config.audio),
-        "interaction": len(coupling.layers) * (one(v, a, n) + one(a, v, n)),
+        "interaction": len(coupling.layers) * (one(v, a) + one(a, v)),
     }
 
 

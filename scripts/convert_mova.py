@@ -102,6 +102,7 @@ def quantised(name: str, weight: Tensor) -> dict[str, Tensor]:
 def config_of(parts: list[Part]) -> str:
     """The ccl_config of these towers; what no shape tells comes from config.json, where the folder has one."""
     from ccl_pack.ccl_core.host.files import identify
+    from ccl_pack.ccl_core.metadata import write_config
 
     configs = {part.name: part.config for part in parts}
     bridge = configs["dual_tower_bridge"]
@@ -119,7 +120,7 @@ def config_of(parts: list[Part]) -> str:
         kind, sd = identify.translate(sd, "this folder")
         if kind != "mova":
             raise ValueError(f"it is {identify.KINDS[kind].description}")
-        return identify.configure(kind, sd, "this folder", interaction=coupling, **heads).to_json()
+        return write_config(identify.configure(kind, sd, "this folder", interaction=coupling, **heads))
     except ValueError as error:
         raise ScriptError(
             f"this is not MOVA as it was published: {error}", "name the folder of MOVA-360p or MOVA-720p"

@@ -56,10 +56,11 @@ def read_stream(path: Path, kind: str) -> StreamFile:
 
 def configure(video: StreamFile, audio: StreamFile, options: argparse.Namespace) -> Any:
     """The CCLConfig of the pair, from shapes, the metadata of the audio stream and the options, which win."""
-    from ccl_pack.ccl_core.config import CCLConfig, InteractionConfig
+    from ccl_pack.ccl_core.config import CCAOptions, CCLConfig, InteractionConfig
     from ccl_pack.ccl_core.host.files.identify import PUBLISHED, PUBLISHED_STREAMS, stream_config
+    from ccl_pack.ccl_core.metadata import read_config
 
-    stated = CCLConfig.from_json(audio.metadata["ccl_config"]) if "ccl_config" in audio.metadata else None
+    stated = read_config(audio.metadata["ccl_config"]) if "ccl_config" in audio.metadata else None
     known = PUBLISHED_STREAMS["mova"]["audio"] if audio.mova else {}
     if stated is not None:
         known = {name: getattr(stated.audio, name) for name in ("num_heads", "patch_size", "text_len", "rope")}
@@ -71,7 +72,9 @@ def configure(video: StreamFile, audio: StreamFile, options: argparse.Namespace)
         video=video_stream,
         audio=audio_stream,
         interaction=InteractionConfig(
-            "cca", layers(options.layers, min(video_stream.num_layers, audio_stream.num_layers)), options.context_tokens
+            "cca",
+            layers(options.layers, min(video_stream.num_layers, audio_stream.num_layers)),
+            CCAOptions(options.context_tokens),
         ),
         audio_latent=audio_latent(latent, audio_stream.in_dim, options),
         clock=options.clock,
@@ -132,13 +135,15 @@ def write(config: Any, output: Path, dtype: str, seed: int) -> None:
     """One layer in memory at a time."""
     import torch
 
+    from ccl_pack.ccl_core.metadata import write_config
+
     chosen, numbers = config.interaction.layers, getattr(torch, dtype)
     entries = {
         key: Entry.of(value) for i in chosen for key, value in layer_tensors(config, i, numbers, meta=True).items()
     }
     torch.manual_seed(seed)
     ticker = Ticker(f"writing {output.name}")
-    with Writer(output, entries, {"ccl_config": config.to_json(), "format": "pt"}) as writer, torch.no_grad():
+    with Writer(output, entries, {"ccl_config": write_config(config), "format": "pt"}) as writer, torch.no_grad():
         for count, i in enumerate(chosen):
             for key, value in layer_tensors(config, i, numbers).items():
                 writer.write(key, value)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from ccl_pack.ccl_core.config import (
+    AudioLatentConfig,
+    BridgeOptions,
+    CCLConfig,
+    FusionOptions,
+    InteractionConfig,
+    StreamConfig,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -33,10 +40,11 @@ def ovi_config(info: dict, stem_dim: int) -> CCLConfig:
         fps=Fraction(24),
         video=stream(video, text_len=video["text_len"]),
         audio=stream(audio, text_len=audio["text_len"], stem_dim=stem_dim),
-        interaction=InteractionConfig("fusion", tuple(range(video["num_layers"])), 0),
+        interaction=InteractionConfig("fusion", tuple(range(video["num_layers"])), FusionOptions()),
         audio_latent=AudioLatentConfig("mmaudio", audio["in_dim"], Fraction(125, 4), 16000),
         clock="linear",
         clock_scale=audio["temporal_rope_scaling_factor"],
+        family="ovi",
     )
 
 
@@ -47,6 +55,7 @@ def mova_config(info: dict) -> CCLConfig:
         fps=Fraction(config["video_fps"]),
         video=stream(config["video_dit"]),
         audio=stream(audio, rope="token"),
-        interaction=InteractionConfig("bridge", tuple(range(bridge["audio_layers"])), 0),
+        interaction=InteractionConfig("bridge", tuple(range(bridge["audio_layers"])), BridgeOptions()),
         audio_latent=AudioLatentConfig("dac", audio["in_dim"], Fraction(bridge["audio_fps"]), 48000),
+        family="mova",
     )

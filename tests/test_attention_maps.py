@@ -123,4 +123,4 @@ def test_a_run_of_the_host_is_recorded_pass_by_pass():
     with recorder:
         comfy.sample.sample(loaded, noise, 2, 1.0, "euler", "simple", conditioning(), conditioning(3), latent)
     assert [found.direction for found in recorder.maps] == ["a2v", "v2a"] * 2
-    assert CONFIG.interaction.context_tokens == recorder.maps[0].context_tokens
+    assert CONFIG.interaction.options.context_tokens == recorder.maps[0].context_tokens

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tiny
-from ccl_pack.ccl_core.config import InteractionConfig
+from ccl_pack.ccl_core.config import BridgeOptions, CCAOptions, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.ccl_core.memory import (
     Clip,
@@ -53,7 +53,9 @@ def test_published_models_have_their_published_parameters():
     assert stream_parameters(replace(MOVA.video, in_dim=16)) == 14_288_491_584  # Wan 2.1 14B t2v
 
 
-@pytest.mark.parametrize("kind, context", [("cca", 3), ("fusion", 0), ("bridge", 0)])
+@pytest.mark.parametrize(
+    "kind, options", [("cca", CCAOptions(3)), ("fusion", FusionOptions()), ("bridge", BridgeOptions())]
+)
 @pytest.mark.parametrize(
     "video, audio",
     [
@@ -62,11 +64,11 @@ def test_published_models_have_their_published_parameters():
         ({"model_type": "i2v", "flf_pos_embed_token_number": 7, "in_dim_ref_conv": 16}, {"stem_dim": 16}),
     ],
 )
-def test_parameters_are_those_of_the_real_modules(kind, context, video, audio):
+def test_parameters_are_those_of_the_real_modules(kind, options, video, audio):
     config = tiny.config(
         video=replace(tiny.CONFIG.video, **video),
         audio=replace(tiny.CONFIG.audio, **audio),
-        interaction=InteractionConfig(kind, (0, 1), context),
+        interaction=InteractionConfig(kind, (0, 1), options),
     )
     model = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init)
     parts = {"audio": 0, "interaction": 0, "video": 0}

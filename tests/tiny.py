@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from ccl_pack.ccl_core.config import AudioLatentConfig, CCAOptions, CCLConfig, InteractionConfig, StreamConfig
 from ccl_pack.ccl_core.host.files.build import build_model
 from ccl_pack.ccl_core.host.texts import StreamTexts
+from ccl_pack.ccl_core.metadata import write_config
 
 CONFIG = CCLConfig(
     fps=Fraction(16),
@@ -27,7 +28,7 @@ CONFIG = CCLConfig(
         freq_dim=32,
         patch_size=(1, 1, 1),
     ),
-    interaction=InteractionConfig(kind="cca", layers=(0, 1), context_tokens=3),
+    interaction=InteractionConfig(kind="cca", layers=(0, 1), options=CCAOptions(3)),
     audio_latent=AudioLatentConfig(vae="vocos", channels=8, rate=Fraction(32), sample_rate=16000),
     shift=3.0,
 )
@@ -62,7 +63,7 @@ def patcher(seed: int = 0, model_options: dict | None = None, weights: dict | No
 def write(path: Path, seed: int = 0, **overrides) -> Path:
     """The tiny model as a file of the published layout, model part only."""
     chosen = config(**overrides)
-    save_file(state_dict(chosen, seed), path, metadata={"ccl_config": chosen.to_json()})
+    save_file(state_dict(chosen, seed), path, metadata={"ccl_config": write_config(chosen)})
     return path
 
 

@@ -7,7 +7,14 @@ from fractions import Fraction
 
 import torch
 
-from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from ccl_pack.ccl_core.config import (
+    AudioLatentConfig,
+    BridgeOptions,
+    CCLConfig,
+    FusionOptions,
+    InteractionConfig,
+    StreamConfig,
+)
 
 FUSION = {"k": "k_fusion", "v": "v_fusion", "norm_y": "pre_attn_norm_fusion", "norm_k": "norm_k_fusion"}
 TOWERS = {"a2v": "video_model", "v2a": "audio_model"}
@@ -23,11 +30,12 @@ def ovi_config(width: int = 48, heads: int = 2, layers: int = 2, text_len: int =
         fps=Fraction(24),
         video=video,
         audio=replace(video, in_dim=20, out_dim=20, patch_size=(1, 1, 1), stem_dim=32),
-        interaction=InteractionConfig("fusion", tuple(range(layers)), 0),
+        interaction=InteractionConfig("fusion", tuple(range(layers)), FusionOptions()),
         audio_latent=AudioLatentConfig("mmaudio", 20, Fraction(125, 4), 16000),
         clock="linear",
         shift=5.0,
         clock_scale=0.19676,
+        family="ovi",
     )
 
 
@@ -43,11 +51,12 @@ def mova_config(width: int = 64, audio_width: int = 32, head: int = 16, layers: 
             video, in_dim=128, out_dim=128, dim=audio_width, num_heads=audio_width // head, num_layers=paired,
             patch_size=(1, 1, 1), rope="token",
         ),
-        interaction=InteractionConfig("bridge", tuple(range(paired)), 0),
+        interaction=InteractionConfig("bridge", tuple(range(paired)), BridgeOptions()),
         audio_latent=AudioLatentConfig("dac", 128, Fraction(50), 48000),
         clock="causal",
         shift=5.0,
         expert_boundary=0.9,
+        family="mova",
     )  # fmt: skip
 
 

@@ -256,7 +256,7 @@ def test_the_base_is_the_shipped_model_at_another_size():
     shipped = method.base_config(method.sibling("tiny").CHECKPOINT)
     small = method.sized(shipped, 4, (128, 80))
     assert (small.interaction.kind, small.clock, small.audio_shift) == ("cca", "causal", None)
-    assert small.interaction.layers == (0, 1, 2, 3) and small.interaction.context_tokens == 16
+    assert small.interaction.layers == (0, 1, 2, 3) and small.interaction.options.context_tokens == 16
     assert [(s.dim, s.ffn_dim, s.num_layers) for s in (small.video, small.audio)] == [(128, 384, 4), (80, 240, 4)]
     assert replace(small, video=shipped.video, audio=shipped.audio, interaction=shipped.interaction) == replace(
         shipped, audio_shift=None

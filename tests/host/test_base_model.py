@@ -22,7 +22,7 @@ from comfy_extras.nodes_lt import LTXVConcatAVLatent
 from comfy_extras.nodes_wan import Wan22ImageToVideoLatent, WanImageToVideo
 
 import nodes as host_nodes
-from ccl_pack.ccl_core.config import InteractionConfig
+from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.base_model import CCLModelConfig
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
@@ -268,7 +268,7 @@ KINDS = ("bridge", "fusion")
 
 def of_kind(kind: str, **overrides) -> dict:
     """The configuration of a coupling without anchor tokens, as MOVA and Ovi have it."""
-    return {"interaction": InteractionConfig(kind=kind, layers=(0, 1), context_tokens=0)} | overrides
+    return {"interaction": InteractionConfig(kind, (0, 1), OPTIONS[kind]())} | overrides
 
 
 def fed(model):
@@ -456,7 +456,7 @@ def test_a_skipped_layer_is_left_out_of_both_streams_in_negative_passes_only(kin
     chosen = of_kind(kind)
     weights = state_dict(config(**chosen))
     shorter = of_kind(kind, video=replace(CONFIG.video, num_layers=2), audio=replace(CONFIG.audio, num_layers=1)) | {
-        "interaction": InteractionConfig(kind=kind, layers=(0,), context_tokens=0)
+        "interaction": InteractionConfig(kind, (0,), OPTIONS[kind]())
     }
     kept = {
         key.replace("blocks.2.", "blocks.1.") if key.startswith("blocks.2.") else key: value

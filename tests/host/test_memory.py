@@ -13,7 +13,7 @@ import torch
 from comfy.nested_tensor import NestedTensor
 
 import tiny
-from ccl_pack.ccl_core.config import InteractionConfig
+from ccl_pack.ccl_core.config import CCAOptions, InteractionConfig
 from ccl_pack.ccl_core.host.experts import attach_low_noise
 from ccl_pack.ccl_core.host.files.build import build_model
 from ccl_pack.ccl_core.host.guider import AVGuider
@@ -269,7 +269,7 @@ def test_ram_alone_is_judged_too():
 
 
 def test_a_coupling_in_fewer_layers_has_fewer_bytes():
-    half = weights_of(tiny.patcher(interaction=InteractionConfig("cca", (0,), 3))).parts["interaction"]
+    half = weights_of(tiny.patcher(interaction=InteractionConfig("cca", (0,), CCAOptions(3)))).parts["interaction"]
     assert half * 2 == weights_of(model()).parts["interaction"]
 
 

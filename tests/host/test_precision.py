@@ -16,6 +16,7 @@ from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.host.files.build import load_model
+from ccl_pack.ccl_core.metadata import write_config
 from tiny import CONFIG, config, state_dict
 
 WIDE = config(
@@ -107,7 +108,7 @@ def file_of(path, quantised, name, form, style):
 
 def save(path, sd, chosen, metadata=None):
     sd = {key: value.contiguous() for key, value in sd.items()}
-    save_file(sd, path, metadata={"ccl_config": chosen.to_json()} | (metadata or {}))
+    save_file(sd, path, metadata={"ccl_config": write_config(chosen)} | (metadata or {}))
     return str(path)
 
 

@@ -15,9 +15,9 @@ import upstream
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ccl_pack.ccl_core.config import CCLConfig
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import Parts, load_model, load_parts
+from ccl_pack.ccl_core.metadata import read_config
 from console import ScriptError
 from tiny import state_dict
 
@@ -181,7 +181,7 @@ def test_the_settings_of_the_bridge_are_kept(tmp_path):
     (source / "dual_tower_bridge" / "config.json").write_text(json.dumps(settings))
     convert_mova.convert(source, output)
     with safe_open(output, "pt") as file:
-        coupling = CCLConfig.from_json(file.metadata()["ccl_config"]).interaction
+        coupling = read_config(file.metadata()["ccl_config"]).interaction.options
     assert (coupling.head_width, coupling.first_frame_bias) == (64, True)
 
 

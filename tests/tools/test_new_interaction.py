@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ccl_pack.ccl_core.config import CCLConfig
 from ccl_pack.ccl_core.host.files.build import Parts, load_model, load_parts
+from ccl_pack.ccl_core.metadata import read_config, write_config
 from console import ScriptError
 from tiny import CONFIG, config, latents, state_dict
 
@@ -43,7 +44,7 @@ def made(video: Path, audio: Path, *more: str) -> Path:
 
 def config_in(path: Path) -> CCLConfig:
     with safe_open(path, "pt") as file:
-        return CCLConfig.from_json(file.metadata()["ccl_config"])
+        return read_config(file.metadata()["ccl_config"])
 
 
 def test_fresh_model_is_wan_exactly(streams):
@@ -84,7 +85,7 @@ def test_training_moves_it_away_from_wan(streams):
     path = made(video, audio, *VOCOS, *HEADS)
     sd = load_file(path)
     trained = {key: torch.eye(len(value)) if key.endswith("a2v.o.weight") else value for key, value in sd.items()}
-    save_file(trained, path, metadata={"ccl_config": config_in(path).to_json()})
+    save_file(trained, path, metadata={"ccl_config": write_config(config_in(path))})
     model = load_parts(Parts(str(video), str(audio), str(path)), {"dtype": torch.float32}).model.diffusion_model
     latent, sound = latents()
     text, time = torch.randn(1, 5, 24), torch.tensor([640.0])
@@ -98,7 +99,7 @@ def test_options_reach_the_configuration(streams):
     more = ("--layers", "1", "--context-tokens", "5", "--clock", "uniform", "--fps", "24", "--shift", "5")
     path = made(video, audio, *VOCOS, *HEADS, *more, "--dtype", "float16")
     found = config_in(path)
-    assert (found.interaction.layers, found.interaction.context_tokens, found.clock) == ((1,), 5, "uniform")
+    assert (found.interaction.layers, found.interaction.options.context_tokens, found.clock) == ((1,), 5, "uniform")
     assert (found.fps, found.shift, found.audio_latent.rate) == (Fraction(24), 5.0, Fraction(32))
     sd = load_file(path)
     assert {key.split(".")[1] for key in sd} == {"1"}
@@ -119,7 +120,7 @@ def test_what_the_audio_file_says_need_not_be_said(tmp_path, streams):
     """The configuration in the metadata of an audio stream, and the published audio tower of MOVA."""
     video, audio, sd = streams
     stated = {key: value for key, value in sd.items() if key.startswith("audio.")}
-    save_file(stated, audio, metadata={"ccl_config": CONFIG.to_json()})
+    save_file(stated, audio, metadata={"ccl_config": write_config(CONFIG)})
     found = config_in(made(video, audio, "--video-heads", "2"))
     assert (found.audio, found.audio_latent) == (CONFIG.audio, CONFIG.audio_latent)
 
@@ -201,5 +202,7 @@ def test_a_whole_file_loads_when_the_parts_are_joined(tmp_path, streams):
     """As a training would save it: one file under our names with the configuration of the interaction."""
     video, audio, sd = streams
     path = made(video, audio, *VOCOS, *HEADS)
-    save_file(sd | load_file(path), tmp_path / "one.safetensors", metadata={"ccl_config": config_in(path).to_json()})
+    save_file(
+        sd | load_file(path), tmp_path / "one.safetensors", metadata={"ccl_config": write_config(config_in(path))}
+    )
     assert load_model(str(tmp_path / "one.safetensors")).model.ccl_config == config_in(path)

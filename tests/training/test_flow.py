@@ -79,7 +79,7 @@ def test_a_batch_of_several_tasks_is_the_tasks_one_by_one() -> None:
 
 
 def test_an_interaction_without_routes_is_closed_as_a_whole() -> None:
-    model = model_of(config(interaction=InteractionConfig("fusion", (0, 1), 0)))
+    model = model_of(config(interaction=InteractionConfig("fusion", (0, 1), FusionOptions())))
     assert switches(model, [SEPARATE, SEPARATE]) == {"a2v_cross_attn": False, "v2a_cross_attn": False}
     assert switches(model, ["joint", "a2v"]) == {}
     with pytest.raises(ValueError, match="stands alone"):

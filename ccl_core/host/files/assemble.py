@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from torch import Tensor
 
 from ...config import CCLConfig
+from ...metadata import read_config
 from .identify import (
     KINDS,
     PREFIXES,
@@ -57,7 +58,7 @@ class CheckpointFile:
         if "ccl_config" not in self.metadata:
             return None
         try:
-            return CCLConfig.from_json(self.metadata["ccl_config"])
+            return read_config(self.metadata["ccl_config"])
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ...config import CCLConfig
-from ...model.interactions import INTERACTIONS
 from ...model.joint import JointModel
 from ..base_model import CCLModelConfig, sample_streams
 from ..experts import attach_low_noise
@@ -87,11 +86,6 @@ def build_model(
     `fp8_optimizations`.
     """
     options = model_options or {}
-    if config.interaction.kind not in INTERACTIONS:
-        raise ValueError(
-            f"{name} has the interaction {config.interaction.kind!r}, known are {', '.join(INTERACTIONS)}: "
-            "update the pack"
-        )
     sd, custom_operations = dict(sd), options.get("custom_operations")
     if custom_operations is None:
         sd, _ = comfy.utils.convert_old_quants(sd, "", metadata=metadata)

@@ -21,7 +21,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from ...config import OPTIONS, AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
 from .read import quantised_layers
 
 MODEL_PREFIX = "model.diffusion_model."
@@ -179,15 +179,17 @@ def configure(
     """The configuration of a whole model of the kind "ovi" or "mova" from its tensors under our names.
 
     video, audio: StreamConfig fields that replace what the shapes or the published models say (heads, text_len,
-    freq_dim of a model that was not published); interaction, changes: the same for InteractionConfig and CCLConfig.
+    freq_dim of a model that was not published); interaction: options of its coupling; changes: fields of CCLConfig.
     Raises ValueError with the name and the key where a tensor is missing.
     """
     streams = {}
     for stream, given in (("video", video), ("audio", audio)):
         streams[stream] = stream_config(sd, stream, name, PUBLISHED_STREAMS[kind][stream] | dict(given or {}))
     layers = sorted({int(match[1]) for match in map(INTERACTION_KEY.match, sd) if match})
-    coupled = InteractionConfig(KINDS[kind].coupling, tuple(layers), context_tokens=0, **(interaction or {}))
-    return CCLConfig(**(PUBLISHED[kind] | streams | {"interaction": coupled} | changes))
+    coupled = KINDS[kind].coupling
+    options = OPTIONS[coupled](**(interaction or {}))
+    known = PUBLISHED[kind] | {"family": kind} | streams
+    return CCLConfig(**(known | {"interaction": InteractionConfig(coupled, tuple(layers), options)} | changes))
 
 
 def fit(config: CCLConfig, sd: Mapping[str, Tensor], names: Mapping[str, str]) -> CCLConfig:

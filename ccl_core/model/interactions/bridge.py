@@ -58,7 +58,7 @@ class Bridge(Interaction):
         per_frame = float(config.audio_latent.rate * TEMPORAL_STRIDE / config.fps)
         spatial = (video.main.stop - video.main.start) // len(tarp.a2v)
         frames = torch.arange(len(tarp.a2v), device=device)
-        if config.interaction.first_frame_bias:
+        if config.interaction.options.first_frame_bias:
             frames = (frames - 3 / TEMPORAL_STRIDE).clamp(min=0)  # one pixel frame, then whole strides
         tokens = torch.arange(audio.tokens.shape[1], device=device)
 
@@ -83,7 +83,8 @@ class Bridge(Interaction):
 
 def head_widths(config: CCLConfig) -> list[int]:
     """Of the video's queries and of the audio's."""
-    return [config.interaction.head_width or stream.dim // stream.num_heads for stream in (config.video, config.audio)]
+    width = config.interaction.options.head_width
+    return [width or stream.dim // stream.num_heads for stream in (config.video, config.audio)]
 
 
 def _rotate_halves(x: Tensor, freqs: Tensor, heads: int) -> Tensor:

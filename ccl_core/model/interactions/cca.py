@@ -55,7 +55,7 @@ class CCA(Interaction):
 
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
-        video, audio, count = config.video, config.audio, config.interaction.context_tokens
+        video, audio, count = config.video, config.audio, config.interaction.options.context_tokens
         self.a2v = ContextAttention(video.dim, audio.dim, video.num_heads, count, operations, **factory)
         self.v2a = ContextAttention(audio.dim, video.dim, audio.num_heads, count, operations, **factory)
 

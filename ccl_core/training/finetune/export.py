@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...host.files.identify import section
+from ...metadata import write_config
 from .trainer import Trainer, part_of
 
 EXPORT = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -46,7 +47,7 @@ def _part(name: str) -> str:
 def _write(trainer: Trainer, path: Path, sections: set[str]) -> Path:
     tensors = {key: value for key, value in trainer.model.state_dict().items() if section(key) in sections}
     stored = {key: _stored(trainer, value, key in trainer.trained) for key, value in tensors.items()}
-    return _save(stored, path, {"ccl_config": trainer.config.to_json(), "format": "pt"})
+    return _save(stored, path, {"ccl_config": write_config(trainer.config), "format": "pt"})
 
 
 def _write_lora(trainer: Trainer, path: Path) -> Path:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...alignment.timeline import tokens_per_latent_frame
-from ...config import CCLConfig, StreamConfig
+from ...config import OPTIONS, CCAOptions, CCLConfig, FusionOptions, StreamConfig
 from ...model.interactions import CCA, INTERACTIONS, Link
 from ...model.interactions.base import Routes
 from ...model.interactions.cca import ContextAttention
@@ -109,13 +109,14 @@ ABLATIONS = {
 
 
 def register() -> None:
-    """Make the ablations known to JointModel."""
+    """Make the ablations known to the configuration and to JointModel."""
+    OPTIONS.update(dict.fromkeys(ABLATIONS, CCAOptions))
     INTERACTIONS.update(ABLATIONS)
 
 
 def streams_alone(config: CCLConfig) -> CCLConfig:
     """The two streams without a coupling: what a comparison begins from."""
-    return couple(config, "cca", layers=(), context_tokens=0)
+    return couple(config, "cca", layers=(), options=CCAOptions(0))
 
 
 def couple(config: CCLConfig, kind: str, **changes: Any) -> CCLConfig:
@@ -137,13 +138,13 @@ def ovi_style(config: CCLConfig) -> CCLConfig:
         clock="linear",
         clock_scale=float(1 / tokens_per_latent_frame(config.fps, config.audio_latent.rate)),
     )
-    return couple(wide, "fusion", context_tokens=0)
+    return couple(wide, "fusion", options=FusionOptions())
 
 
 def _widened(config: CCLConfig, stream: StreamConfig, source: StreamConfig) -> StreamConfig:
     d, coupling = stream.dim, config.interaction
     # q, o, the norms of x and q, and the context tokens.
-    missing = len(coupling.layers) * (2 * (d * d + d) + 3 * d + coupling.context_tokens * source.dim)
+    missing = len(coupling.layers) * (2 * (d * d + d) + 3 * d + coupling.options.context_tokens * source.dim)
     return replace(stream, ffn_dim=stream.ffn_dim + round(missing / stream.num_layers / (2 * d + 1)))
 
 
@@ -159,15 +160,16 @@ VARIANTS = {
     "ccl": Variant("CCL", lambda config: config),
     "no_partition": Variant("without TARP's partition", lambda config: couple(config, "cca_unpartitioned")),
     "no_rope": Variant("without TARP's RoPE", index_positions),
-    "no_lct": Variant("without LCT", lambda config: couple(config, "cca_unanchored", context_tokens=0)),
+    "no_lct": Variant("without LCT", lambda config: couple(config, "cca_unanchored", options=CCAOptions(0))),
     "no_dcr": Variant("without DCR", lambda config: couple(config, "cca_unrouted")),
-    "gated": Variant("tanh-gated cross-attention", lambda config: couple(config, "gated", context_tokens=0)),
+    "gated": Variant("tanh-gated cross-attention", lambda config: couple(config, "gated", options=CCAOptions(0))),
     "fusion": Variant("Ovi-style fusion", ovi_style),
 }
 
 
 def configuration(name: str, base: CCLConfig) -> CCLConfig:
     """The variant's configuration; ValueError where it differs from `base`, a CCL, by more than 3 % of parameters."""
+    register()
     config = VARIANTS[name].change(base)
     wanted, found = parameters(base), parameters(config)
     if abs(found - wanted) > TOLERANCE * wanted:
@@ -179,6 +181,5 @@ def configuration(name: str, base: CCLConfig) -> CCLConfig:
 
 
 def parameters(config: CCLConfig) -> int:
-    register()
     model = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init)
     return sum(value.numel() for value in model.parameters())

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...config import AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+from ...config import AudioLatentConfig, CCAOptions, CCLConfig, InteractionConfig, StreamConfig
+from ...metadata import read_config, write_config
 from ..world.evaluate import lesson
 
 LAYERS = 6
@@ -40,7 +41,7 @@ CCL_TINY = CCLConfig(
         freq_dim=128,
         patch_size=(1, 1, 1),
     ),
-    interaction=InteractionConfig(kind="cca", layers=tuple(range(LAYERS)), context_tokens=16),
+    interaction=InteractionConfig(kind="cca", layers=tuple(range(LAYERS)), options=CCAOptions(16)),
     audio_latent=AudioLatentConfig(vae="vocos", channels=32, rate=Fraction(32), sample_rate=16000),
     clock="causal",
     shift=3.0,
@@ -62,7 +63,7 @@ def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Ten
     )
     tensors = {prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()}
     audio_metadata = metadata(folder / ENCODERS["audio_vae."])
-    own_metadata = {"ccl_config": config.to_json(), "lesson": lesson().to_json(), "format": "pt"}
+    own_metadata = {"ccl_config": write_config(config), "lesson": lesson().to_json(), "format": "pt"}
     save_file(tensors, out, metadata=audio_metadata | own_metadata)
     return out
 
@@ -70,7 +71,7 @@ def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Ten
 def unpack(path: Path, folder: Path) -> None:
     """Put the encoders of a file of `export` back into `folder`, those that are not there."""
     whole, said = load_file(path), metadata(path)
-    text_encoder = CCLConfig.from_json(said["ccl_config"]).text_encoder
+    text_encoder = read_config(said["ccl_config"]).text_encoder
     stated = {
         "text_encoders.": {"text_encoder": json.dumps(text_encoder)},
         "vae.": {},

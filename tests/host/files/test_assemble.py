@@ -10,6 +10,7 @@ import published as p
 from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.files.assemble import CheckpointFile, Parts, assemble, boundary_of, read, read_parts
 from ccl_pack.ccl_core.host.files.identify import translate
+from ccl_pack.ccl_core.metadata import write_config
 from tiny import CONFIG, config, state_dict, write
 
 WAN_STREAM = StreamConfig(16, 16, 256, 160, 2, 3, 24, freq_dim=32)
@@ -17,7 +18,7 @@ WAN_STREAM = StreamConfig(16, 16, 256, 160, 2, 3, 24, freq_dim=32)
 
 def file(shapes, name, chosen=None):
     kind, sd = translate(p.meta(shapes), name)
-    return CheckpointFile(name, kind, sd, {} if chosen is None else {"ccl_config": chosen.to_json()}, {}, False)
+    return CheckpointFile(name, kind, sd, {} if chosen is None else {"ccl_config": write_config(chosen)}, {}, False)
 
 
 def ccl(chosen, section):
@@ -71,7 +72,7 @@ def test_small_wan_under_an_interaction_for_the_large_one():
     """1.3B and 14B: 40 heads do not divide the width of the small one."""
     files = mova()
     chosen = config(video=replace(WAN_STREAM, dim=5120, num_heads=40, num_layers=2))
-    files["interaction"] = replace(on_wan()["interaction"], metadata={"ccl_config": chosen.to_json()})
+    files["interaction"] = replace(on_wan()["interaction"], metadata={"ccl_config": write_config(chosen)})
     files["video"] = file(p.wan(replace(p.TINY_WAN, dim=1536)), "small.safetensors")
     refused(files, r"small\.safetensors has a video stream of dim 1536, wanted 5120")
 
@@ -163,7 +164,7 @@ def test_read_keeps_other_parts_of_an_all_in_one_file_apart(tmp_path):
 
     tensors = {f"model.diffusion_model.{key}": value for key, value in state_dict(CONFIG).items()}
     tensors |= {"vae.x": tensors["model.diffusion_model.head.modulation"].clone()}
-    save_file(tensors, tmp_path / "all.safetensors", metadata={"ccl_config": CONFIG.to_json()})
+    save_file(tensors, tmp_path / "all.safetensors", metadata={"ccl_config": write_config(CONFIG)})
     found = read(str(tmp_path / "all.safetensors"))
     assert (found.kind, found.config, found.parts["vae."].keys()) == ("ccl", CONFIG, {"x"})
     with pytest.raises(ValueError, match=r"all\.safetensors holds no text encoder"):

@@ -16,13 +16,14 @@ from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import Parts, load_checkpoint, load_model, load_parts
 from ccl_pack.ccl_core.host.files.identify import rename
+from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
 from gguf_files import write as write_gguf
 from tiny import CONFIG, config, state_dict, write
 
 
 def save(path, tensors, chosen=CONFIG):
-    save_file(tensors, path, metadata={"ccl_config": chosen.to_json()})
+    save_file(tensors, path, metadata={"ccl_config": write_config(chosen)})
     return str(path)
 
 
@@ -89,12 +90,6 @@ def test_unknown_key_is_named(tmp_path):
     tensors = state_dict(CONFIG) | {"blocks.0.gate": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"1 unknown keys, the first is blocks.0.gate"):
         load_model(save(tmp_path / "a.safetensors", tensors))
-
-
-def test_unknown_interaction_is_named(tmp_path):
-    chosen = config(interaction=replace(CONFIG.interaction, kind="telepathy"))
-    with pytest.raises(ValueError, match="interaction 'telepathy', known are cca"):
-        load_model(save(tmp_path / "a.safetensors", state_dict(CONFIG), chosen))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +304,7 @@ def ccl_on_wan(tmp_path, text=24):
         "interaction": {key: value for key, value in tensors.items() if key.startswith("interaction.")},
     }
     for role, part in parts.items():
-        metadata = {"ccl_config": chosen.to_json()} if role == "interaction" else None
+        metadata = {"ccl_config": write_config(chosen)} if role == "interaction" else None
         save_file(part, tmp_path / f"{role}.safetensors", metadata=metadata)
     return {role: str(tmp_path / f"{role}.safetensors") for role in parts}, parts, chosen
 
@@ -395,7 +390,7 @@ def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path):
     paths, parts, _ = ccl_on_wan(tmp_path)
     wide = {role: {key: value.bfloat16() for key, value in parts[role].items()} for role in ("audio", "interaction")}
     for role, tensors in wide.items():
-        metadata = {"ccl_config": load_parts(Parts(**paths)).model.ccl_config.to_json()}
+        metadata = {"ccl_config": write_config(load_parts(Parts(**paths)).model.ccl_config)}
         save_file(tensors, paths[role], metadata=metadata if role == "interaction" else None)
     small = published(tmp_path / "video.safetensors", p.wan(p.TINY_WAN), dtype=torch.float8_e4m3fn)
     patcher = load_parts(Parts(**paths))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ccl_pack.ccl_core.host.files import build, gguf
+from ccl_pack.ccl_core.metadata import write_config
 from gguf_files import write
 from tiny import CONFIG, config, latents, state_dict
 
@@ -69,9 +70,9 @@ def test_only_matrices_stay_quantised(tmp_path):
 @pytest.mark.usefixtures("gguf_pack")
 def test_model_computes_what_its_file_holds(tmp_path):
     path = str(tmp_path / "tiny.gguf")
-    fields = {"general.architecture": "wan", "ccl_config": CHOSEN.to_json()}
+    fields = {"general.architecture": "wan", "ccl_config": write_config(CHOSEN)}
     held = write(tmp_path / "tiny.gguf", state_dict(CHOSEN), fields)
-    assert gguf.read(path)[1] == {"ccl_config": CHOSEN.to_json()}
+    assert gguf.read(path)[1] == {"ccl_config": write_config(CHOSEN)}
     patcher = build.load_model(path)
     assert type(patcher) is gguf.patcher_class()
     assert type(patcher.clone()) is gguf.patcher_class()

@@ -18,17 +18,17 @@ from safetensors.torch import save_file
 
 import nodes as host_nodes
 import tiny
-from ccl_pack.ccl_core.config import InteractionConfig
+from ccl_pack.ccl_core.config import BridgeOptions, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.host.experts import attach_low_noise, low_noise_of
 from ccl_pack.ccl_core.host.files.identify import rename
 from ccl_pack.ccl_core.host.files.lora import BOTH, EXPERTS, HIGH, LOW, Strengths, apply_lora, key_map, read_lora
 
 RANK, ALPHA = 4, 3.0
 OVI = tiny.config(
-    interaction=InteractionConfig("fusion", (0, 1), 0),
+    interaction=InteractionConfig("fusion", (0, 1), FusionOptions()),
     audio=replace(tiny.CONFIG.audio, stem_dim=16),
 )
-MOVA = tiny.config(interaction=InteractionConfig("bridge", (0, 1), 0))
+MOVA = tiny.config(interaction=InteractionConfig("bridge", (0, 1), BridgeOptions()))
 CONFIGS = {"cca": tiny.CONFIG, "fusion": OVI, "bridge": MOVA}
 FULL = Strengths()
 

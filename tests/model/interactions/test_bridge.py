@@ -9,6 +9,7 @@ import golden
 import pytest
 import torch
 
+from ccl_pack.ccl_core.config import BridgeOptions
 from ccl_pack.ccl_core.model.joint import JointModel
 
 CONDITIONERS = {"audio_to_video_conditioners": "a2v", "video_to_audio_conditioners": "v2a"}
@@ -116,7 +117,7 @@ def test_rotary_tables(mova):
 def test_heads_of_the_bridge_may_be_narrower_than_those_of_the_streams(mova):
     _, _, info = mova
     config = golden.mova_config(info)
-    narrow = replace(config, interaction=replace(config.interaction, head_width=10))
+    narrow = replace(config, interaction=replace(config.interaction, options=BridgeOptions(10)))
     with torch.device("meta"):
         model = JointModel(narrow, operations=comfy.ops.disable_weight_init)
     coupling = model.interaction["0"]

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ccl_pack.ccl_core.config import InteractionConfig, StreamConfig
+from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig, StreamConfig
 from ccl_pack.ccl_core.host.files.assemble import Parts, assemble, read_parts
 from ccl_pack.ccl_core.host.files.build import load_model, load_parts
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
+from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.streams import rotary_table
 from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
 from ccl_pack.ccl_core.training.finetune.run import cut, train, validate
@@ -98,7 +99,7 @@ def test_half_precision_is_close(tmp_path):
 @pytest.mark.parametrize("kind", ["fusion", "bridge"])
 def test_published_couplings_train(tmp_path, kind):
     chosen = settings(
-        tmp_path, train={"steps": 8}, held_out=1, interaction=InteractionConfig(kind, (0, 1), context_tokens=0)
+        tmp_path, train={"steps": 8}, held_out=1, interaction=InteractionConfig(kind, (0, 1), OPTIONS[kind]())
     )
     trainer = trainer_of(chosen)
     before = validate(trainer)
@@ -202,7 +203,7 @@ def test_parts_of_their_own_are_exported_alone(tmp_path):
     from safetensors.torch import save_file
 
     path = configuration(tmp_path, model={"video": "video.safetensors"})
-    sd, config = load_file(tmp_path / "tiny.safetensors"), CONFIG.to_json()
+    sd, config = load_file(tmp_path / "tiny.safetensors"), write_config(CONFIG)
     parts = {
         "audio": {key: value for key, value in sd.items() if key.startswith("audio.")},
         "interaction": {key: value for key, value in sd.items() if key.startswith("interaction.")},

@@ -12,6 +12,7 @@ import torch
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.attention_maps import Recorder
+from ccl_pack.ccl_core.config import CCAOptions
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS, Link
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.training.flow import Batch
@@ -87,7 +88,7 @@ def test_without_dcr_a_closed_route_of_the_task_stays_open():
 
 @pytest.mark.parametrize("kind", ["cca_unanchored", "gated"])
 def test_without_context_tokens_a_switched_off_direction_adds_nothing(kind):
-    config = couple(CONFIG, kind, context_tokens=0)
+    config = couple(CONFIG, kind, options=CCAOptions(0))
     model = model_of(config)
     uncoupled = {key: value for key, value in state_dict(config).items() if not key.startswith("interaction.")}
     streams = run(model_of(couple(config, kind, layers=()), uncoupled))
@@ -96,7 +97,7 @@ def test_without_context_tokens_a_switched_off_direction_adds_nothing(kind):
 
 
 def test_without_context_tokens_routes_count_per_sample():
-    model = model_of(couple(CONFIG, "cca_unanchored", context_tokens=0))
+    model = model_of(couple(CONFIG, "cca_unanchored", options=CCAOptions(0)))
     mixed = run(model, routes=((True, False), (False, True)))
     opened, closed = run(model), run(model, routes=(False, False))
     both = run(model, routes=(True, False)), run(model, routes=(False, True))
@@ -106,7 +107,7 @@ def test_without_context_tokens_routes_count_per_sample():
 
 
 def test_a_closed_gate_is_two_streams_and_learns_to_open():
-    config = couple(CONFIG, "gated", context_tokens=0)
+    config = couple(CONFIG, "gated", options=CCAOptions(0))
     model = Trainer(config, Recipe(batch=2, warmup=1)).model
     directions = [getattr(layer, name) for layer in model.interaction.values() for name in ("a2v", "v2a")]
     assert all(direction.gate == 0 and direction.out.weight.any() for direction in directions)

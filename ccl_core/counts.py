@@ -1,0 +1,11 @@
+"""Parameters of the layers that the models are made of."""
+
+
+def linear(inputs: int, outputs: int) -> int:
+    """A projection with bias."""
+    return inputs * outputs + outputs
+
+
+def attention(queries: int, keys: int) -> int:
+    """Projections q, k, v, o with bias and the two RMS norms, over the width of the queries."""
+    return 2 * linear(queries, queries) + 2 * linear(keys, queries) + 2 * queries
