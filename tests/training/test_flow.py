@@ -9,7 +9,7 @@ import comfy.ops
 import pytest
 import torch
 
-from ccl_pack.ccl_core.config import CCLConfig, InteractionConfig
+from ccl_pack.ccl_core.config import CCLConfig, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.training.flow import (
     PAPER_MIX,
