@@ -17,6 +17,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ..alignment.timeline import TEMPORAL_STRIDE
 from ..config import CCLConfig
 from ..model.joint import JointModel
 from ..tasks import State, task_of
@@ -29,7 +30,7 @@ class RawVideo(comfy.latent_formats.LatentFormat):
     """The latent of a video VAE that is neither of Wan's, as that VAE makes it."""
 
     latent_dimensions = 3
-    temporal_downscale_ratio = 4
+    temporal_downscale_ratio = TEMPORAL_STRIDE
 
 
 # fp16 turns Ovi's video black, and MOVA's bridge projects hidden states that no norm has brought down to its range.
