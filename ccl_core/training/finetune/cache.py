@@ -118,7 +118,7 @@ class Encoders:
         return text.encode_from_tokens_scheduled(text.tokenize(caption))[0][0][0]
 
     def stamp(self) -> dict[str, object]:
-        """What makes an encoded clip another one, besides the clip: names and sizes of the files."""
+        """Names and sizes of the encoders' files: a clip that other encoders encoded is encoded again."""
         files = [Path(path) for path in asdict(self.settings).values() if path is not None]
         if gone := next((path for path in files if not path.is_file()), None):
             raise ValueError(f"{gone} is not there: encoders names it")
@@ -126,7 +126,7 @@ class Encoders:
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class EncodedClip:
     """An encoded clip as the trainer reads it. text (n, d); image: of a model of image to video, else None."""
 
     name: str
@@ -144,10 +144,10 @@ class Entry:
     name: str
     shapes: tuple[tuple[int, ...], ...]
 
-    def load(self) -> Clip:
+    def load(self) -> EncodedClip:
         tensors = {key: value.float() for key, value in load_file(self.path).items()}
         text = padded(tensors["text"], self.shapes[2][0])
-        return Clip(self.name, tensors["video"], tensors["audio"], text, tensors.get("image"))
+        return EncodedClip(self.name, tensors["video"], tensors["audio"], text, tensors.get("image"))
 
 
 def padded(text: Tensor, rows: int) -> Tensor:
@@ -164,7 +164,8 @@ class Cache:
     def build(self, data: DataSettings, encoders: Encoders) -> Iterator[Summary]:
         """Encode the clips that are not there yet; a summary so far after each. Broken ones are left out by name."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        shape, stamp = encoders.shape(data), encoders.stamp() | {"shape": repr(encoders.shape(data))}
+        shape = encoders.shape(data)
+        stamp = encoders.stamp() | {"shape": repr(shape)}
         sources, refused = find_clips(Path(data.clips), None if data.captions is None else Path(data.captions))
         summary = Summary(refused=refused)
         if not self._holds(NO_TEXT, stamp):

@@ -21,7 +21,8 @@ from ...host.media.encode import fit_images
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
 LISTS = ("captions.jsonl", "metadata.json")
-FILE_NAMES, CAPTIONS = ("file", "file_name", "video", "path"), ("caption", "text", "prompt")
+FILE_NAMES = ("file", "file_name", "video", "path")
+CAPTIONS = ("caption", "text", "prompt")
 # Sound that ends a little before the picture, as encoders leave it, is filled with silence.
 SHORT_SOUND = Fraction(1, 10)
 
@@ -72,7 +73,8 @@ def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source]
         raise ValueError(f"{folder} is no folder: name the folder of the clips as data.clips")
     found = captions or next((folder / name for name in LISTS if (folder / name).is_file()), None)
     listed = _beside(folder) if found is None else _listed(found)
-    sources, refused = [], []
+    sources = []
+    refused = []
     for name, caption in sorted(listed.items()):
         if not (folder / name).is_file():
             refused.append(Refused(name, f"{found.name} names it and it is not in {folder}"))
@@ -108,11 +110,17 @@ def _listed(path: Path) -> dict[str, str]:
 
 
 def _row(row: Any, path: Path) -> tuple[str, str]:
-    given = row if isinstance(row, dict) else {}
-    name, caption = (next((given[key] for key in keys if key in given), None) for keys in (FILE_NAMES, CAPTIONS))
+    name = _first(row, FILE_NAMES)
+    caption = _first(row, CAPTIONS)
     if not isinstance(name, str) or not isinstance(caption, str):
         raise ValueError(f'{path.name} has the entry {row!r}, wanted {{"file": "clip.mp4", "caption": "what happens"}}')
     return Path(name).as_posix(), caption.strip()
+
+
+def _first(row: Any, keys: tuple[str, ...]) -> Any:
+    """The value of the first of these keys that the entry of a list has."""
+    given = row if isinstance(row, dict) else {}
+    return next((given[key] for key in keys if key in given), None)
 
 
 def read_media(path: Path, shape: Shape) -> Media:
@@ -144,24 +152,28 @@ def read_media(path: Path, shape: Shape) -> Media:
 
 def _frames(file: Any, shape: Shape) -> tuple[Fraction, list[Tensor]]:
     """Time of the first frame, and the picture that is seen at each tick of the clock from there on."""
-    start, shown, ticks = None, [], []
+    seen: list[Tensor] = []
+    start = None
+    end = 0
     for time, frame in _timed(file):
         start = time if start is None else start
-        tick = math.floor((time - start) * shape.fps + Fraction(1, 2))
-        if len(ticks) and tick == ticks[-1]:
+        tick = _nearest_tick(time - start, shape)
+        # Of several frames within one tick the first is seen.
+        if tick < len(seen):
             continue
+        seen += seen[-1:] * (tick - len(seen))
         if tick >= max(shape.frames):
-            ticks.append(tick)
-            break
-        ticks.append(tick)
-        shown.append(_fitted(frame, shape.sizes))
+            return start, seen
+        seen.append(_fitted(frame, shape.sizes))
         seconds = Fraction(frame.duration) * frame.time_base if frame.duration else 1 / shape.fps
-        end = max(tick + 1, math.floor((time - start + seconds) * shape.fps + Fraction(1, 2)))
-    if not shown:
+        end = _nearest_tick(time - start + seconds, shape)
+    if not seen:
         raise ValueError(f"{Path(file.name).name} has no picture that can be decoded")
-    ends = [*ticks[1:], end][: len(shown)]
-    held = [[picture] * (stop - tick) for picture, tick, stop in zip(shown, ticks, ends, strict=False)]
-    return start, [picture for pictures in held for picture in pictures]
+    return start, seen + seen[-1:] * (end - len(seen))
+
+
+def _nearest_tick(seconds: Fraction, shape: Shape) -> int:
+    return math.floor(seconds * shape.fps + Fraction(1, 2))
 
 
 def _timed(file: Any) -> Iterator[tuple[Fraction, Any]]:
@@ -186,7 +198,10 @@ def _waveform(file: Any, shape: Shape, start: Fraction) -> Tensor:
     stream = file.streams.audio[0]
     layout = "mono" if shape.channels == 1 else "stereo"
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=shape.sample_rate)
-    pieces, first, wanted = [], None, (max(shape.frames) / shape.fps + 1) * shape.sample_rate
+    # A second more than the longest clip, so that rounding leaves no gap at its end.
+    wanted = (max(shape.frames) / shape.fps + 1) * shape.sample_rate
+    pieces = []
+    first = None
     for frame in file.decode(stream):
         if first is None:
             first = start if frame.pts is None else frame.pts * frame.time_base

@@ -30,7 +30,9 @@ def train(settings: Settings, assembly: Assembly, device: torch.device) -> Train
     comfy.model_management.in_training = True  # the host's RoPE kernel has no gradient
     if settings.train.threads is not None:
         torch.set_num_threads(settings.train.threads)
-    trainer, out, train = Trainer(settings, assembly, device), Path(settings.train.out), settings.train
+    trainer = Trainer(settings, assembly, device)
+    out = Path(settings.train.out)
+    train = settings.train
     out.mkdir(parents=True, exist_ok=True)
     resumed = (out / STATE).exists()
     if resumed:
@@ -85,7 +87,8 @@ def _write(record: IO[str], line: dict[str, Any]) -> None:
 @torch.no_grad()
 def validate(trainer: Trainer) -> dict[str, float]:
     """Losses by "task/stream" of the held-out clips, of every task of the mix, at fixed times and with fixed noise."""
-    train, sums = trainer.settings.train, defaultdict(list)
+    train = trainer.settings.train
+    sums: dict[str, list[float]] = defaultdict(list)
     uniform = (torch.arange(train.validation_times) + 0.5) / train.validation_times
     tasks = [task for task, share in train.tasks.items() if share > 0]
     with trainer.averaged():

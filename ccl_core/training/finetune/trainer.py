@@ -11,12 +11,12 @@ import json
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,12 +25,13 @@ from ...host.files.assemble import Assembly
 from ...host.files.identify import section
 from ..flow import Batch, Draw, losses, save_atomically, shifted
 from .adapters import Adapter, attach
-from .cache import Cache, Clip, Entry, padded
+from .cache import Cache, EncodedClip, Entry, padded
 from .load import load, renew
 from .settings import Settings, TrainSettings
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -41,9 +42,15 @@ class Order:
         groups: dict[Any, list[Entry]] = {}
         for entry in entries:
             groups.setdefault(entry.shapes, []).append(entry)
-        self.groups, self.size, self.seed = list(groups.values()), batch, seed
+        self.groups = list(groups.values())
+        self.size = batch
+        self.seed = seed
         self.count = sum(math.ceil(len(group) / batch) for group in self.groups)
         self.epoch = lru_cache(maxsize=1)(self._epoch)
+
+    @property
+    def names(self) -> list[str]:
+        return [entry.name for entry in chain(*self.groups)]
 
     def batch(self, index: int) -> list[Entry]:
         """The clips of the pass `index`, counted from the start of the run."""
@@ -51,11 +58,12 @@ class Order:
         return self.epoch(epoch)[position]
 
     def _epoch(self, epoch: int) -> list[list[Entry]]:
-        generator, batches = generator_of(self.seed, "epoch", epoch), []
+        generator = generator_of(self.seed, "epoch", epoch)
+        batches = []
         for group in self.groups:
-            rows = torch.randperm(len(group), generator=generator).tolist()
-            batches += [[group[i] for i in rows[k : k + self.size]] for k in range(0, len(rows), self.size)]
-        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+            mixed = shuffled(group, generator)
+            batches += [mixed[k : k + self.size] for k in range(0, len(mixed), self.size)]
+        return shuffled(batches, generator)
 
 
 class Trainer:
@@ -63,7 +71,9 @@ class Trainer:
 
     def __init__(self, settings: Settings, assembly: Assembly, device: torch.device) -> None:
         train = settings.train
-        self.settings, self.assembly, self.device = settings, assembly, device
+        self.settings = settings
+        self.assembly = assembly
+        self.device = device
         self.compute = COMPUTE[train.precision]
         self.model = load(assembly, train.checkpointing, device)
         self.config = self.model.ccl_config
@@ -77,10 +87,11 @@ class Trainer:
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = None if train.ema is None else {name: v.detach().clone() for name, v in self.trained.items()}
         cache = Cache(Path(settings.data.cache))
-        entries, self.no_text = cache.entries(), cache.no_text()
-        self.held_out, entries = held_out(entries, settings.data.validation_clips)
+        self.no_text = cache.no_text()
+        self.held_out, entries = split_validation(cache.entries(), settings.data.validation_clips)
         self.order = Order(entries, train.batch, train.seed)
-        self.step, self.seconds = 0, 0.0
+        self.step = 0
+        self.seconds = 0.0
 
     def _adapt(self, train: TrainSettings) -> dict[str, Adapter]:
         names = [
@@ -121,43 +132,59 @@ class Trainer:
 
     def update(self) -> dict[str, Any]:
         """One step of the optimiser; returns its line of the log. ValueError where the numbers are not finite."""
-        started, train = time.monotonic(), self.settings.train
-        scale = self.schedule()
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * scale
+        started = time.monotonic()
+        rate = self.schedule()
+        for group, full in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = full * rate
+        passes = self._passes()
+        means = self._learn(passes)
+        norm = self._clip(passes)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self._follow()
+        self.seconds += time.monotonic() - started
+        return {"step": self.step, "loss": means, "norm": norm, "rate": rate, "seconds": round(self.seconds, 3)}
+
+    def _passes(self) -> list[list[Entry]]:
+        """The clips of each pass of this step."""
+        count = self.settings.train.accumulate
+        return [self.order.batch(self.step * count + i) for i in range(count)]
+
+    def _learn(self, passes: list[list[Entry]]) -> dict[str, float]:
+        """Add up the gradients of all passes; the mean of each loss over the clips that had its task."""
+        train = self.settings.train
         generator = generator_of(train.seed, "step", self.step)
-        passes = [self.order.batch(self.step * train.accumulate + i) for i in range(train.accumulate)]
-        uniform = stratified(sum(map(len, passes)), generator)
-        sums: dict[str, float] = {}
-        counts: Counter[str] = Counter()
-        for entries in passes:
-            tasks, (now, uniform) = self.draw_tasks(len(entries), generator), uniform.tensor_split([len(entries)])
-            found = self.losses([entry.load() for entry in entries], tasks, now, generator, train.text_drop)
-            shares = Counter(tasks)
-            for name, value in found.items():
-                weight = shares[name.split("/")[0]]
-                sums[name], counts[name] = sums.get(name, 0.0) + weight * float(value.detach()), counts[name] + weight
-            total = sum(value * shares[name.split("/")[0]] / len(tasks) for name, value in found.items())
-            if total.requires_grad:  # with frozen towers, a coupling that is switched off leaves nothing to train
+        sizes = [len(entries) for entries in passes]
+        measured: list[tuple[str, int, float]] = []
+        for entries, uniform in zip(passes, stratified(sum(sizes), generator).split(sizes), strict=True):
+            tasks = self.draw_tasks(len(entries), generator)
+            clips = [entry.load() for entry in entries]
+            found = self.losses(clips, tasks, uniform, generator, train.text_drop)
+            counts = {name: tasks.count(name.split("/")[0]) for name in found}
+            measured += [(name, counts[name], float(value.detach())) for name, value in found.items()]
+            total = sum(value * counts[name] / len(tasks) for name, value in found.items())
+            # With frozen towers, an interaction that is switched off leaves nothing to train.
+            if total.requires_grad:
                 (total / train.accumulate).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), train.clip)
+        return means_of(measured)
+
+    def _clip(self, passes: list[list[Entry]]) -> float:
+        """Bound the norm of the gradient and return it; ValueError names the clips where it is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.train.clip)
         if not torch.isfinite(norm):
-            names = sorted({entry.name for entries in passes for entry in entries})
+            names = sorted({entry.name for entry in chain(*passes)})
             raise ValueError(
                 f"step {self.step + 1}: the gradient is not finite, on {', '.join(names)}. The last checkpoint is "
                 "whole: look at these clips, or go on from it with lower train.rates"
             )
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.step += 1
+        return float(norm)
+
+    def _follow(self) -> None:
+        """Let the average come a little nearer to the weights, where the run keeps one."""
         if self.average is not None:
-            torch._foreach_lerp_(
-                list(self.average.values()), [v.detach() for v in self.trained.values()], 1 - train.ema
-            )
-        self.seconds += time.monotonic() - started
-        means = {name: sums[name] / counts[name] for name in sorted(sums)}
-        line = {"step": self.step, "loss": means, "norm": float(norm), "rate": scale}
-        return line | {"seconds": round(self.seconds, 3)}
+            weights = [value.detach() for value in self.trained.values()]
+            torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.settings.train.ema)
 
     def schedule(self) -> float:
         """Linear warm-up, constant, and over the last share `decay` of the steps linear towards zero."""
@@ -166,34 +193,41 @@ class Trainer:
         return min(1.0, (self.step + 1) / max(1, train.warmup), left)
 
     def draw_tasks(self, count: int, generator: torch.Generator) -> list[str]:
-        """A task for each clip; one for all where the coupling has no routes of its own."""
+        """A task for each clip; one for all where the interaction has no routes of its own."""
         mix = self.settings.train.tasks
-        shares, own = torch.tensor(list(mix.values())), self.model.kind.routed
-        drawn = torch.multinomial(shares, count if own else 1, replacement=True, generator=generator).tolist()
-        return [list(mix)[i] for i in (drawn if own else drawn * count)]
+        shares = torch.tensor(list(mix.values()))
+        drawn = count if self.model.kind.routed else 1
+        rows = torch.multinomial(shares, drawn, replacement=True, generator=generator).tolist()
+        tasks = [list(mix)[row] for row in rows]
+        return tasks if drawn == count else tasks * count
 
     def losses(
         self,
-        clips: Sequence[Clip],
+        clips: Sequence[EncodedClip],
         tasks: Sequence[str],
         uniform: Tensor,
         generator: torch.Generator,
         text_drop: float = 0.0,
     ) -> dict[str, Tensor]:
         """Losses by "task/stream". uniform (b,): the times before their shift; noise is the generator's, on the CPU."""
-        video, audio = (torch.stack([getattr(clip, name) for clip in clips]) for name in ("video", "audio"))
-        empty = padded(self.no_text[: len(clips[0].text)], len(clips[0].text))
         dropped = torch.rand(len(clips), generator=generator) < text_drop
-        text = torch.stack([empty if drop else clip.text for clip, drop in zip(clips, dropped, strict=True)])
-        noise = [torch.randn(clean.shape, generator=generator) for clean in (video, audio)]
-        video_time, audio_time = self.times(uniform)
-        weights = [torch.ones(len(clips), *[1] * (clean.ndim - 1)) for clean in (video, audio)]
-        batch = Batch(video, audio, text, *weights)
-        draw = Draw(*noise, video_time, audio_time)
+        batch = self._batch(clips, dropped.tolist())
+        noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
+        draw = Draw(*noise, *self.times(uniform))
         conds = {}
         if clips[0].image is not None:
             conds["video_concat"] = torch.stack([clip.image for clip in clips]).to(self.device, self.compute)
         return losses(self.model, batch, tasks, draw, self.compute, **conds)
+
+    def _batch(self, clips: Sequence[EncodedClip], dropped: Sequence[bool]) -> Batch:
+        """Clips of one shape, some with the empty caption in place of their own; all losses weigh the same."""
+        video = torch.stack([clip.video for clip in clips])
+        audio = torch.stack([clip.audio for clip in clips])
+        rows = len(clips[0].text)
+        empty = padded(self.no_text[:rows], rows)
+        text = torch.stack([empty if drop else clip.text for clip, drop in zip(clips, dropped, strict=True)])
+        weights = [torch.ones(len(clips), *[1] * (clean.ndim - 1)) for clean in (video, audio)]
+        return Batch(video, audio, text, *weights)
 
     def times(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels of both streams from one uniform number a clip, within the levels that are trained."""
@@ -207,7 +241,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         state = {
             "deciding": json.dumps(self.settings.deciding()),
-            "clips": [entry.name for group in self.order.groups for entry in group],
+            "clips": self.order.names,
             "trained": {name: value.detach() for name, value in self.trained.items()},
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
@@ -220,7 +254,7 @@ class Trainer:
         """Go on from a checkpoint; ValueError if it is of a run with other settings."""
         state = torch.load(path, weights_only=True, map_location="cpu")
         self._check(json.loads(state["deciding"]), path)
-        if state["clips"] != [entry.name for group in self.order.groups for entry in group]:
+        if state["clips"] != self.order.names:
             log.warning("the clips are not those the run began with: it goes on, on another path than without a stop")
         with torch.no_grad():
             for name, value in self.trained.items():
@@ -228,7 +262,8 @@ class Trainer:
             for name in self.average or ():
                 self.average[name].copy_(state["average"][name])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step = state["step"]
+        self.seconds = state["seconds"]
 
     def _check(self, stated: dict[str, Any], path: Path) -> None:
         own = json.loads(json.dumps(self.settings.deciding()))
@@ -268,7 +303,7 @@ def part_of(name: str) -> str:
     return found if found in ("audio", "video") else "interaction"
 
 
-def held_out(entries: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
+def split_validation(entries: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
     """The clips for validation, chosen by their names alone, and the others; ValueError where none would be left."""
     if count >= len(entries):
         raise ValueError(f"data.validation_clips is {count} of {len(entries)} clips: leave some to train on")
@@ -277,14 +312,27 @@ def held_out(entries: list[Entry], count: int) -> tuple[list[Entry], list[Entry]
     return chosen, [entry for entry in entries if entry not in chosen]
 
 
+def means_of(measured: Sequence[tuple[str, int, float]]) -> dict[str, float]:
+    """Means of losses by name from (name, clips, value), each value as often as clips had its task."""
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for name, clips, value in measured:
+        sums[name] = sums.get(name, 0.0) + clips * value
+        counts[name] = counts.get(name, 0) + clips
+    return {name: sums[name] / counts[name] for name in sorted(sums)}
+
+
 def generator_of(seed: int, *purpose: Any) -> torch.Generator:
     """The random numbers of one purpose, such as ("step", 7), on the CPU whatever the device."""
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
+def shuffled(items: list[Item], generator: torch.Generator) -> list[Item]:
+    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+
+
 def stratified(count: int, generator: torch.Generator) -> Tensor:
     """Uniform numbers (count,), one from each of `count` equal parts of 0..1, in random order."""
-    return ((torch.arange(count) + torch.rand(count, generator=generator)) / count)[
-        torch.randperm(count, generator=generator)
-    ]
+    ascending = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    return ascending[torch.randperm(count, generator=generator)]

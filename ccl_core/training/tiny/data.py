@@ -35,7 +35,8 @@ class Encoders:
     def encode_clips(self, clips: list[scene.Clip], rng: random.Random) -> dict[str, Tensor]:
         pixels = pixels_of(np.stack([clip.frames for clip in clips])).contiguous(memory_format=torch.channels_last_3d)
         waveforms = torch.from_numpy(np.stack([clip.waveform for clip in clips]))[:, None]
-        # Half the time where the processor has bf16, at an error far below the latent's own noise; emulated it crawls.
+        # bf16 halves the time where the processor has it, and its error is far below the latent's own noise. Other
+        # processors emulate it, which is slower than fp32.
         with torch.autocast("cpu", torch.bfloat16, enabled="AVX512" in torch.backends.cpu.get_cpu_capability()):
             latent, _ = encode_moments(self.video.first_stage_model, pixels)
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ OBJECTS = ("1", "2", "both")
 WORDS = ("colour", "motion", "sound")
 RIGHT = tuple(f"{kind}_right" for kind in WORDS)
 
+HOLDS = {"at_least": operator.ge, "at_most": operator.le}
 # What a finished model must reach, by task.
 AT_MOST = {"sync_error_ms_median": 31.0, "spurious_share": 0.05}
 AT_LEAST = {
@@ -177,16 +179,13 @@ def chance(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def bars(task: str, totals: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Every bar of the task with the value reached and whether that is enough; nothing measured is not."""
-    least = {name: (bar, 1) for name, bar in AT_LEAST[task].items()}
-    most = {name: (bar, -1) for name, bar in AT_MOST.items()}
-    return {
-        name: {
-            "value": totals[name],
-            "at_least" if sign > 0 else "at_most": bar,
-            "met": totals[name] is not None and sign * totals[name] >= sign * bar,
-        }
-        for name, (bar, sign) in {**least, **most}.items()
-    }
+    least = {name: against(totals[name], "at_least", bar) for name, bar in AT_LEAST[task].items()}
+    most = {name: against(totals[name], "at_most", bar) for name, bar in AT_MOST.items()}
+    return least | most
+
+
+def against(value: float | None, side: str, bar: float) -> dict[str, Any]:
+    return {"value": value, side: bar, "met": value is not None and HOLDS[side](value, bar)}
 
 
 def share(part: int, whole: int) -> float | None:

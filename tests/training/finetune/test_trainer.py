@@ -20,7 +20,7 @@ from ccl_pack.ccl_core.model.streams import rotary_table
 from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
 from ccl_pack.ccl_core.training.finetune.run import cut, train, validate
 from ccl_pack.ccl_core.training.finetune.settings import read_settings
-from ccl_pack.ccl_core.training.finetune.trainer import Order, Trainer, generator_of, held_out, stratified
+from ccl_pack.ccl_core.training.finetune.trainer import Order, Trainer, generator_of, split_validation, stratified
 from tiny import CONFIG, latents
 from tiny_runs import configuration, log_lines, settings
 
@@ -142,10 +142,10 @@ def test_an_epoch_takes_each_clip_once_and_no_batch_mixes_shapes(tmp_path):
     entries = [entry for group in order.groups for entry in group]
     again = Order(entries, 2, seed=0)
     assert [again.batch(i) for i in range(9)] == [order.batch(i) for i in range(9)]
-    chosen, others = held_out(entries, 2)
-    assert held_out([entry for entry in entries if entry in chosen or entry == others[0]], 2)[0] == chosen
+    chosen, others = split_validation(entries, 2)
+    assert split_validation([entry for entry in entries if entry in chosen or entry == others[0]], 2)[0] == chosen
     with pytest.raises(ValueError, match="leave some to train on"):
-        held_out(entries, 5)
+        split_validation(entries, 5)
 
 
 def test_times_keep_to_the_levels_that_are_trained(tmp_path):
