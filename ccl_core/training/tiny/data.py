@@ -111,9 +111,16 @@ def make(
         parts.append(encoders.encode_clips(drawn, rng))
         if done % (10 * chunk) == 0:
             log.info("encoded %d of %d clips", done + len(drawn), clips)
-    tensors = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
-    save_file(tensors | {"no_text": encoders.no_text.half()}, path.with_suffix(".part"))
+    save_file(joined(parts) | {"no_text": encoders.no_text.half()}, path.with_suffix(".part"))
     return path.with_suffix(".part").replace(path)
+
+
+def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Encoded clips of several parts as one."""
+    tensors = {}
+    for key in parts[0]:
+        tensors[key] = torch.cat([part[key] for part in parts]).contiguous()
+    return tensors
 
 
 def trained_clips(seed: int, frames: int, objects: int | None = None) -> Iterator[scene.Clip]:

@@ -14,7 +14,7 @@ import json
 import logging
 import random
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 
 import comfy.ops
@@ -187,8 +187,9 @@ class Captions:
     own: dict[str, torch.Tensor]
 
     def __getitem__(self, rows: slice) -> Captions:
-        sides = ({label: classes[rows] for label, classes in side.items()} for side in (self.labels, self.own))
-        return Captions(self.tokens[rows], *sides)
+        labels = {label: classes[rows] for label, classes in self.labels.items()}
+        own = {kind: classes[rows] for kind, classes in self.own.items()}
+        return Captions(self.tokens[rows], labels, own)
 
 
 class Batches:
@@ -208,7 +209,9 @@ class Batches:
         return [owners[end - 1] for end in list(ends)[1:]] + [-1]
 
     def draw(self, count: int, unseen: bool = False, objects: int | None = None) -> Captions:
-        captions, owners, stated = [], [], []
+        captions = []
+        owners = []
+        stated = []
         while len(captions) < count:
             caption, characters, things = draw(self.rng, unseen, objects)
             found = self.owners(caption, characters)
@@ -228,20 +231,23 @@ def padded(rows: list[list[int]], value: int) -> torch.Tensor:
 
 def own_labels(labels: dict[str, torch.Tensor], owners: torch.Tensor) -> dict[str, torch.Tensor]:
     """By attribute, the class of each token's own object. owners, out: (b, t)"""
-    both = {kind: torch.stack([labels[f"{kind}_{place}"] for place in PLACES], dim=1) for kind in WORDS}  # (b, 2)
-    found = {kind: classes.gather(1, owners.clamp(min=0)) for kind, classes in both.items()}
-    return {kind: classes.masked_fill(owners < 0, NOBODY) for kind, classes in found.items()}
+    own = {}
+    for kind in WORDS:
+        both = torch.stack([labels[f"{kind}_{place}"] for place in PLACES], dim=1)  # (b, 2)
+        own[kind] = both.gather(1, owners.clamp(min=0)).masked_fill(owners < 0, NOBODY)
+    return own
 
 
 def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
     """One class per caption for every attribute of the first and of the second object."""
-    classes = {kind: {None: 0, **{word: i + 1 for i, word in enumerate(words)}} for kind, words in WORDS.items()}
+    classes = {kind: (None, *words) for kind, words in WORDS.items()}
+    # A caption of one object leaves the second open.
     rows = [(*things, Attributes())[:2] for things in stated]
-    wanted = [(place, kind) for place in (0, 1) for kind in WORDS]
-    return {
-        label: torch.tensor([classes[kind][getattr(things[place], kind)] for things in rows])
-        for label, (place, kind) in zip(LABELS, wanted, strict=True)
-    }
+    labels = {}
+    for place, kind in product(range(len(PLACES)), WORDS):
+        found = [classes[kind].index(getattr(things[place], kind)) for things in rows]
+        labels[f"{kind}_{PLACES[place]}"] = torch.tensor(found)
+    return labels
 
 
 def accuracy(model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> float:

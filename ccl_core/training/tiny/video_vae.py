@@ -233,9 +233,14 @@ def psnr(vae: WanVAE, pixels: Tensor) -> float:
     return float((-10 * error.log10()).mean())
 
 
+def is_kernel(value: Tensor) -> bool:
+    """Whether a parameter is a matrix for Muon, other than a scale per channel in the shape of a convolution."""
+    return value.ndim >= 4 and value.flatten(1).shape[1] > 1
+
+
 def optimisers_of(vae: WanVAE, recipe: Recipe) -> tuple[list[torch.optim.Optimizer], list[float]]:
-    kernels = [p for p in vae.parameters() if p.ndim >= 4 and p.flatten(1).shape[1] > 1]
-    rest = [p for p in vae.parameters() if not any(p is kernel for kernel in kernels)]
+    kernels = [value for value in vae.parameters() if is_kernel(value)]
+    rest = [value for value in vae.parameters() if not is_kernel(value)]
     adam = torch.optim.Adam(rest, lr=recipe.adam_rate, betas=(0.9, 0.99))
     return [Muon(kernels, recipe.muon_rate), adam], [recipe.muon_rate, recipe.adam_rate]
 

@@ -73,8 +73,13 @@ class Pool:
     @classmethod
     def draw(cls, seed: int, count: int, frames: int) -> Pool:
         drawn = [clip for clip, _ in zip(scene.clips(seed, frames=frames), range(count), strict=False)]
-        onsets = [[round(contact * scene.SAMPLE_RATE) for contact in clip.contacts] for clip in drawn]
-        return cls(torch.from_numpy(np.stack([clip.waveform for clip in drawn])), onsets)
+        waveforms = torch.from_numpy(np.stack([clip.waveform for clip in drawn]))
+        return cls(waveforms, [samples_of(clip) for clip in drawn])
+
+
+def samples_of(clip: scene.Clip) -> list[int]:
+    """The samples at which a clip's sounds begin."""
+    return [round(contact * scene.SAMPLE_RATE) for contact in clip.contacts]
 
 
 def measure_latent(vocos: Vocos, waveforms: Tensor, floor: float) -> None:
@@ -125,7 +130,8 @@ def onset_loss(made: Tensor, real: Tensor, onsets: list[list[int]]) -> Tensor:
 
 def draw(pool: Pool, rng: np.random.Generator, recipe: Recipe) -> tuple[Tensor, list[list[int]]]:
     """Pieces that begin at any sample, so that onsets fall anywhere in a token; each holds at least one onset."""
-    pieces, onsets = [], []
+    pieces = []
+    onsets = []
     length = recipe.piece_tokens * TINY.hop
     for index in rng.integers(0, len(pool.onsets), recipe.batch):
         onset = int(rng.choice(pool.onsets[index]))
@@ -200,10 +206,10 @@ def evaluate(path: Path, seed: int, clips: int = 64, latent_noise: float = 0.0) 
         latent = vae.encode(torch.from_numpy(clip.waveform)[None, :, None])
         made = vae.decode(latent + latent_noise * torch.randn(latent.shape, generator=generator))[0, :, 0]
         heard = hear(made, scene.SAMPLE_RATE)
-        contacts, onsets = contacts + len(clip.contacts), onsets + len(heard)
-        errors += [
-            1000 * abs(a - b) for a, b in match_events(clip.contacts, [onset.time for onset in heard], 0.0625).pairs
-        ]
+        contacts += len(clip.contacts)
+        onsets += len(heard)
+        pairs = match_events(clip.contacts, [onset.time for onset in heard], 0.0625).pairs
+        errors += [1000 * abs(contact - onset) for contact, onset in pairs]
         asked = [thing.sound for thing in clip.objects]
         sounds = judge_sounds(heard, [thing.contacts for thing in clip.objects], asked)
         objects += len(asked)

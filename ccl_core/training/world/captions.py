@@ -191,7 +191,8 @@ def paraphrase(rng: random.Random, *things: Attributes) -> str:
 
 def owned(rng: random.Random, *things: Attributes) -> tuple[str, list[int]]:
     """A paraphrase, and by character which object it speaks of: 0, 1, or -1 for neither alone."""
-    text, owners = "", []
+    text = ""
+    owners: list[int] = []
     for run in re.findall(rf"[^{MARKS}\s]+[{MARKS}]?|\s", _marked(rng, *things)):
         said = run.rstrip(MARKS)
         text += said
@@ -208,7 +209,7 @@ def _marked(rng: random.Random, *things: Attributes) -> str:
         templates = TEMPLATES if len(things) == 1 else CLAUSES
         joint = rng.choice(JOINTS)
         return joint.join(_mark(fill(rng.choice(templates), thing), i) for i, thing in enumerate(things))
-    said = [{kind: _say(rng, kind, getattr(thing, kind)) for kind in WORDS} for thing in things]
+    said = [_words(rng, thing) for thing in things]
     if len(said) == 2:
         text = _two(rng, said)
     elif rng.random() < 0.15:
@@ -216,6 +217,11 @@ def _marked(rng: random.Random, *things: Attributes) -> str:
     else:
         text = _mark(_sentence(rng, said[0]), 0)
     return _case(rng, _sprinkle(rng, text))
+
+
+def _words(rng: random.Random, thing: Attributes) -> dict[str, str]:
+    """By attribute, the word that is said for it, or nothing."""
+    return {kind: _say(rng, kind, getattr(thing, kind)) for kind in WORDS}
 
 
 def _say(rng: random.Random, kind: str, value: str | None) -> str:

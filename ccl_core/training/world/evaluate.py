@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ...metrics.matching import match_events, summarise_sync
 from .captions import held_out
-from .judge import judge_clip
-from .scene import KINDS, Attributes, Clip, sample_clip
+from .judge import Seen, judge_clip
+from .scene import KINDS, Attributes, Clip, Object, sample_clip
 
 TOLERANCE = 0.0625  # seconds, one frame at 16 fps: for recall and precision against the exact contacts
 OBJECTS = ("1", "2", "both")
@@ -51,7 +51,8 @@ class Lesson:
 
     def to_json(self) -> str:
         """The metadata entry `lesson`."""
-        combinations = [[getattr(thing, kind) for kind in KINDS] for thing in self.held_out]
+        # Without the size, which is no part of a combination and is often left open.
+        combinations = [thing.values()[1:] for thing in self.held_out]
         return json.dumps({"objects": self.objects, "held_out": combinations})
 
     @classmethod
@@ -101,21 +102,11 @@ def measure(asked: Clip, result: Result, fps: float) -> dict[str, Any]:
     """What is seen and heard in one clip, and of how many of its objects it is what was asked."""
     judged = judge_clip(result.frames, fps, result.waveform, result.sample_rate, asked.objects)
     sync = asdict(judged.sync)
-    things = [
-        {
-            "colour": seen.colour,
-            "motion": seen.motion,
-            "sound": sound,
-            "contacts_s": [round(t, 4) for t in seen.contacts],
-            "true_contacts_s": list(thing.contacts),
-            **{f"{kind}_right": getattr(thing, kind) == value for kind, value in named(seen, sound).items()},
-        }
-        for thing, seen, sound in zip(asked.objects, judged.seen, judged.sounds, strict=True)
-    ]
+    things = [measure_object(*row) for row in zip(asked.objects, judged.seen, judged.sounds, strict=True)]
     return {
         "caption": asked.caption,
         **{"spurious_onsets" if key == "spurious" else key: value for key, value in sync.items()},
-        **{key: sum(thing[key] for thing in things) for key in RIGHT},
+        **summed(things, RIGHT),
         "objects": things,
         "contacts_s": [round(t, 4) for t in judged.contacts],
         "onsets_s": [round(t, 4) for t in judged.onsets],
@@ -124,8 +115,24 @@ def measure(asked: Clip, result: Result, fps: float) -> dict[str, Any]:
     }
 
 
-def named(seen: Any, sound: str) -> dict[str, str]:
-    return {"colour": seen.colour, "motion": seen.motion, "sound": sound}
+def measure_object(asked: Object, seen: Seen, sound: str) -> dict[str, Any]:
+    """What is seen and heard of one object, and whether each word is what was asked."""
+    named = {"colour": seen.colour, "motion": seen.motion, "sound": sound}
+    return {
+        **named,
+        "contacts_s": [round(t, 4) for t in seen.contacts],
+        "true_contacts_s": list(asked.contacts),
+        **{f"{kind}_right": getattr(asked, kind) == value for kind, value in named.items()},
+    }
+
+
+def summed(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, int]:
+    """The sum over the rows of each of these counts."""
+    sums = dict.fromkeys(keys, 0)
+    for row in rows:
+        for key in keys:
+            sums[key] += row[key]
+    return sums
 
 
 def close(contacts: Sequence[float], found: Sequence[float]) -> int:
@@ -135,45 +142,47 @@ def close(contacts: Sequence[float], found: Sequence[float]) -> int:
 def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Counts summed over the clips, shares of contacts, onsets and objects, and the median over pairs in 125 ms."""
     counts = ("contacts", "onsets", "matched_62ms", "matched_125ms", "spurious_onsets")
-    summed = {key: sum(row[key] for row in rows) for key in counts}
+    found = summed(rows, counts)
+    right = summed(rows, RIGHT)
     objects = sum(len(row["objects"]) for row in rows)
     errors = [error for row in rows for error in row["errors_ms"]]
     return {
         "clips": len(rows),
         "objects": objects,
-        **summed,
-        "matched_62ms_share": share(summed["matched_62ms"], summed["contacts"]),
-        "matched_125ms_share": share(summed["matched_125ms"], summed["contacts"]),
-        "spurious_share": share(summed["spurious_onsets"], summed["onsets"]),
-        **{key: share(sum(row[key] for row in rows), objects) for key in RIGHT},
+        **found,
+        "matched_62ms_share": share(found["matched_62ms"], found["contacts"]),
+        "matched_125ms_share": share(found["matched_125ms"], found["contacts"]),
+        "spurious_share": share(found["spurious_onsets"], found["onsets"]),
+        **{key: share(number, objects) for key, number in right.items()},
         "sync_error_ms_median": round(statistics.median(errors), 2) if errors else None,
     }
 
 
 def by_objects(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Totals of the clips with one object and of those with two, where both were asked for."""
-    groups = {f"objects_{n}": [row for row in rows if len(row["objects"]) == n] for n in (1, 2)}
-    return {name: total(group) for name, group in groups.items() if group} if all(groups.values()) else {}
+    single = [row for row in rows if len(row["objects"]) == 1]
+    double = [row for row in rows if len(row["objects"]) == 2]
+    return {"objects_1": total(single), "objects_2": total(double)} if single and double else {}
 
 
 def ceiling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Totals, and how many of the exact contacts were seen and heard, how many of the seen and heard are true."""
     true = sum(len(thing["true_contacts_s"]) for row in rows for thing in row["objects"])
-    found = {name: sum(row[f"{name}_true"] for row in rows) for name in ("contacts", "onsets")}
-    detected = {name: sum(row[name] for row in rows) for name in found}
+    found = summed(rows, ("contacts_true", "onsets_true"))
+    detected = summed(rows, ("contacts", "onsets"))
     return {
         **total(rows),
-        **{f"{name}_recall": share(found[name], true) for name in found},
-        **{f"{name}_precision": share(found[name], detected[name]) for name in found},
+        **{f"{name}_recall": share(found[f"{name}_true"], true) for name in detected},
+        **{f"{name}_precision": share(found[f"{name}_true"], number) for name, number in detected.items()},
     }
 
 
 def chance(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The floor: contacts of each clip against the onsets of the next, which know nothing of each other."""
     pairs = zip(rows, [*rows[1:], rows[0]], strict=True)
-    syncs = [summarise_sync(row["contacts_s"], other["onsets_s"]) for row, other in pairs]
-    contacts = sum(sync.contacts for sync in syncs)
-    matched = {key: sum(getattr(sync, key) for sync in syncs) for key in ("matched_62ms", "matched_125ms")}
+    syncs = [asdict(summarise_sync(row["contacts_s"], other["onsets_s"])) for row, other in pairs]
+    contacts = sum(sync["contacts"] for sync in syncs)
+    matched = summed(syncs, ("matched_62ms", "matched_125ms"))
     return {**matched, **{f"{key}_share": share(number, contacts) for key, number in matched.items()}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -67,7 +67,8 @@ def judge_clip(
     owned = [thing.contacts for thing in seen]
     expected = [thing.sound for thing in asked] or [None]
     events = sorted((time, k) for k, times in enumerate(owned) for time in times)
-    contacts, times = [time for time, _ in events], [onset.time for onset in onsets]
+    contacts = [time for time, _ in events]
+    times = [onset.time for onset in onsets]
     agree = agreement([expected[k] for _, k in events], onsets) if len(owned) > 1 else None
     return Judgement(
         seen=tuple(seen),
@@ -146,16 +147,20 @@ def judge_sounds(
     events = sorted((time, k) for k, times in enumerate(contacts) for time in times)
     agree = agreement([expected[k] for _, k in events], onsets)
     matches = match_events([time for time, _ in events], [onset.time for onset in onsets], WIDE, agree)
-    owners, by_time = dict(events), {onset.time: onset for onset in onsets}
+    owners = dict(events)
+    by_time = {onset.time: onset for onset in onsets}
     left = [by_time[time] for time in matches.spurious]
-    found = [[by_time[onset] for contact, onset in matches.pairs if owners[contact] == k] for k in range(len(contacts))]
-    return tuple(common_sound(own or left) for own in found)
+    own: list[list[Onset]] = [[] for _ in contacts]
+    for contact, onset in matches.pairs:
+        own[owners[contact]].append(by_time[onset])
+    return tuple(common_sound(heard or left) for heard in own)
 
 
 def agreement(expected: Sequence[str | None], onsets: Sequence[Onset]) -> Tensor:
     """Which onsets (columns) have the sound expected at each contact (rows)."""
     heard = [onset.sound for onset in onsets]
-    return torch.tensor([[name == sound for sound in heard] for name in expected]).view(len(expected), len(heard))
+    agree = [name == sound for name, sound in product(expected, heard)]
+    return torch.tensor(agree).view(len(expected), len(heard))
 
 
 def common_sound(onsets: Sequence[Onset]) -> str:
@@ -170,10 +175,13 @@ def nearest_sound(heard: Tensor) -> str:
 @cache
 def sound_templates() -> dict[str, Tensor]:
     rng = np.random.default_rng(0)
-    return {
-        name: torch.stack([profile(torch.from_numpy(strike(rng, name)), 0.0, SAMPLE_RATE) for _ in range(8)]).mean(0)
-        for name in SOUNDS
-    }
+    return {name: sound_template(rng, name) for name in SOUNDS}
+
+
+def sound_template(rng: np.random.Generator, name: str) -> Tensor:
+    """The mean profile of some strikes, which differ where the sound is noise. (BANDS,)"""
+    strikes = [torch.from_numpy(strike(rng, name)) for _ in range(8)]
+    return torch.stack([profile(note, 0.0, SAMPLE_RATE) for note in strikes]).mean(0)
 
 
 def profile(signal: Tensor, onset: float, sample_rate: int) -> Tensor:

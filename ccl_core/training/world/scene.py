@@ -166,9 +166,8 @@ def complete(rng: np.random.Generator, asked: Sequence[Attributes]) -> tuple[Att
         columns[kind] = words
     if len(set(columns["colour"])) < len(asked):
         raise ValueError(f"two objects need two colours, got {columns['colour'][0]} for both")
-    return tuple(
-        replace(attributes, **{kind: words[i] for kind, words in columns.items()}) for i, attributes in enumerate(asked)
-    )
+    drawn = (dict(zip(columns, words, strict=True)) for words in zip(*columns.values(), strict=True))
+    return tuple(replace(attributes, **words) for attributes, words in zip(asked, drawn, strict=True))
 
 
 def sample_lanes(rng: np.random.Generator, words: Sequence[Attributes]) -> tuple[Lane, ...]:
