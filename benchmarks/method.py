@@ -110,9 +110,9 @@ def finished(job: Job, options: argparse.Namespace) -> bool:
 
 def make_data(options: argparse.Namespace, base: Any) -> None:
     """Training clips of one object, encoded once, in files so that a killed run goes on."""
-    from ccl_pack.ccl_core.training.tiny.data import Encoders, make
+    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders, make
 
-    encoders = Encoders(video=base.video_vae, audio=base.audio_vae, text=base.clip)
+    encoders = WorldEncoders(video=base.video_vae, audio=base.audio_vae, text=base.clip)
     for number, first in enumerate(range(0, options.clips, CLIPS_OF_A_FILE)):
         count, seed = min(CLIPS_OF_A_FILE, options.clips - first), DATA_SEED + number
         path = options.work / f"data-{options.frames}-{seed}.safetensors"

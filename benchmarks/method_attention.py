@@ -49,7 +49,7 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
 
     from ccl_pack.ccl_core.attention_maps import Recorder
     from ccl_pack.ccl_core.host.media.latents import split
-    from ccl_pack.ccl_core.training.tiny.data import Encoders
+    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
 
     tiny = sibling("tiny")
     comfy.model_management.load_models_gpu([loaded.model])
@@ -57,7 +57,7 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
     model = loaded.model.model.diffusion_model
     text = tiny.conditioning(loaded, [clip.caption])[0][0]
     generator = torch.Generator().manual_seed(seed)
-    clean = [Encoders.normalise(latent.video), latent.audio]
+    clean = [WorldEncoders.normalise(latent.video), latent.audio]
     noised = [torch.lerp(x, torch.randn(x.shape, generator=generator), sigma) for x in clean]
     recorder = Recorder(model, model.align(latent.video.shape[2], latent.audio.shape[-1]))
     with recorder:

@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     from ccl_pack.ccl_core.host.files.assemble import assemble, read_parts
-    from ccl_pack.ccl_core.training.finetune.run import train
+    from ccl_pack.ccl_core.training.finetune.run import finetune
     from ccl_pack.ccl_core.training.finetune.settings import read_settings
 
     try:
@@ -51,7 +51,7 @@ def main(options: argparse.Namespace) -> None:
             cache(settings, assembly.config)
             comfy.model_management.unload_all_models()
         if options.phase != "cache":
-            train(settings, assembly, comfy.model_management.get_torch_device())
+            finetune(settings, assembly, comfy.model_management.get_torch_device())
     except ValueError as error:
         raise ScriptError(str(error), CONFIG_REMEDY) from error
 

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from console import ScriptError, exit_on_script_error
 from environment import load_pack, reexec
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
 
-STAGES = ("video_vae", "text_encoder", "vocoder", "data", "joint", "export")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", default=STAGES, help=f"which of {', '.join(STAGES)}; all by default")
+    parser.add_argument("stages", nargs="*", default=list(STAGES), help=f"which of {', '.join(STAGES)}; all by default")
     parser.add_argument("--work", type=Path, default=Path("ccl-tiny-training"), help="folder of checkpoints and data")
     parser.add_argument("--out", type=Path, default=ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors")
     parser.add_argument(
@@ -53,7 +54,7 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def encoders(work: Path):
+def encoders(work: Path) -> WorldEncoders:
     import json
 
     import comfy.sd
@@ -61,12 +62,12 @@ def encoders(work: Path):
 
     from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
     from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
-    from ccl_pack.ccl_core.training.tiny.data import Encoders
+    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
     from ccl_pack.ccl_core.training.tiny.export import metadata
 
     files = {part: work / f"{part}.safetensors" for part in ("video_vae", "audio_vae", "text_encoder")}
     text_config = json.loads(metadata(files["text_encoder"])["text_encoder"])
-    return Encoders(
+    return WorldEncoders(
         video=comfy.sd.VAE(sd=load_file(files["video_vae"])),
         audio=load_audio_vae(load_file(files["audio_vae"]), metadata(files["audio_vae"])),
         text=load_text_encoder(load_file(files["text_encoder"]), text_config),
@@ -80,22 +81,21 @@ def overrides(args: argparse.Namespace, *names: str) -> dict:
 
 
 def video_vae(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.tiny.video_vae import Recipe, train
+    from ccl_pack.ccl_core.training.tiny.video_vae import VideoVAERecipe, train_video_vae
 
-    train(args.work / "video_vae.safetensors", Recipe(**overrides(args, "minutes")))
+    train_video_vae(args.work / "video_vae.safetensors", VideoVAERecipe(**overrides(args, "minutes")))
 
 
 def text_encoder(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.tiny import text_encoder as stage
+    from ccl_pack.ccl_core.training.tiny.text_encoder import TextRecipe, write_text_encoder
 
-    sys.argv = ["text_encoder", "--output", str(args.work / "text_encoder.safetensors"), "--seed", str(args.seed)]
-    stage.main()
+    write_text_encoder(args.work / "text_encoder.safetensors", TextRecipe(seed=args.seed))
 
 
 def vocoder(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.tiny.vocoder import Recipe, train
+    from ccl_pack.ccl_core.training.tiny.vocoder import VocoderRecipe, train_vocoder
 
-    train(args.work / "audio_vae.safetensors", Recipe(**overrides(args, "steps")))
+    train_vocoder(args.work / "audio_vae.safetensors", VocoderRecipe(**overrides(args, "steps")))
 
 
 def data(args: argparse.Namespace) -> None:
@@ -116,12 +116,12 @@ def joint(args: argparse.Namespace) -> None:
 
     from ccl_pack.ccl_core.training.tiny.data import Mixture
     from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, joint_weights
-    from ccl_pack.ccl_core.training.tiny.trainer import Recipe, train
+    from ccl_pack.ccl_core.training.tiny.trainer import Recipe, train_joint
 
     recipe = Recipe(**overrides(args, "steps", "batch"), threads=args.threads)
     rates = {name: args.rate * getattr(recipe, name) for name in ("muon_rate", "adam_rate")}
     start = joint_weights(args.start) if args.start else None
-    train(CCL_TINY, Mixture(args.work), args.work / "joint.pt", replace(recipe, **rates), start)
+    train_joint(CCL_TINY, Mixture(args.work), args.work / "joint.pt", replace(recipe, **rates), start)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -132,9 +132,8 @@ def export(args: argparse.Namespace) -> None:
     import torch
 
     from ccl_pack.ccl_core.alignment.timeline import frame_time
-    from ccl_pack.ccl_core.training.tiny.data import Encoders
-    from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, preview_factors
-    from ccl_pack.ccl_core.training.tiny.export import export as write
+    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
+    from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, preview_factors, write_checkpoint
     from ccl_pack.ccl_core.training.tiny.video_vae import encode_moments, pixels_of
     from ccl_pack.ccl_core.training.world import scene
 
@@ -146,7 +145,18 @@ def export(args: argparse.Namespace) -> None:
     small = small[:, :, middles].movedim(1, -1)
     weights = torch.load(args.work / "joint.pt", map_location="cpu", weights_only=True)["model"]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write(weights, CCL_TINY, args.work, preview_factors(Encoders.normalise(latent), small), args.out)
+    factors = preview_factors(WorldEncoders.normalise(latent), small)
+    write_checkpoint(weights, CCL_TINY, args.work, factors, args.out)
+
+
+STAGES = {
+    "video_vae": video_vae,
+    "text_encoder": text_encoder,
+    "vocoder": vocoder,
+    "data": data,
+    "joint": joint,
+    "export": export,
+}
 
 
 def main() -> None:
@@ -165,7 +175,7 @@ def main() -> None:
         unpack(args.start, args.work)
     for stage in args.stages:
         logging.info("stage %s", stage)
-        globals()[stage](args)
+        STAGES[stage](args)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...host.files.identify import section
 from ...metadata import write_config
-from .trainer import Trainer, part_of
+from .trainer import FineTuner, part_of
 
 EXPORT = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 LORA = "lora.safetensors"
@@ -23,7 +23,7 @@ NAMES = {
 }
 
 
-def export(trainer: Trainer, out: Path) -> list[Path]:
+def export_trained(trainer: FineTuner, out: Path) -> list[Path]:
     """Write each file of the model that was trained anew, whole, and the LoRA; their averages if the run keeps them."""
     written = []
     with trainer.averaged(), torch.no_grad():
@@ -44,13 +44,13 @@ def _part(name: str) -> str:
     return "interaction" if name in ("a2v", "v2a") else name
 
 
-def _write(trainer: Trainer, path: Path, sections: set[str]) -> Path:
+def _write(trainer: FineTuner, path: Path, sections: set[str]) -> Path:
     tensors = {key: value for key, value in trainer.model.state_dict().items() if section(key) in sections}
     stored = {key: _stored(trainer, value, key in trainer.trained) for key, value in tensors.items()}
     return _save(stored, path, {"ccl_config": write_config(trainer.config), "format": "pt"})
 
 
-def _write_lora(trainer: Trainer, path: Path) -> Path:
+def _write_lora(trainer: FineTuner, path: Path) -> Path:
     tensors = {
         key: _stored(trainer, value, value.ndim > 1)
         for name, adapter in trainer.adapters.items()
@@ -59,7 +59,7 @@ def _write_lora(trainer: Trainer, path: Path) -> Path:
     return _save(tensors, path, {"format": "pt"})
 
 
-def _stored(trainer: Trainer, value: Tensor, narrowed: bool) -> Tensor:
+def _stored(trainer: FineTuner, value: Tensor, narrowed: bool) -> Tensor:
     """A tensor of the file; what was not trained keeps the type it came in."""
     dtype = EXPORT[trainer.settings.train.export] if narrowed else value.dtype
     return value.detach().to("cpu", dtype).contiguous()

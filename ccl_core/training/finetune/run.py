@@ -13,16 +13,16 @@ import comfy.model_management
 import torch
 
 from ...host.files.assemble import Assembly
-from .export import export
+from .export import export_trained
 from .settings import Settings
-from .trainer import Trainer, generator_of
+from .trainer import FineTuner, generator_of
 
 log = logging.getLogger(__name__)
 
 STATE, LOG = "state.pt", "log.jsonl"
 
 
-def train(settings: Settings, assembly: Assembly, device: torch.device) -> Trainer:
+def finetune(settings: Settings, assembly: Assembly, device: torch.device) -> FineTuner:
     """Train to the last step, from the checkpoint in the folder `train.out` where there is one, and export.
 
     The log has a line for each step, and one more where the validation clips were measured.
@@ -30,7 +30,7 @@ def train(settings: Settings, assembly: Assembly, device: torch.device) -> Train
     comfy.model_management.in_training = True  # the host's RoPE kernel has no gradient
     if settings.train.threads is not None:
         torch.set_num_threads(settings.train.threads)
-    trainer = Trainer(settings, assembly, device)
+    trainer = FineTuner(settings, assembly, device)
     out = Path(settings.train.out)
     train = settings.train
     out.mkdir(parents=True, exist_ok=True)
@@ -50,12 +50,12 @@ def train(settings: Settings, assembly: Assembly, device: torch.device) -> Train
             if last or trainer.step % train.save_every == 0:
                 os.fsync(record.fileno())
                 trainer.save(out / STATE)
-    for path in export(trainer, out):
+    for path in export_trained(trainer, out):
         log.info("wrote %s", path)
     return trainer
 
 
-def overview(trainer: Trainer) -> str:
+def overview(trainer: FineTuner) -> str:
     counts: dict[str, int] = defaultdict(int)
     for group in trainer.optimiser.param_groups:
         counts[f"{group['lr']:g}"] += sum(value.numel() for value in group["params"])
@@ -85,7 +85,7 @@ def _write(record: IO[str], line: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def validate(trainer: Trainer) -> dict[str, float]:
+def validate(trainer: FineTuner) -> dict[str, float]:
     """Losses by "task/stream" of the held-out clips, of every task of the mix, at fixed times and with fixed noise."""
     train = trainer.settings.train
     sums: dict[str, list[float]] = defaultdict(list)

@@ -66,7 +66,7 @@ class Order:
         return shuffled(batches, generator)
 
 
-class Trainer:
+class FineTuner:
     """The state of a run: weights in training, their optimiser and average, the step."""
 
     def __init__(self, settings: Settings, assembly: Assembly, device: torch.device) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Encoders:
+class WorldEncoders:
     """The frozen autoencoders and the text encoder, as the host loads them."""
 
     video: comfy.sd.VAE
@@ -96,7 +96,7 @@ class Dataset:
 
 @torch.no_grad()
 def make(
-    encoders: Encoders, path: Path, clips: int, seed: int, frames: int, objects: int | None = None, chunk: int = 8
+    encoders: WorldEncoders, path: Path, clips: int, seed: int, frames: int, objects: int | None = None, chunk: int = 8
 ) -> Path:
     """Encode `clips` world clips of `frames` pixel frames, whose captions fit the text encoder, into `path`.
 

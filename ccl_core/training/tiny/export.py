@@ -1,4 +1,4 @@
-"""The all-in-one file of ccl-tiny (design section 7): weights, text encoder and VAEs, in half precision."""
+"""The all-in-one file of ccl-tiny: weights, text encoder and VAEs, in half precision."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CCL_TINY = CCLConfig(
 )
 
 
-def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Tensor, out: Path) -> Path:
+def write_checkpoint(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Tensor, out: Path) -> Path:
     """Join the parts in `folder` with the weights of the joint model.
 
     rgb: (channels + 1, 3) factors and bias of the preview, see `preview_factors`.
@@ -69,7 +69,7 @@ def export(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Ten
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Put the encoders of a file of `export` back into `folder`, those that are not there."""
+    """Put the encoders of a file of `write_checkpoint` back into `folder`, those that are not there."""
     whole, said = load_file(path), metadata(path)
     text_encoder = read_config(said["ccl_config"]).text_encoder
     stated = {
@@ -84,7 +84,7 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 def joint_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of the joint model in a file of `export`."""
+    """The weights of the joint model in a file of `write_checkpoint`."""
     return {key: value.float() for key, value in load_file(path).items() if not key.startswith(tuple(ENCODERS))}
 
 

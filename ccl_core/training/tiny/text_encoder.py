@@ -1,4 +1,4 @@
-"""Train the tiny umT5 encoder and its SentencePiece vocabulary (design, ccl-tiny).
+"""Train the tiny umT5 encoder and its SentencePiece vocabulary (docs/ccl-tiny.md).
 
 The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may be left
 open) and to restore masked words. Every token that speaks of one object must give all attributes of that object through
@@ -8,7 +8,6 @@ tokens, pooled probes must give the first object spoken of and the second.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import logging
@@ -34,7 +33,7 @@ MASKED = UNKNOWN  # byte fallback leaves the unknown piece unused
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TextRecipe:
     """How the encoder is built and trained."""
 
     vocab_size: int = 1024
@@ -76,7 +75,7 @@ def sample_objects(rng: random.Random, count: int, present: float) -> tuple[Attr
             return things
 
 
-def draw(
+def draw_caption(
     rng: random.Random, unseen: bool = False, count: int | None = None
 ) -> tuple[str, list[int], tuple[Attributes, ...]]:
     """A caption, its owners by character (see `owned`) and what it states of one or two objects.
@@ -94,7 +93,7 @@ def draw(
 
 def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000) -> bytes:
     """Fit a SentencePiece unigram model; bytes stand in for what it has no piece for, case is folded."""
-    lines = [draw(rng)[0] for _ in range(captions)]
+    lines = [draw_caption(rng)[0] for _ in range(captions)]
     lines += [word for word in OTHER_WORDS for _ in range(3)]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -150,7 +149,7 @@ class Probes(nn.Module):
         return F.cross_entropy(self.words(x).flatten(0, 1), tokens.flatten(), ignore_index=PAD)
 
 
-def build_encoder(recipe: Recipe) -> comfy.text_encoders.t5.T5:
+def build_encoder(recipe: TextRecipe) -> comfy.text_encoders.t5.T5:
     """The host's own T5, initialised for training. The final norm stays 1, which pins the output's scale at rms 1."""
     model = comfy.text_encoders.t5.T5(recipe.model_config(), torch.float32, "cpu", comfy.ops.disable_weight_init)
     for name, parameter in model.named_parameters():
@@ -195,7 +194,7 @@ class Captions:
 class Batches:
     """Draw captions as padded token ids with what they state."""
 
-    def __init__(self, vocabulary: bytes, recipe: Recipe, rng: random.Random) -> None:
+    def __init__(self, vocabulary: bytes, recipe: TextRecipe, rng: random.Random) -> None:
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary, add_eos=True)
         self.length, self.rng = recipe.min_length, rng
 
@@ -213,7 +212,7 @@ class Batches:
         owners = []
         stated = []
         while len(captions) < count:
-            caption, characters, things = draw(self.rng, unseen, objects)
+            caption, characters, things = draw_caption(self.rng, unseen, objects)
             found = self.owners(caption, characters)
             if len(found) <= self.length:
                 captions.append(caption)
@@ -265,7 +264,7 @@ def own_accuracy(model: nn.Module, probes: Probes, captions: Captions) -> float:
     return right.all(0)[speaking].float().mean().item()
 
 
-def train(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def train_text_encoder(recipe: TextRecipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Return the state dict in the host's names, vocabulary included, and the held-out measurements."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
@@ -280,7 +279,7 @@ def train(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
 
 
 @torch.no_grad()
-def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> dict[str, float]:
+def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: TextRecipe) -> dict[str, float]:
     single, double = (batches.draw(recipe.evaluated // 2, unseen=True, objects=count) for count in (1, 2))
     x, mask = encode(model, double.tokens)
     return {
@@ -292,7 +291,7 @@ def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe)
     }
 
 
-def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: Recipe) -> None:
+def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: TextRecipe) -> None:
     trained = [p for p in (*model.parameters(), *probes.parameters()) if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.05)
@@ -319,21 +318,10 @@ def _losses(model: nn.Module, probes: Probes, captions: Captions) -> tuple[torch
     return probes.attribute_loss(x[half:], mask[half:], captions[half:]), probes.word_loss(x, tokens)
 
 
-def main() -> None:
-    """Train and write one safetensors file whose metadata `text_encoder` is what the loader needs."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    recipe = Recipe(steps=arguments.steps, seed=arguments.seed)
-    weights, report = train(recipe)
+def write_text_encoder(path: Path, recipe: TextRecipe) -> None:
+    """Train, and write one safetensors file whose metadata `text_encoder` is what the loader needs."""
+    weights, report = train_text_encoder(recipe)
     log.info("%s", json.dumps(report))
     config = {"umt5xxl_model_config": recipe.model_config(), "min_length": recipe.min_length}
     metadata = {"text_encoder": config, "text_encoder_training": {**asdict(recipe), **report}}
-    save_file(weights, arguments.output, {key: json.dumps(value) for key, value in metadata.items()})
-
-
-if __name__ == "__main__":
-    main()
+    save_file(weights, path, {key: json.dumps(value) for key, value in metadata.items()})

@@ -154,7 +154,7 @@ def sample_lag(batch: int, bounds: tuple[float, float], generator: torch.Generat
     return low * (high / low) ** torch.rand(batch, generator=generator)
 
 
-def train(
+def train_joint(
     config: CCLConfig, data: Mixture, out: Path, recipe: Recipe, start: Mapping[str, Tensor] | None = None
 ) -> Trainer:
     """Train for the recipe's steps from the weights `start`, or fresh ones; continues from `out` if it is there.

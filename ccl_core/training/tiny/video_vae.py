@@ -1,4 +1,4 @@
-"""Training of ccl-tiny's video VAE (design 9): the host's Wan 2.1 autoencoder at a small width, on the world."""
+"""Training of ccl-tiny's video VAE: the host's Wan 2.1 autoencoder at a small width, on the world."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATENT_CHANNELS = 16
 
 
 @dataclass(frozen=True)
-class Recipe:
+class VideoVAERecipe:
     """Everything that decides the result besides the world itself."""
 
     width: int = 16
@@ -125,7 +125,7 @@ def decode(vae: WanVAE, latent: Tensor) -> Tensor:
 class ClipPool:
     """World clips to cut training windows from; one is replaced at every draw, so that no clip is seen for long."""
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: VideoVAERecipe):
         self.rng = np.random.default_rng(recipe.seed)
         self.source = scene.clips(recipe.seed + 1, frames=33)
         self.clips = [next(self.source).frames for _ in range(recipe.pool)]
@@ -173,7 +173,7 @@ def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
     return loss
 
 
-def training_loss(vae: WanVAE, pixels: Tensor, recipe: Recipe) -> Tensor:
+def training_loss(vae: WanVAE, pixels: Tensor, recipe: VideoVAERecipe) -> Tensor:
     """Reconstruction through a noisy latent; the noise and a small KL make the latent smooth enough to be diffused."""
     with torch.autocast("cpu", torch.bfloat16):
         mean, log_var = encode_moments(vae, pixels)
@@ -212,7 +212,7 @@ def fold_normalisation(vae: WanVAE, pixels: Tensor, floor: float = 0.3, unit: bo
     return signal  # (16,)
 
 
-def export(vae: WanVAE, path: Path, seed: int) -> Tensor:
+def export_video_vae(vae: WanVAE, path: Path, seed: int) -> Tensor:
     """Write a normalised copy under the host's own key names; returns the signal share of each channel."""
     copy = build_vae(vae.dim)
     copy.load_state_dict(vae.state_dict())
@@ -238,14 +238,14 @@ def is_kernel(value: Tensor) -> bool:
     return value.ndim >= 4 and value.flatten(1).shape[1] > 1
 
 
-def optimisers_of(vae: WanVAE, recipe: Recipe) -> tuple[list[torch.optim.Optimizer], list[float]]:
+def optimisers_of(vae: WanVAE, recipe: VideoVAERecipe) -> tuple[list[torch.optim.Optimizer], list[float]]:
     kernels = [value for value in vae.parameters() if is_kernel(value)]
     rest = [value for value in vae.parameters() if not is_kernel(value)]
     adam = torch.optim.Adam(rest, lr=recipe.adam_rate, betas=(0.9, 0.99))
     return [Muon(kernels, recipe.muon_rate), adam], [recipe.muon_rate, recipe.adam_rate]
 
 
-def plan_step(recipe: Recipe, done: float) -> tuple[tuple[tuple[int, int, int], ...], float]:
+def plan_step(recipe: VideoVAERecipe, done: float) -> tuple[tuple[tuple[int, int, int], ...], float]:
     """Windows and learning rate factor after a share of the time: pictures, crops of films, then whole films."""
     if done < recipe.first_share:
         return recipe.first_windows, 1 - 0.6 * done / recipe.first_share
@@ -253,9 +253,9 @@ def plan_step(recipe: Recipe, done: float) -> tuple[tuple[tuple[int, int, int], 
     return (recipe.last_windows if 1 - done < recipe.last_share else recipe.windows), 0.7 * left + 0.01
 
 
-def train(out: Path, recipe: Recipe | None = None, start: Path | None = None) -> Path:
+def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path | None = None) -> Path:
     """Train for the recipe's minutes or steps, a usable file at `out` all along; `start` is a file to go on from."""
-    recipe = recipe or Recipe()
+    recipe = recipe or VideoVAERecipe()
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     pool = ClipPool(recipe)
@@ -291,8 +291,8 @@ def train(out: Path, recipe: Recipe | None = None, start: Path | None = None) ->
     return out
 
 
-def report(vae: WanVAE, out: Path, recipe: Recipe, held_out: Tensor) -> None:
-    signal = export(vae, out, recipe.seed + 77)
+def report(vae: WanVAE, out: Path, recipe: VideoVAERecipe, held_out: Tensor) -> None:
+    signal = export_video_vae(vae, out, recipe.seed + 77)
     shares = " ".join(f"{share:.2f}" for share in signal.tolist())
     log.info("saved %s, held-out psnr %.2f dB, signal share of the channels %s", out.name, psnr(vae, held_out), shares)
 

@@ -1,4 +1,4 @@
-"""Training of ccl-tiny's audio VAE (design 9): a Vocos vocoder on the sounds of the procedural world."""
+"""Training of ccl-tiny's audio VAE: a Vocos vocoder on the sounds of the procedural world."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BEFORE, AFTER = 64, 480
 
 
 @dataclass(frozen=True)
-class Recipe:
+class VocoderRecipe:
     """Everything that decides the result besides the world itself."""
 
     steps: int = 3000
@@ -128,7 +128,7 @@ def onset_loss(made: Tensor, real: Tensor, onsets: list[list[int]]) -> Tensor:
     return ((made - real).abs() * weight).sum() / weight.sum().clamp(min=1)
 
 
-def draw(pool: Pool, rng: np.random.Generator, recipe: Recipe) -> tuple[Tensor, list[list[int]]]:
+def draw_pieces(pool: Pool, rng: np.random.Generator, recipe: VocoderRecipe) -> tuple[Tensor, list[list[int]]]:
     """Pieces that begin at any sample, so that onsets fall anywhere in a token; each holds at least one onset."""
     pieces = []
     onsets = []
@@ -141,7 +141,9 @@ def draw(pool: Pool, rng: np.random.Generator, recipe: Recipe) -> tuple[Tensor, 
     return torch.stack(pieces), onsets
 
 
-def batch_loss(vocos: Vocos, spectral: SpectralLoss, real: Tensor, onsets: list[list[int]], recipe: Recipe) -> Tensor:
+def batch_loss(
+    vocos: Vocos, spectral: SpectralLoss, real: Tensor, onsets: list[list[int]], recipe: VocoderRecipe
+) -> Tensor:
     with torch.no_grad():
         latent = vocos.encode(real[:, None])
         latent = latent + recipe.latent_noise * torch.rand(len(latent), 1, 1) * torch.randn_like(latent)
@@ -149,9 +151,9 @@ def batch_loss(vocos: Vocos, spectral: SpectralLoss, real: Tensor, onsets: list[
     return spectral(made, real) + recipe.onset_weight * onset_loss(made, real, onsets)
 
 
-def train(out: Path, recipe: Recipe | None = None) -> Path:
+def train_vocoder(out: Path, recipe: VocoderRecipe | None = None) -> Path:
     """Train for the recipe's minutes (or steps) and save the audio VAE to `out`."""
-    recipe = recipe or Recipe()
+    recipe = recipe or VocoderRecipe()
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
@@ -170,7 +172,7 @@ def train(out: Path, recipe: Recipe | None = None) -> Path:
             group["lr"] = (
                 recipe.learning_rate * min(1, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
             )
-        loss = batch_loss(vocos, spectral, *draw(pool, rng, recipe), recipe)
+        loss = batch_loss(vocos, spectral, *draw_pieces(pool, rng, recipe), recipe)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(vocos.parameters(), 1.0)
@@ -178,10 +180,10 @@ def train(out: Path, recipe: Recipe | None = None) -> Path:
         average += (loss.item() - average) * max(0.02, 1 / (step + 1))
         if step % 100 == 0 or step == recipe.steps - 1:
             log.info("step %d, %.0f s, loss %.4f", step, time.monotonic() - begin, average)
-    return export(vocos, out)
+    return export_vocoder(vocos, out)
 
 
-def export(vocos: Vocos, out: Path) -> Path:
+def export_vocoder(vocos: Vocos, out: Path) -> Path:
     """Save what cannot be computed; the windows and the filter bank can, exactly."""
     kept = {key: value.contiguous() for key, value in vocos.state_dict().items() if not key.startswith(COMPUTED)}
     config = vocos.config

@@ -21,9 +21,9 @@ from ccl_pack.ccl_core.host.files.build import load_model
 from ccl_pack.ccl_core.host.files.identify import section
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
 from ccl_pack.ccl_core.training.finetune.cache import Cache
-from ccl_pack.ccl_core.training.finetune.run import train
+from ccl_pack.ccl_core.training.finetune.run import finetune
 from ccl_pack.ccl_core.training.finetune.settings import read_settings
-from ccl_pack.ccl_core.training.finetune.trainer import Trainer, generator_of
+from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, generator_of
 from console import ScriptError
 from sample_clips import make
 from tiny_runs import configuration, log_lines
@@ -54,7 +54,7 @@ def media(folder: Path, model: dict, how: dict) -> Path:
     return folder / "train.json"
 
 
-def fixed_loss(trainer: Trainer) -> float:
+def fixed_loss(trainer: FineTuner) -> float:
     (entry,) = trainer.order.batch(0)
     with torch.no_grad():
         times = torch.linspace(0.1, 0.9, 5).split(1)
@@ -62,13 +62,13 @@ def fixed_loss(trainer: Trainer) -> float:
     return float(sum(sum(losses.values()) for losses in found))
 
 
-def run_here(path: Path) -> tuple[float, Trainer]:
+def run_here(path: Path) -> tuple[float, FineTuner]:
     """The cache phase by the script, then training; the loss of a fixed draw before it and the trainer after it."""
     script.main(script.arguments(["--config", str(path), "--phase", "cache", "--cpu"]))
     settings = read_settings(path)
     assembly = assemble(read_parts(settings.model.parts))
-    before = fixed_loss(Trainer(settings, assembly, torch.device("cpu")))
-    return before, train(settings, assembly, torch.device("cpu"))
+    before = fixed_loss(FineTuner(settings, assembly, torch.device("cpu")))
+    return before, finetune(settings, assembly, torch.device("cpu"))
 
 
 def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_path):
@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path):
         folder.mkdir()
         paths.append(configuration(folder, train=how, held_out=1))
     whole = read_settings(paths[0])
-    train(whole, assemble(read_parts(whole.model.parts)), torch.device("cpu"))
+    finetune(whole, assemble(read_parts(whole.model.parts)), torch.device("cpu"))
 
     command = [
         sys.executable,

@@ -18,9 +18,9 @@ from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
 from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.streams import rotary_table
 from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
-from ccl_pack.ccl_core.training.finetune.run import cut, train, validate
+from ccl_pack.ccl_core.training.finetune.run import cut, finetune, validate
 from ccl_pack.ccl_core.training.finetune.settings import read_settings
-from ccl_pack.ccl_core.training.finetune.trainer import Order, Trainer, generator_of, split_validation, stratified
+from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, Order, generator_of, split_validation, stratified
 from tiny import CONFIG, latents
 from tiny_runs import configuration, log_lines, settings
 
@@ -32,8 +32,8 @@ def in_training(monkeypatch):
     monkeypatch.setattr(comfy.model_management, "in_training", True)
 
 
-def trainer_of(chosen) -> Trainer:
-    return Trainer(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+def trainer_of(chosen) -> FineTuner:
+    return FineTuner(chosen, assemble(read_parts(chosen.model.parts)), CPU)
 
 
 def forward(model, **more):
@@ -184,13 +184,13 @@ def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path):
         trainer.update()
         average = 0.5 * average + 0.5 * trainer.trained[name].detach()
     torch.testing.assert_close(trainer.average[name], average)
-    train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
     torch.testing.assert_close(load_file(tmp_path / "out" / "model.safetensors")[name], average)
 
 
 def test_the_whole_model_loads_as_it_was_trained(tmp_path):
     chosen = settings(tmp_path, train={"audio": "full"}, held_out=1)
-    trainer = train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    trainer = finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
     loaded = load_model(str(tmp_path / "out" / "model.safetensors"), {"dtype": torch.float32})
     for made, wanted in zip(forward(loaded.model.diffusion_model), forward(trainer.model), strict=True):
         torch.testing.assert_close(made, wanted)
@@ -215,7 +215,7 @@ def test_parts_of_their_own_are_exported_alone(tmp_path):
     chosen = read_settings(path)
     trainer = trainer_of(chosen)
     assert not trainer.model.interaction["0"].a2v.o.weight.any()
-    trainer = train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    trainer = finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "interaction.safetensors",
         "log.jsonl",
@@ -235,7 +235,7 @@ def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path):
     how = {"interaction": "lora", "audio": "lora", "video": "lora"}
     chosen = settings(tmp_path, train=how)
     before = forward(trainer_of(chosen).model)
-    trainer = train(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    trainer = finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
     wanted = forward(trainer.model)
     assert not torch.allclose(wanted[0], before[0], atol=1e-3) and not torch.allclose(wanted[1], before[1], atol=1e-3)
     plain = load_model(str(tmp_path / "tiny.safetensors"), {"dtype": torch.float32})
@@ -259,7 +259,7 @@ def test_quantised_files_are_refused(tmp_path):
     key = "blocks.0.ffn.0.weight"
     assembly.sd[key] = assembly.sd[key].to(torch.float8_e4m3fn)
     with pytest.raises(ValueError, match=r"tiny\.safetensors is quantised"):
-        Trainer(chosen, assembly, CPU)
+        FineTuner(chosen, assembly, CPU)
 
 
 def test_lines_after_the_checkpoint_are_cut(tmp_path):

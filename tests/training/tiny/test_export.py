@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
 from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.metadata import read_config
-from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, ENCODERS, export, joint_weights, metadata, unpack
+from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, ENCODERS, joint_weights, metadata, unpack, write_checkpoint
 from environment import ROOT
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
@@ -17,7 +17,7 @@ CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 def test_the_shipped_file_comes_apart_and_together_again(tmp_path):
     unpack(CHECKPOINT, tmp_path)
     rgb = torch.tensor(read_config(metadata(CHECKPOINT)["ccl_config"]).latent_rgb_factors)
-    again = export(joint_weights(CHECKPOINT), CCL_TINY, tmp_path, rgb, tmp_path / "again.safetensors")
+    again = write_checkpoint(joint_weights(CHECKPOINT), CCL_TINY, tmp_path, rgb, tmp_path / "again.safetensors")
     first, second = load_file(CHECKPOINT), load_file(again)
     assert first.keys() == second.keys()
     assert all(first[key].dtype == second[key].dtype and torch.equal(first[key], second[key]) for key in first)

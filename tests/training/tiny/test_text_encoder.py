@@ -16,19 +16,19 @@ from ccl_pack.ccl_core.training.tiny.text_encoder import (
     PAD,
     UNKNOWN,
     Batches,
-    Recipe,
+    TextRecipe,
     build_encoder,
-    draw,
+    draw_caption,
     encode,
     labels_of,
     own_labels,
-    train,
+    train_text_encoder,
     train_vocabulary,
 )
 from ccl_pack.ccl_core.training.world import scene
 from ccl_pack.ccl_core.training.world.captions import OTHER_WORDS, WORDS, Attributes, held_out, owned, paraphrase
 
-SMALL = Recipe(
+SMALL = TextRecipe(
     vocab_size=560,
     d_model=32,
     num_layers=1,
@@ -60,7 +60,7 @@ def test_every_word_of_the_world_can_be_said():
 def test_paraphrases_say_what_they_state_and_nothing_else():
     rng = random.Random(1)
     for _ in range(500):
-        caption, _, stated = draw(rng)
+        caption, _, stated = draw_caption(rng)
         for kind, values in WORDS.items():
             for value in values:
                 stating = any(getattr(thing, kind) == value for thing in stated)
@@ -103,10 +103,10 @@ def first_place(caption: str, kind: str, value: str) -> int:
 def test_two_drawn_objects_can_be_told_apart():
     rng = random.Random(8)
     for _ in range(100):
-        *_, (first, second) = draw(rng, count=2)
+        *_, (first, second) = draw_caption(rng, count=2)
         assert first.colour != second.colour and first.sound != second.sound
         assert (first.colour or first.shape) and (second.colour or second.shape)
-    counts = [len(draw(rng)[-1]) for _ in range(100)]
+    counts = [len(draw_caption(rng)[-1]) for _ in range(100)]
     assert 25 < counts.count(2) < 75
 
 
@@ -141,8 +141,8 @@ def test_one_colour_of_every_scene_is_held_out_and_never_trained_on():
         if held_out(Attributes(colour=colour, shape=shape, motion=motion, sound=sound))
     ]
     assert len(held) == len(set(held)) == 60
-    assert not any(held_out(thing) for _ in range(500) for thing in draw(rng)[-1])
-    assert all(held_out(thing) for _ in range(100) for thing in draw(rng, unseen=True)[-1])
+    assert not any(held_out(thing) for _ in range(500) for thing in draw_caption(rng)[-1])
+    assert all(held_out(thing) for _ in range(100) for thing in draw_caption(rng, unseen=True)[-1])
 
 
 def test_vocabulary_reads_any_text_in_any_case(vocabulary):
@@ -236,8 +236,8 @@ def test_padding_is_neither_seen_nor_returned():
 
 
 def test_training_learns_and_the_host_loads_the_result():
-    _, untrained = train(replace(SMALL, steps=1))
-    weights, report = train(SMALL)
+    _, untrained = train_text_encoder(replace(SMALL, steps=1))
+    weights, report = train_text_encoder(SMALL)
     assert untrained["accuracy_held_out"] < 0.1
     assert report["accuracy_held_out"] > 0.5
     assert report["accuracy_own_pairs"] > 2 * untrained["accuracy_own_pairs"]

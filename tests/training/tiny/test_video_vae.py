@@ -53,7 +53,7 @@ def test_a_dead_channel_is_not_blown_up(vae):
 
 
 def test_training_learns_and_writes_a_file_the_host_loads(tmp_path):
-    recipe = video_vae.Recipe(
+    recipe = video_vae.VideoVAERecipe(
         width=8,
         steps=25,
         minutes=2,
@@ -63,7 +63,7 @@ def test_training_learns_and_writes_a_file_the_host_loads(tmp_path):
         first_share=0.5,
         threads=1,
     )
-    path = video_vae.train(tmp_path / "vae.safetensors", recipe)
+    path = video_vae.train_video_vae(tmp_path / "vae.safetensors", recipe)
     loaded = VAE(sd=load_file(path))
     clip = next(scene.clips(8, frames=17)).frames[:5]
     latent = loaded.encode(torch.from_numpy(clip) / 255)

@@ -11,7 +11,7 @@ import torch
 from ccl_pack.ccl_core.host.vae.audio import VocosVAE, load_audio_vae_file
 from ccl_pack.ccl_core.training.tiny import vocoder
 
-RECIPE = vocoder.Recipe(steps=2, clips=8, batch=2, threads=1)
+RECIPE = vocoder.VocoderRecipe(steps=2, clips=8, batch=2, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def pool() -> vocoder.Pool:
 
 
 def test_every_piece_holds_an_onset_where_it_says(pool: vocoder.Pool) -> None:
-    pieces, onsets = vocoder.draw(pool, np.random.default_rng(0), vocoder.Recipe(batch=16))
+    pieces, onsets = vocoder.draw_pieces(pool, np.random.default_rng(0), vocoder.VocoderRecipe(batch=16))
     assert pieces.shape == (16, 32 * 500)
     for piece, samples in zip(pieces, onsets, strict=True):
         assert samples
@@ -32,7 +32,7 @@ def test_every_piece_holds_an_onset_where_it_says(pool: vocoder.Pool) -> None:
 
 def test_loss_is_least_for_the_sound_itself(pool: vocoder.Pool) -> None:
     spectral = vocoder.SpectralLoss((128, 512), 16000)
-    real, onsets = vocoder.draw(pool, np.random.default_rng(0), RECIPE)
+    real, onsets = vocoder.draw_pieces(pool, np.random.default_rng(0), RECIPE)
     late = torch.roll(real, 800, dims=-1)
     assert spectral(real, real) == 0
     assert spectral(late, real) > spectral(real * 0.9, real) > 0
@@ -47,7 +47,7 @@ def test_silence_has_a_finite_gradient() -> None:
 
 
 def test_training_saves_an_audio_vae(tmp_path: Path) -> None:
-    vae = load_audio_vae_file(str(vocoder.train(tmp_path / "new" / "vocoder.safetensors", RECIPE)))
+    vae = load_audio_vae_file(str(vocoder.train_vocoder(tmp_path / "new" / "vocoder.safetensors", RECIPE)))
     assert isinstance(vae, VocosVAE)
     assert vae.config == vocoder.TINY
     pool = vocoder.Pool.draw(RECIPE.seed, RECIPE.clips, RECIPE.frames)
@@ -60,11 +60,13 @@ def test_training_saves_an_audio_vae(tmp_path: Path) -> None:
 
 
 def test_training_is_repeatable(tmp_path: Path) -> None:
-    first, second = (vocoder.train(tmp_path / name, RECIPE).read_bytes() for name in ("a.safetensors", "b.safetensors"))
+    first, second = (
+        vocoder.train_vocoder(tmp_path / name, RECIPE).read_bytes() for name in ("a.safetensors", "b.safetensors")
+    )
     assert first == second
 
 
 def test_evaluation_tells_an_untrained_file(tmp_path: Path) -> None:
-    report = vocoder.evaluate(vocoder.train(tmp_path / "vocoder.safetensors", RECIPE), seed=5, clips=2)
+    report = vocoder.evaluate(vocoder.train_vocoder(tmp_path / "vocoder.safetensors", RECIPE), seed=5, clips=2)
     assert set(report) == {"recall", "precision", "within_30ms", "error_ms_median", "error_ms_max", "sound_right"}
     assert report["recall"] < 0.9 or report["precision"] < 0.9
