@@ -180,8 +180,8 @@ def sample(path: Path, case: Case, steps: int) -> list[float]:
     import torch
 
     from ccl_pack.ccl_core.host.files.build import load_model
+    from ccl_pack.nodes.guidance import CCLJointSampler
     from ccl_pack.nodes.latents import CCLEmptyAVLatent
-    from ccl_pack.nodes.sampling import CCLJointSampler
 
     model, length = load_model(str(path)), {"length": "frames", "frames": case.frames}
     size = {"width": case.width, "height": case.height, "length": length, "fps": 0.0, "batch_size": 1}
@@ -207,7 +207,7 @@ def sample(path: Path, case: Case, steps: int) -> list[float]:
         sampler_name="euler",
         scheduler="simple",
         denoise=1.0,
-        mode={"mode": "cfg", "video_text": case.video_scale, "audio_text": case.audio_scale},
+        mode={"mode": "cfg", "video_cfg": case.video_scale, "audio_cfg": case.audio_scale},
         skip_layers=case.skip_layers,
     )
     return moments

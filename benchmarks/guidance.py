@@ -53,14 +53,16 @@ def points(options: argparse.Namespace) -> Iterator[Point]:
 
 
 def scales_of(point: Point) -> dict[str, float]:
-    """The scales that CCLJointSampler is given, by the names of its widgets."""
-    from ccl_pack.nodes.sampling import CCLJointSampler
+    """The scale of each stream and term, by `stream_term`."""
+    from ccl_pack.ccl_core.guidance import default_settings
 
     if point.mode == NONE:
         return {}
-    tiny = sibling("tiny")
-    mode = tiny.scaled(tiny.defaults(CCLJointSampler, "mode", point.mode)["mode"], point.strength)
-    return {name: value for name, value in mode.items() if name.startswith(("video_", "audio_"))}
+    scales, strengthened = {}, sibling("tiny").strengthened
+    for term, default in default_settings(point.mode).items():
+        scales[f"video_{term}"] = strengthened(default.video, point.strength)
+        scales[f"audio_{term}"] = strengthened(default.audio, point.strength)
+    return scales
 
 
 def passes(mode: str, scales: dict[str, float]) -> int:
@@ -84,7 +86,7 @@ def check_settings(options: argparse.Namespace) -> None:
     """One folder holds points of one kind: others could not be compared."""
     import hashlib
 
-    from ccl_pack.nodes.sampling import CCLJointSampler
+    from ccl_pack.nodes.guidance import CCLJointSampler
 
     settings = {name: getattr(options, name) for name in SHARED}
     steps = sibling("tiny").defaults(CCLJointSampler, "mode")["steps"]
@@ -127,7 +129,7 @@ def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.N
     tiny, scales = sibling("tiny"), scales_of(point)
     sampling = tiny.Sampling(
         point.task,
-        None if point.mode == NONE else point.mode,
+        tiny.GUIDANCE if point.mode == NONE else point.mode,
         point.strength,
         options.audio_shift,
         options.frames,
@@ -145,7 +147,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("guidance-work"), help="folder of the points")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, chart and tables")
     parser.add_argument("--tasks", nargs="+", choices=list(tiny.TASKS), default=list(tiny.TASKS))
-    parser.add_argument("--modes", nargs="+", choices=tiny.GUIDANCE, default=list(tiny.GUIDANCE))
+    parser.add_argument("--modes", nargs="+", help="default: all")
     parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="1: the mode's default scales")
     parser.add_argument("--clips", type=int, default=16, help="held-out captions per point")
     parser.add_argument("--seed", type=int, default=1, help="decides captions, wording and noise")
@@ -168,7 +170,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     reexec()
     load_pack(pytorch_attention=True)
-    sibling("tiny").check_frames(options.frames)
+    tiny = sibling("tiny")
+    tiny.check_frames(options.frames)
+    options.modes = tiny.guidance_modes(options.modes)
     options.out.mkdir(parents=True, exist_ok=True)
     report = sibling("guidance_report")
     if not options.summarise:

@@ -217,7 +217,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--evaluation-clips", type=int, default=24, help="held-out captions per run, or clips of --attention"
     )
-    parser.add_argument("--guidance", nargs="+", choices=tiny.GUIDANCE, default=["cfg", "ucg_joint"])
+    parser.add_argument("--guidance", nargs="+", default=["cfg", "ucg_joint"])
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, default=tiny.CHECKPOINT, help="gives encoders, VAEs and sizes")
@@ -247,6 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     reexec()
     load_pack(pytorch_attention=True)
     sibling("tiny").check_frames(options.frames)
+    sibling("tiny").guidance_modes(options.guidance)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.attention:
         sibling("method_attention").draw(options)

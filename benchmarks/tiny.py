@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 TASKS = {"t2av": (False, False), "v2a": (True, False), "a2v": (False, True)}  # video given, audio given
 SAMPLER = "euler_ancestral"  # of the template
-GUIDANCE = ("ucg_joint", "cfg", "ma_cfg", "ucg", "ucg_cross", "dual", "modality")
+GUIDANCE = "ucg_joint"  # what the model was published with
 SIZE = 64
 
 
@@ -48,10 +48,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are generated; None leaves a value to the nodes and the checkpoint."""
+    """How clips are generated; None leaves a value to the model."""
 
     task: str
-    guidance: str | None = None
+    guidance: str = GUIDANCE
     strength: float = 1.0  # of the mode's default scales: 0 = none
     audio_shift: float | None = None
     frames: int = 33
@@ -68,7 +68,7 @@ def load(path: Path) -> Loaded:
     from ccl_pack.nodes.loaders import CCLCheckpointLoader
 
     folder_paths.add_model_folder_path("checkpoints", str(path.parent), is_default=True)
-    model, clip, video_vae, audio_vae = CCLCheckpointLoader.execute(checkpoint=path.name).result
+    model, clip, video_vae, audio_vae = CCLCheckpointLoader.execute(ckpt_name=path.name).result
     use_channels_last(video_vae.first_stage_model)  # a third less time on the CPU
     return Loaded(model, clip, video_vae, audio_vae, float(model.model.ccl_config.fps))
 
@@ -82,12 +82,15 @@ def defaults(node: Any, choice: str, option: str | None = None) -> dict[str, Any
     return {**values, choice: {choice: chosen, **{entry.id: entry.default for entry in options[chosen]}}}
 
 
+def strengthened(scale: float, strength: float) -> float:
+    """1 is no guidance, and so is strength 0."""
+    return round(1 + strength * (scale - 1), 4)
+
+
 def scaled(mode: dict[str, Any], strength: float) -> dict[str, Any]:
-    """A mode with each scale at 1 + strength * (scale - 1), of which 1 is no guidance; its ranges stay."""
-    return {
-        name: round(1 + strength * (value - 1), 4) if name.startswith(("video_", "audio_")) else value
-        for name, value in mode.items()
-    }
+    """The widgets of a mode with each scale strengthened; its ranges stay."""
+    scales = [name for name in mode if name.startswith(("video_", "audio_"))]
+    return mode | {name: strengthened(mode[name], strength) for name in scales}
 
 
 def shifted(loaded: Loaded, audio_shift: float | None) -> Any:
@@ -157,7 +160,7 @@ def conditioning(loaded: Loaded, texts: Sequence[str]) -> list[list[Any]]:
 
 def sample(loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int) -> dict[str, Any]:
     """One run of CCLJointSampler for a batch of clips."""
-    from ccl_pack.nodes.sampling import CCLJointSampler
+    from ccl_pack.nodes.guidance import CCLJointSampler
 
     video, audio = TASKS[sampling.task]
     if video or audio:
@@ -262,7 +265,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--seed", type=int, nargs="+", required=True, help="each decides captions, wording and noise")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--guidance", choices=GUIDANCE, help="default: that of CCLJointSampler")
+    parser.add_argument("--guidance", default=GUIDANCE, help=f"a mode of CCLJointSampler (default: {GUIDANCE})")
     parser.add_argument(
         "--strength",
         type=float,
@@ -290,6 +293,16 @@ def check_frames(frames: int) -> None:
         check_length(frames)
     except ValueError as error:
         raise ScriptError(str(error), "change --frames") from error
+
+
+def guidance_modes(chosen: Sequence[str] | None = None) -> list[str]:
+    """The modes asked for, without any: all. ScriptError for an unknown one; the pack, loaded after parsing, knows."""
+    from ccl_pack.ccl_core.guidance import MODES
+
+    unknown = [mode for mode in chosen or () if mode not in MODES]
+    if unknown:
+        raise ScriptError(f"{', '.join(unknown)}: no guidance mode", f"choose of {', '.join(MODES)}")
+    return list(chosen or MODES)
 
 
 def lesson_of(options: argparse.Namespace) -> Lesson:
@@ -340,6 +353,7 @@ def main() -> None:
     reexec()
     load_pack(pytorch_attention=True)
     check_frames(options.frames)
+    guidance_modes([options.guidance])
     import torch
 
     with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Guidance as weights over branches: CFG, MA-CFG (arXiv 2511.03334), UCG (arXiv 2603.18600), dual, modality.
 
 A branch is one forward pass under a text (positive T, negative N) and a coupling (open C, anchor 0). Every mode is
-TC + sum over its terms of (scale - 1) * (toward - away), design section 4, so scale 1 means no guidance in all of them.
+TC + sum over its terms of (scale - 1) * (toward - away), so scale 1 means no guidance in all of them.
 The published text on UCG fixes neither formula nor scales: `ucg`, `ucg_joint` and `ucg_cross` are our reading.
 """
 
@@ -70,21 +70,42 @@ class Term:
 
 @dataclass(frozen=True)
 class Mode:
-    """One row of the table. `reference` is the branch the published formula starts from."""
+    """One row of the table. `reference` is the branch the published formula starts from; `about` tells people."""
 
     reference: Branch
     terms: Mapping[str, Term]
+    about: str
 
 
 MODES: Mapping[str, Mode] = {
-    "ucg_joint": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 3.0))}),
-    "cfg": Mode(NC, {"text": Term(TC, NC, TermScale(4.0, 3.0))}),
-    "ma_cfg": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 2.0))}),
-    "ucg": Mode(N0, {"text": Term(T0, N0, TermScale(3.0, 3.0)), "cross": Term(TC, T0, TermScale(2.0, 2.0))}),
-    "ucg_cross": Mode(T0, {"cross": Term(TC, T0, TermScale(3.0, 3.0))}),
-    "dual": Mode(N0, {"text": Term(TC, NC, TermScale(5.0, 5.0)), "cross": Term(NC, N0, TermScale(3.5, 3.5))}),
-    "modality": Mode(NC, {"text": Term(TC, NC, TermScale(3.0, 7.0)), "cross": Term(TC, T0, TermScale(3.0, 3.0))}),
+    "ucg_joint": Mode(
+        N0,
+        {"joint": Term(TC, N0, TermScale(3.0, 3.0))},
+        "away from no text and no coupling together, one scale (CCL)",
+    ),
+    "cfg": Mode(NC, {"text": Term(TC, NC, TermScale(4.0, 3.0))}, "away from the negative text, as most models"),
+    "ma_cfg": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 2.0))}, "as ucg_joint, with the scales of UniAVGen"),
+    "ucg": Mode(
+        N0,
+        {"text": Term(T0, N0, TermScale(3.0, 3.0)), "cross": Term(TC, T0, TermScale(2.0, 2.0))},
+        "text and coupling apart (CCL)",
+    ),
+    "ucg_cross": Mode(T0, {"cross": Term(TC, T0, TermScale(3.0, 3.0))}, "away from no coupling only"),
+    "dual": Mode(
+        N0,
+        {"text": Term(TC, NC, TermScale(5.0, 5.0)), "cross": Term(NC, N0, TermScale(3.5, 3.5))},
+        "text and coupling apart, as in the MOVA paper",
+    ),
+    "modality": Mode(
+        NC,
+        {"text": Term(TC, NC, TermScale(3.0, 7.0)), "cross": Term(TC, T0, TermScale(3.0, 3.0))},
+        "cfg and coupling, as LTX-2",
+    ),
 }
+
+
+# What people call the scale of a term. Text and coupling together are the one scale of a mode, as the text is of cfg.
+SCALE_NAMES = {"text": "cfg", "joint": "cfg", "cross": "coupling"}
 
 
 def mode_named(name: str) -> Mode:
@@ -102,19 +123,20 @@ def check_settings(mode: str, settings: Mapping[str, TermScale]) -> None:
         raise ValueError(f"guidance mode {mode!r} has no term {sorted(unknown)}, its terms are {known}")
 
 
-def branch_weights(
-    mode: str, settings: Mapping[str, TermScale], percent: float | None = None
-) -> dict[Branch, StreamWeights]:
-    """Design section 4: the branches to run at this percent of the run and their weights; a stream's weights sum to 1.
+def default_settings(mode: str) -> dict[str, TermScale]:
+    return {name: term.default for name, term in mode_named(mode).terms.items()}
 
-    A term left out of `settings` has scale 1. Without `percent` every range counts as active.
+
+def branch_weights(mode: str, settings: Mapping[str, TermScale]) -> dict[Branch, StreamWeights]:
+    """The branches to run and their weights, which sum to 1 for each stream.
+
+    A term left out of `settings` has scale 1. The ranges of the terms do not count here: a sampler leaves out the
+    terms whose range does not hold its step.
     """
     check_settings(mode, settings)
     video, audio = dict.fromkeys(Branch, 0.0), dict.fromkeys(Branch, 0.0)
     video[TC] = audio[TC] = 1.0
     for name, scale in settings.items():
-        if percent is not None and not scale.start <= percent <= scale.end:
-            continue
         term = MODES[mode].terms[name]
         for stream, amount in ((video, scale.video - 1.0), (audio, scale.audio - 1.0)):
             stream[term.toward] += amount

@@ -10,12 +10,12 @@ from comfy_api.latest import ComfyExtension, io
 from .audio_vae import CCLAudioVAELoader
 from .conditioning import CCLDualPrompt
 from .decoding import CCLDecodeAV
+from .guidance import CCLGuider, CCLJointSampler
 from .latents import CCLEmptyAVLatent, CCLEncodeAV
 from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
 from .lora import CCLLoraLoader
 from .memory import CCLMemoryPlan
 from .prompts import CCLPromptTags
-from .sampling import CCLGuider, CCLJointSampler
 from .shift import CCLStreamShift
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"

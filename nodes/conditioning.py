@@ -45,7 +45,7 @@ class CCLDualPrompt(io.ComfyNode):
         return io.Schema(
             node_id="CCLDualPrompt",
             display_name="Dual Prompt (CCL)",
-            category="CCL",
+            category="CCL/conditioning",
             description="Gives the audio stream a text of its own. Without it both streams read the same prompt.",
             search_aliases=["audio prompt", "separate audio text", "negative prompt per stream"],
             inputs=[

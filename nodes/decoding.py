@@ -10,12 +10,10 @@ import torch
 from comfy.sd import VAE
 from comfy_api.latest import InputImpl, Types, io
 
-from ..ccl_core.alignment.timeline import TEMPORAL_STRIDE
 from ..ccl_core.host.media.decode import Tiling, decode_audio, decode_video, silence
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_finite, split
 from ..ccl_core.host.vae.sockets import output_sample_rate, require_connected
-
-CATEGORY = "CCL"
+from .inputs import latent_fps_input, tiling_input
 
 
 class CCLDecodeAV(io.ComfyNode):
@@ -26,7 +24,7 @@ class CCLDecodeAV(io.ComfyNode):
         return io.Schema(
             node_id="CCLDecodeAV",
             display_name="Decode Audio-Video (CCL)",
-            category=CATEGORY,
+            category="CCL/latent",
             description="Decodes an audio-video latent into frames, a sound of exactly their duration, and a video of "
             "both.",
             search_aliases=["decode", "vae decode", "latent to video", "video with sound", "ccl"],
@@ -38,58 +36,8 @@ class CCLDecodeAV(io.ComfyNode):
                     optional=True,
                     tooltip="The model's audio VAE. Only a latent without audio part can do without it.",
                 ),
-                io.DynamicCombo.Input(
-                    "tiling",
-                    tooltip="Decode the video whole, or in tiles if memory is short.",
-                    options=[
-                        io.DynamicCombo.Option("off", []),
-                        io.DynamicCombo.Option(
-                            "on",
-                            [
-                                io.Int.Input(
-                                    "tile_size",
-                                    default=512,
-                                    min=64,
-                                    max=4096,
-                                    step=32,
-                                    tooltip="Side of a tile in pixels.",
-                                ),
-                                io.Int.Input(
-                                    "overlap",
-                                    default=64,
-                                    min=0,
-                                    max=4096,
-                                    step=32,
-                                    tooltip="Overlap of the tiles in pixels.",
-                                ),
-                                io.Int.Input(
-                                    "temporal_size",
-                                    default=64,
-                                    min=2 * TEMPORAL_STRIDE,
-                                    max=4096,
-                                    step=TEMPORAL_STRIDE,
-                                    tooltip="Frames of a tile.",
-                                ),
-                                io.Int.Input(
-                                    "temporal_overlap",
-                                    default=8,
-                                    min=TEMPORAL_STRIDE,
-                                    max=4096,
-                                    step=TEMPORAL_STRIDE,
-                                    tooltip="Overlap of the tiles in frames.",
-                                ),
-                            ],
-                        ),
-                    ],
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=0.0,
-                    min=0.0,
-                    max=240.0,
-                    step=0.001,
-                    tooltip="Only for a latent that does not say its fps (a plain Wan latent). 0: the latent's own.",
-                ),
+                tiling_input(),
+                latent_fps_input(),
             ],
             outputs=[
                 io.Image.Output("images", tooltip="The frames; clips of a batch one after another."),
@@ -106,7 +54,12 @@ class CCLDecodeAV(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, latent: dict[str, Any], video_vae: VAE, tiling: dict[str, Any], fps: float, audio_vae: VAE | None = None
+        cls,
+        latent: dict[str, Any],
+        video_vae: VAE,
+        tiling: dict[str, Any],
+        audio_vae: VAE | None = None,
+        fps: float = 0.0,
     ) -> io.NodeOutput:
         av = split(latent)
         require_finite(av, "latent")

@@ -10,12 +10,12 @@ from comfy.sd import VAE
 from comfy_api.latest import io
 
 from ..ccl_core.alignment.sizing import size_av
-from ..ccl_core.alignment.timeline import TEMPORAL_STRIDE
 from ..ccl_core.host.media.encode import IMAGE_FITS, LENGTH_FITS, Fit, add_audio, write_audio, write_images
 from ..ccl_core.host.media.latents import empty, frame_rate, join, model_grid, require_finite, split
 from ..ccl_core.host.vae.sockets import require_connected
+from .inputs import fps_input, latent_fps_input, length_input, side_input
 
-CATEGORY = "CCL"
+CATEGORY = "CCL/latent"
 
 
 class CCLEmptyAVLatent(io.ComfyNode):
@@ -35,64 +35,11 @@ class CCLEmptyAVLatent(io.ComfyNode):
                     tooltip="The joint model the latent is for. It fixes the latent grid, the audio tokens per "
                     "second and the default fps.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=832,
-                    min=16,
-                    max=16384,
-                    step=16,
-                    tooltip="Width in pixels; rounded down to the model's grid.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=480,
-                    min=16,
-                    max=16384,
-                    step=16,
-                    tooltip="Height in pixels; rounded down to the model's grid.",
-                ),
-                io.DynamicCombo.Input(
-                    "length",
-                    tooltip="Give the length in seconds or in frames. The latent has the next 4k+1 frames that cover "
-                    "it.",
-                    options=[
-                        io.DynamicCombo.Option(
-                            "seconds",
-                            [
-                                io.Float.Input(
-                                    "seconds",
-                                    default=5.0,
-                                    min=0.05,
-                                    max=600.0,
-                                    step=0.05,
-                                    tooltip="Length in seconds. 5 s are 81 frames at 16 fps and 121 at 24 fps.",
-                                )
-                            ],
-                        ),
-                        io.DynamicCombo.Option(
-                            "frames",
-                            [
-                                io.Int.Input(
-                                    "frames",
-                                    default=81,
-                                    min=1,
-                                    max=144000,
-                                    step=TEMPORAL_STRIDE,
-                                    tooltip="Length in frames; rounded up to 4k+1. 1 makes a still image.",
-                                )
-                            ],
-                        ),
-                    ],
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=0.0,
-                    min=0.0,
-                    max=240.0,
-                    step=0.001,
-                    tooltip="Frames per second. 0 is the rate the model was trained at: leave it unless you know why.",
-                ),
+                side_input("width"),
+                side_input("height"),
+                length_input(),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."),
+                fps_input("Frames per second. 0 is the rate the model was trained at: leave it unless you know why."),
             ],
             outputs=[
                 io.Latent.Output("latent", tooltip="Video and audio latent of the same duration; it carries its fps.")
@@ -101,7 +48,13 @@ class CCLEmptyAVLatent(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, width: int, height: int, length: dict[str, Any], fps: float, batch_size: int
+        cls,
+        model: ModelPatcher,
+        width: int,
+        height: int,
+        length: dict[str, Any],
+        batch_size: int,
+        fps: float = 0.0,
     ) -> io.NodeOutput:
         grid, config = model_grid(model), model.model.ccl_config
         kind = length["length"]
@@ -178,14 +131,7 @@ class CCLEncodeAV(io.ComfyNode):
                     tooltip="Material that is too short: pad (repeat the last image, add silence), generate the "
                     "missing part, or refuse. Too long is trimmed (refuse: an error).",
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=0.0,
-                    min=0.0,
-                    max=240.0,
-                    step=0.001,
-                    tooltip="Only for a latent that does not say its fps (a plain Wan latent). 0: the latent's own.",
-                ),
+                latent_fps_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -200,12 +146,12 @@ class CCLEncodeAV(io.ComfyNode):
         latent: dict[str, Any],
         image_fit: str,
         length_fit: str,
-        fps: float,
         video_vae: VAE | None = None,
         audio_vae: VAE | None = None,
         images: torch.Tensor | None = None,
         start_image: torch.Tensor | None = None,
         audio: dict[str, Any] | None = None,
+        fps: float = 0.0,
     ) -> io.NodeOutput:
         av = split(latent)
         require_finite(av, "latent")

@@ -61,7 +61,7 @@ class CCLCheckpointLoader(io.ComfyNode):
             search_aliases=["ccl", "audio video model", "ccl-tiny", "twin tower"],
             inputs=[
                 io.Combo.Input(
-                    "checkpoint",
+                    "ckpt_name",
                     options=_files("checkpoints"),
                     tooltip="An all-in-one CCL file in models/checkpoints. ccl-tiny.safetensors comes with this pack.",
                 )
@@ -75,8 +75,8 @@ class CCLCheckpointLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, checkpoint: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("checkpoints", checkpoint)
+    def execute(cls, ckpt_name: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         return io.NodeOutput(*load_checkpoint(path, folder_paths.get_folder_paths("embeddings")))
 
 
@@ -91,7 +91,7 @@ class CCLModelLoader(io.ComfyNode):
             search_aliases=["ccl", "ovi", "mova", "audio video model", "twin tower", "unet", "gguf"],
             inputs=[
                 io.Combo.Input(
-                    "model_name",
+                    "unet_name",
                     options=_models(),
                     tooltip=(
                         "A CCL or Ovi file in models/diffusion_models, or MOVA repacked into one. Shards stand as "
@@ -104,8 +104,8 @@ class CCLModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
-        return io.NodeOutput(load_model(_path(model_name), DTYPES[weight_dtype]))
+    def execute(cls, unet_name: str, weight_dtype: str = "default") -> io.NodeOutput:
+        return io.NodeOutput(load_model(_path(unet_name), DTYPES[weight_dtype]))
 
 
 class CCLModelAssembler(io.ComfyNode):

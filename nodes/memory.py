@@ -17,7 +17,7 @@ class CCLMemoryPlan(io.ComfyNode):
         return io.Schema(
             node_id="CCLMemoryPlan",
             display_name="Memory Plan (CCL)",
-            category="CCL",
+            category="CCL/sampling",
             description="Tells before the run whether model, size and guidance fit this machine, and what helps.",
             search_aliases=["vram", "out of memory", "oom", "offload", "memory estimate", "will it fit"],
             is_output_node=True,

@@ -28,7 +28,7 @@ class CCLPromptTags(io.ComfyNode):
         return io.Schema(
             node_id="CCLPromptTags",
             display_name="Prompt Tags (CCL)",
-            category="CCL",
+            category="CCL/conditioning",
             description="Writes the same text with the marks for speech and audio description that each model expects: "
             "both Ovi versions, and MOVA.",
             search_aliases=["ovi prompt", "mova prompt", "speech tags", "audcap", "dialogue", "audio caption"],

@@ -20,7 +20,7 @@ class CCLStreamShift(io.ComfyNode):
         return io.Schema(
             node_id="CCLStreamShift",
             display_name="Stream Shift (CCL)",
-            category="CCL",
+            category="CCL/sampling",
             description="A sigma shift for the video and one for the audio: how long each stays at high noise.",
             search_aliases=["sigma shift", "audio shift", "visual shift", "dual sigma shift", "ModelSamplingSD3"],
             inputs=[

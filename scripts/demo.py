@@ -22,7 +22,7 @@ from workflow_api import Prompt, to_prompt
 PROMPT = "a green square blinks, horn, and a yellow ball slides, click"
 TEMPLATE = "Text to Video with Sound"
 LONGEST_DIFFERENCE = 0.02
-MODEL_INPUTS = ("checkpoint", "model_name", "ckpt_name", "unet_name")
+MODEL_INPUTS = ("ckpt_name", "unet_name")
 
 
 def arguments() -> argparse.Namespace:
@@ -97,14 +97,16 @@ def nodes_with(prompt: Prompt, *words: str) -> set[str]:
 
 def passes_per_step(prompt: Prompt) -> int:
     """Branches with a weight under the guidance the workflow asks for."""
-    from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights
+    from ccl_pack.ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights
 
     inputs = next((node["inputs"] for node in prompt.values() if node["inputs"].get("mode") in MODES), None)
     if inputs is None:
         cfg = next((node["inputs"]["cfg"] for node in prompt.values() if "cfg" in node["inputs"]), 1.0)
         return 1 if cfg == 1.0 else 2
-    terms = MODES[inputs["mode"]].terms
-    scales = {term: TermScale(video=inputs[f"mode.video_{term}"], audio=inputs[f"mode.audio_{term}"]) for term in terms}
+    scales = {}
+    for term in MODES[inputs["mode"]].terms:
+        video, audio = (inputs[f"mode.{stream}_{SCALE_NAMES[term]}"] for stream in ("video", "audio"))
+        scales[term] = TermScale(video, audio)
     return len(branch_weights(inputs["mode"], scales))
 
 

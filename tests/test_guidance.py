@@ -103,15 +103,6 @@ def test_ma_cfg_starts_at_the_published_scales() -> None:
     assert (default.video, default.audio) == (3.0, 2.0)
 
 
-@pytest.mark.parametrize(("percent", "passes"), [(0.0, 2), (0.2, 3), (0.5, 3), (0.51, 2), (0.9, 1)])
-def test_a_term_counts_inside_its_range_only(percent: float, passes: int) -> None:
-    settings = {"text": TermScale(4.0, 4.0, end=0.7), "cross": TermScale(2.0, 2.0, start=0.2, end=0.5)}
-    weights = branch_weights("modality", settings, percent)
-    inside = {term: scale for term, scale in settings.items() if scale.start <= percent <= scale.end}
-    assert weights == branch_weights("modality", inside)
-    assert len(weights) == passes
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_without_coupling_every_mode_is_cfg_with_its_text_scale(mode: str) -> None:
     weights = without_coupling(branch_weights(mode, scales(mode)))

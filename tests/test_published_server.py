@@ -57,7 +57,7 @@ def model_file(name: str) -> Change:
 
     def change(prompt: Prompt) -> None:
         old = next(entry["class_type"] for entry in prompt.values() if entry["class_type"].startswith("CCLModel"))
-        replace_node(prompt, old, "CCLModelLoader", model_name=name, weight_dtype="default")
+        replace_node(prompt, old, "CCLModelLoader", unet_name=name, weight_dtype="default")
 
     return change
 
@@ -108,7 +108,7 @@ def templates(published: ComfyServer) -> dict[str, Prompt]:
 
 def shrink(prompt: Prompt) -> Prompt:
     encoder = node_id(prompt, "CLIPLoader")
-    prompt[encoder] = {"class_type": "CCLCheckpointLoader", "inputs": {"checkpoint": "ccl-tiny.safetensors"}}
+    prompt[encoder] = {"class_type": "CCLCheckpointLoader", "inputs": {"ckpt_name": "ccl-tiny.safetensors"}}
     sizes = {"width": SIDE, "height": SIDE, "length.frames": FRAMES, "length": FRAMES, "steps": STEPS, "image": IMAGE}
     for entry in prompt.values():
         inputs = entry["inputs"]

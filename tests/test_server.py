@@ -127,6 +127,22 @@ def test_same_seed_gives_the_same_frames(server: ComfyServer, template: Prompt) 
     assert not any(map(torch.equal, first, other))
 
 
+def test_a_prompt_may_leave_optional_inputs_out(server: ComfyServer, template: Prompt, object_info: dict) -> None:
+    """As prompts written by hand do. The widgets of a dynamic choice are optional in its own list."""
+    prompt = copy.deepcopy(template)
+    sampler = node(prompt, "CCLJointSampler")
+    sampler |= {"mode": "cfg", "mode.video_cfg": 3.0, "mode.audio_cfg": 3.0}
+    for entry in prompt.values():
+        known = object_info[entry["class_type"]]["input"].get("optional", {})
+        widgets = [name for name in entry["inputs"] if name in known or name.endswith("_percent")]
+        for name in widgets:
+            if not isinstance(entry["inputs"][name], list):
+                del entry["inputs"][name]
+    assert not [name for name in sampler if name.endswith("_percent")]
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+
+
 def _pixels(data: bytes) -> torch.Tensor:
     with av.open(io.BytesIO(data)) as container:
         return torch.from_numpy(next(container.decode(video=0)).to_ndarray(format="rgb24"))
@@ -200,7 +216,7 @@ def checkpoint(name: str) -> Change:
 
 def model_file(name: str) -> Change:
     def change(prompt: Prompt) -> None:
-        link = add(prompt, "CCLModelLoader", model_name=name, weight_dtype="default")
+        link = add(prompt, "CCLModelLoader", unet_name=name, weight_dtype="default")
         node(prompt, "CCLJointSampler")["model"] = link
 
     return change

@@ -139,14 +139,14 @@ PUBLISHED = {
     "Ovi Text to Video with Sound": [
         ("CCLEmptyAVLatent", {"width": 1280, "height": 704, "length.frames": 121, "fps": 0.0}),
         (SAMPLER, {"steps": 50, "sampler_name": "uni_pc_bh2", "mode": "cfg", "skip_layers": "11"}),
-        (SAMPLER, {"mode.video_text": 4.0, "mode.audio_text": 3.0}),
+        (SAMPLER, {"mode.video_cfg": 4.0, "mode.audio_cfg": 3.0}),
         ("CCLPromptTags", {"variant": "Ovi 1.1 (960)"}),
     ],
     "MOVA Image to Video with Sound": [
         ("WanImageToVideo", {"width": 640, "height": 352, "length": 193}),
         ("CCLEncodeAV", {"fps": 24.0}),
         (SAMPLER, {"steps": 50, "sampler_name": "euler", "mode": "cfg", "skip_layers": ""}),
-        (SAMPLER, {"mode.video_text": 5.0, "mode.audio_text": 5.0}),
+        (SAMPLER, {"mode.video_cfg": 5.0, "mode.audio_cfg": 5.0}),
         ("CCLPromptTags", {"variant": "MOVA"}),
     ],
 }

@@ -1,11 +1,11 @@
-"""Guidance of an audio-video model in the host's sampler: the branches of design section 4, run step by step."""
+"""Guidance of an audio-video model in the host's sampler: the branches of a mode, run and weighed step by step."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import comfy.model_base
 import comfy.samplers
@@ -45,7 +45,8 @@ class AVGuider(comfy.samplers.CFGGuider):
     def set_guidance(self, mode: str, settings: Mapping[str, TermScale], skip_layers: Sequence[int] = ()) -> None:
         """Choose the row of the table and its scales; `skip_layers` are left out of the passes with negative text."""
         check_settings(mode, settings)
-        self.mode, self.settings = mode, dict(settings)
+        self.mode = mode
+        self.settings = dict(settings)
         self.skip_layers = _known_layers(self.model_patcher, skip_layers)
         self.set_cfg(_nominal_scale(self.settings.values()))
 
@@ -93,34 +94,21 @@ class AVGuider(comfy.samplers.CFGGuider):
     def _run(
         self, wanted: set[Branch], x: torch.Tensor, timestep: torch.Tensor, model_options: Options
     ) -> dict[Branch, torch.Tensor]:
-        """One call of the host for all branches with the same switches, so that it can put them in one batch."""
         predictions: dict[Branch, torch.Tensor] = {}
-        for switches, branches in self._groups(wanted):
-            conds = [self._cond(branches, negative=False), self._cond(branches, negative=True)]
-            options = with_switches(model_options, switches)
+        for call in calls(wanted, self.skip_layers):
+            conds = [self._text(call.positive), self._text(call.negative)]
+            options = with_switches(model_options, call.switches)
             outputs = _calculate(self.inner_model, conds, x, timestep, options)
-            predictions |= {branch: outputs[int(branch.negative)] for branch in branches}
+            for branch, output in zip((call.positive, call.negative), outputs, strict=True):
+                if branch is not None:
+                    predictions[branch] = output
         return predictions
 
-    def _groups(self, wanted: set[Branch]) -> list[tuple[Options, list[Branch]]]:
-        groups: list[tuple[Options, list[Branch]]] = []
-        for branch in (branch for branch in Branch if branch in wanted):
-            switches = ANCHOR if branch.anchor else {}
-            if branch.negative and self.skip_layers:
-                switches = {**switches, "skip_layers": self.skip_layers}
-            same = next((branches for other, branches in groups if other == switches), None)
-            if same is None:
-                groups.append((switches, [branch]))
-            else:
-                same.append(branch)
-        return groups
-
-    def _cond(self, branches: list[Branch], negative: bool) -> Conds | None:
-        branch = next((branch for branch in branches if branch.negative is negative), None)
+    def _text(self, branch: Branch | None) -> Conds | None:
         if branch is None:
             return None
-        cond = self.conds["negative" if negative else "positive"]
-        return _as_other_branch(cond) if branch.anchor else cond
+        conds = self.conds["negative" if branch.negative else "positive"]
+        return _as_other_branch(conds) if branch.anchor else conds
 
     def _combine(
         self, predictions: Mapping[Branch, torch.Tensor], weights: Mapping[Branch, StreamWeights]
@@ -147,7 +135,8 @@ class AVGuider(comfy.samplers.CFGGuider):
         before, after = (model_options.get(f"sampler_{when}_cfg_function", []) for when in ("pre", "post"))
         if not (before or after or "sampler_cfg_function" in model_options):
             return guided
-        cond, uncond = predictions[TC], self._uncond(guided, predictions, scale)
+        cond = predictions[TC]
+        uncond = _implied_uncond(guided, predictions, scale)
         conds = [self.conds["positive"], self.conds["negative"] if len(predictions) > 1 else None]
         shared = {"model": self.inner_model, "model_options": model_options, "input": x, "sigma": timestep}
         shared["cond_scale"] = scale
@@ -163,11 +152,41 @@ class AVGuider(comfy.samplers.CFGGuider):
             guided = hook({**shared, **pair, "denoised": guided})
         return guided
 
-    def _uncond(self, guided: torch.Tensor, predictions: Mapping[Branch, torch.Tensor], scale: float) -> torch.Tensor:
-        if scale != 1.0:
-            return predictions[TC] - (guided - predictions[TC]) / (scale - 1.0)
-        others = [output for branch, output in predictions.items() if branch is not TC]
-        return others[-1] if others else predictions[TC]
+
+class Call(NamedTuple):
+    """Branches that the host can run as one batch: one of each text, under the same switches of the model."""
+
+    switches: Options
+    positive: Branch | None
+    negative: Branch | None
+
+
+def calls(wanted: Collection[Branch], skip_layers: tuple[int, ...]) -> list[Call]:
+    """As few calls of the host as the switches of these branches allow."""
+    groups: dict[tuple[bool, tuple[int, ...]], dict[bool, Branch]] = {}
+    for branch in Branch:
+        if branch in wanted:
+            skipped = skip_layers if branch.negative else ()
+            groups.setdefault((branch.anchor, skipped), {})[branch.negative] = branch
+    return [
+        Call(_switches(anchor, skipped), texts.get(False), texts.get(True))
+        for (anchor, skipped), texts in groups.items()
+    ]
+
+
+def _switches(anchor: bool, skip_layers: tuple[int, ...]) -> Options:
+    skipped: Options = {"skip_layers": skip_layers} if skip_layers else {}
+    return {**ANCHOR, **skipped} if anchor else skipped
+
+
+def _implied_uncond(guided: torch.Tensor, predictions: Mapping[Branch, torch.Tensor], scale: float) -> torch.Tensor:
+    """The prediction u for which the formula of the host, u + scale (TC - u), gives the guided one."""
+    cond = predictions[TC]
+    if scale != 1.0:
+        return cond - (guided - cond) / (scale - 1.0)
+    # At scale 1 every u does: hooks that ask for one are shown a branch that was run.
+    others = [output for branch, output in predictions.items() if branch is not TC]
+    return others[-1] if others else cond
 
 
 def with_switches(model_options: Options, switches: Options) -> Options:
@@ -200,7 +219,9 @@ def _nominal_scale(settings: Iterable[TermScale]) -> float:
 def _known_layers(model_patcher: Any, layers: Sequence[int]) -> tuple[int, ...]:
     config = getattr(model_patcher.model, "ccl_config", None)
     if layers and config is None:
-        raise ValueError("skip_layers works on CCL models only: leave it empty, or use SkipLayerGuidanceDiT")
+        raise ValueError(
+            "skip_layers works on the joint models of this pack only: leave it empty, or use SkipLayerGuidanceDiT"
+        )
     count = max(config.video.num_layers, config.audio.num_layers) if config else 0
     wrong = [layer for layer in layers if not 0 <= layer < count]
     if wrong:
@@ -217,7 +238,7 @@ def check_latent(model: Any, latent: Any) -> None:
     config = getattr(model, "ccl_config", None)
     if config is None:
         if len(streams) > 1 and isinstance(model, comfy.model_base.WAN21):
-            raise ValueError("latent_image: got video and audio, but this model makes video only: load a CCL model")
+            raise ValueError("latent_image: got video and audio, but this model makes video only: load a joint model")
         return
     _check_stream("video", streams["video"], 5, model.latent_format.latent_channels)
     if "audio" in streams:

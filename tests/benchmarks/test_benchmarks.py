@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
+from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 from ccl_pack.ccl_core.training.world.evaluate import Lesson
 from console import ScriptError
@@ -51,13 +52,12 @@ def test_partition_equals_dense_mask(direction: str, latent_frames: int, audio_t
 
 
 def test_defaults_are_those_of_the_nodes():
-    from ccl_pack.nodes.sampling import CCLJointSampler
+    from ccl_pack.nodes.guidance import CCLJointSampler
 
     first = tiny.defaults(CCLJointSampler, "mode")
     assert first["steps"] == 30 and first["mode"]["mode"] == "ucg_joint"
-    assert {mode: tiny.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] for mode in tiny.GUIDANCE} == {
-        mode: mode for mode in tiny.GUIDANCE
-    }
+    for mode in MODES:
+        assert tiny.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] == mode
 
 
 def test_the_sampler_is_that_of_the_template():
@@ -92,7 +92,7 @@ def test_a_length_that_no_clip_has_is_refused() -> None:
 def test_several_seeds_and_objects_can_be_asked(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", "--seed", "1", "2", "--objects", "both"])
     options = tiny.parse()
-    assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", None)
+    assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", tiny.GUIDANCE)
 
 
 def test_a_checkpoint_is_asked_only_what_it_was_taught(monkeypatch, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from benchmark_files import load
-from ccl_pack.nodes.sampling import CCLJointSampler
+from ccl_pack.ccl_core.guidance import MODES
+from ccl_pack.nodes.guidance import CCLJointSampler
 
 guidance = load("guidance")
 tiny, report = guidance.sibling("tiny"), guidance.sibling("guidance_report")
@@ -27,7 +28,7 @@ def widgets(mode):
     return tiny.defaults(CCLJointSampler, "mode", mode)["mode"]
 
 
-@pytest.mark.parametrize("mode", tiny.GUIDANCE)
+@pytest.mark.parametrize("mode", MODES)
 def test_strength_goes_from_no_guidance_to_the_defaults(mode):
     assert tiny.scaled(widgets(mode), 1.0) == widgets(mode)
     none, default = (guidance.scales_of(guidance.Point("t2av", mode, strength)) for strength in (0.0, 1.0))
@@ -37,7 +38,7 @@ def test_strength_goes_from_no_guidance_to_the_defaults(mode):
 
 def test_strength_leaves_ranges_alone():
     half = tiny.scaled(widgets("cfg"), 0.5)
-    assert half == {"mode": "cfg", "video_text": 2.5, "audio_text": 2.0, "text_start": 0.0, "text_end": 1.0}
+    assert half == {"mode": "cfg", "video_cfg": 2.5, "audio_cfg": 2.0, "cfg_start_percent": 0.0, "cfg_end_percent": 1.0}
     assert guidance.scales_of(guidance.Point("a2v", "none", 0.0)) == {} and guidance.passes("none", {}) == 1
 
 
@@ -175,9 +176,13 @@ def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
         guidance.run(options)
 
 
-@pytest.mark.parametrize(
-    "arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan", "--modes none"]
-)
+@pytest.mark.parametrize("arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan"])
 def test_wrong_options_are_refused(arguments):
     with pytest.raises(SystemExit):
         guidance.parse(arguments.split())
+
+
+def test_an_unknown_mode_is_refused_with_the_known_ones():
+    with pytest.raises(guidance.ScriptError, match=r"none: no guidance mode\s+what to do: choose of ucg_joint, cfg"):
+        tiny.guidance_modes(["cfg", "none"])
+    assert tiny.guidance_modes() == list(MODES)

@@ -318,7 +318,7 @@ def test_audio_for_a_video_model_is_refused(wan) -> None:
 
 
 def test_skip_layers_on_a_model_without_them_are_refused(wan) -> None:
-    with pytest.raises(ValueError, match="skip_layers works on CCL models only"):
+    with pytest.raises(ValueError, match="skip_layers works on the joint models of this pack only"):
         av_guider(wan, "cfg", {}, skip_layers=(1,))
 
 

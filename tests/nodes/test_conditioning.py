@@ -14,7 +14,7 @@ import nodes as host_nodes
 import tiny
 from ccl_pack.ccl_core.host.texts import of_streams
 from ccl_pack.nodes.conditioning import CCLDualPrompt
-from ccl_pack.nodes.sampling import CCLJointSampler
+from ccl_pack.nodes.guidance import CCLJointSampler
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
 
@@ -42,7 +42,7 @@ def ksampled(model: ModelPatcher, positive: list, latent: dict | None = None) ->
 
 
 def jointly_sampled(model: ModelPatcher, positive: list) -> list[torch.Tensor]:
-    mode = {"mode": "ucg", "video_text": 3.0, "audio_text": 2.0, "video_cross": 1.5, "audio_cross": 2.5}
+    mode = {"mode": "ucg", "video_cfg": 3.0, "audio_cfg": 2.0, "video_coupling": 1.5, "audio_coupling": 2.5}
     run = {"seed": 5, "steps": 4, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     return streams(CCLJointSampler.execute(model, positive, NEGATIVE, tiny.av_latent(), mode=mode, **run)[0])
 

@@ -42,11 +42,11 @@ def made(given: dict) -> dict:
 
 
 def empty(model=model, width=64, height=64, length=TWO_SECONDS, fps=0.0, batch_size=1) -> dict:
-    return CCLEmptyAVLatent.execute(model(), width, height, length, fps, batch_size)[0]
+    return CCLEmptyAVLatent.execute(model(), width, height, length, batch_size, fps)[0]
 
 
 def encode(latent: dict, image_fit="crop", length_fit="pad", fps=0.0, **given) -> dict:
-    return CCLEncodeAV.execute(latent, image_fit, length_fit, fps, **made(given))[0]
+    return CCLEncodeAV.execute(latent, image_fit, length_fit, fps=fps, **made(given))[0]
 
 
 def decode(latent: dict, **given):

@@ -35,26 +35,26 @@ def test_lists_hold_safetensors_gguf_and_each_set_of_shards_once(models):
     for i in (1, 2, 3):
         (models / "mova" / f"m-0000{i}-of-00003.safetensors").touch()
     wanted = {"a.safetensors", "b.GGUF", "c.gguf", "e.sft", "mova/m-00001-of-00003.safetensors"}
-    found = {name.replace("\\", "/") for name in options(loaders.CCLModelLoader, "model_name")}
+    found = {name.replace("\\", "/") for name in options(loaders.CCLModelLoader, "unet_name")}
     assert found == wanted
-    assert options(loaders.CCLModelAssembler, "video_model") == options(loaders.CCLModelLoader, "model_name")
+    assert options(loaders.CCLModelAssembler, "video_model") == options(loaders.CCLModelLoader, "unet_name")
     for part in ("audio_stream", "interaction", "low_noise_model"):
         assert options(loaders.CCLModelAssembler, part) == [
             "none",
-            *options(loaders.CCLModelLoader, "model_name"),
+            *options(loaders.CCLModelLoader, "unet_name"),
         ]
 
 
 def test_the_hosts_own_list_of_models_stays_as_it_is(models):
     (models / "c.gguf").touch()
-    options(loaders.CCLModelLoader, "model_name")
+    options(loaders.CCLModelLoader, "unet_name")
     assert "c.gguf" not in folder_paths.get_filename_list("diffusion_models")
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_model_loader_keeps_weights_in_the_chosen_type(models, name, dtype):
     write(models / "tiny.safetensors")
-    (model,) = loaders.CCLModelLoader.execute(model_name="tiny.safetensors", weight_dtype=name).result
+    (model,) = loaders.CCLModelLoader.execute(unet_name="tiny.safetensors", weight_dtype=name).result
     assert model.model.get_dtype() is dtype
 
 
@@ -89,11 +89,11 @@ def test_faults_reach_the_user_as_they_are_worded(models):
     with pytest.raises(
         ValueError, match=r"wan\.safetensors is a Wan model without an audio stream: use Load Diffusion"
     ):
-        loaders.CCLModelLoader.execute(model_name="wan.safetensors")
+        loaders.CCLModelLoader.execute(unet_name="wan.safetensors")
     with pytest.raises(ValueError, match="the files hold no audio and no interaction"):
         loaders.CCLModelAssembler.execute(video_model="wan.safetensors")
     with pytest.raises(FileNotFoundError, match="gone"):
-        loaders.CCLModelLoader.execute(model_name="gone.safetensors")
+        loaders.CCLModelLoader.execute(unet_name="gone.safetensors")
 
 
 def test_gguf_without_its_pack_names_the_pack(models):

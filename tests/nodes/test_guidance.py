@@ -12,11 +12,18 @@ from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, Ra
 
 import nodes as host_nodes
 import tiny
-from ccl_pack.ccl_core.guidance import MODES, TermScale
-from ccl_pack.nodes.sampling import CCLGuider, CCLJointSampler
+from ccl_pack.ccl_core.guidance import MODES, TermScale, default_settings
+from ccl_pack.nodes.guidance import (
+    CCLGuider,
+    CCLJointSampler,
+    mode_tooltip,
+    range_widget,
+    scale_widget,
+    settings_of,
+)
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
-CFG = {"mode": "cfg", "video_text": 4.0, "audio_text": 4.0}
+CFG = {"mode": "cfg", "video_cfg": 4.0, "audio_cfg": 4.0}
 RUN = {"seed": 5, "steps": 3, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 
 
@@ -77,7 +84,9 @@ def test_joint_sampler_keeps_the_other_entries_and_its_input(model) -> None:
 def test_a_kept_stream_comes_back_bit_exact(model) -> None:
     masks = torch.zeros(1, 1, 3, 4, 6), torch.ones(1, 1, 18)
     latent = tiny.av_latent(masks=masks)
-    video, audio = streams(joint(model, latent, mode={"mode": "ucg_cross", "video_cross": 3.0, "audio_cross": 3.0}))
+    video, audio = streams(
+        joint(model, latent, mode={"mode": "ucg_cross", "video_coupling": 3.0, "audio_coupling": 3.0})
+    )
     assert torch.equal(video, streams(latent)[0])
     assert not torch.allclose(audio, streams(latent)[1], atol=1e-2)
 
@@ -92,11 +101,11 @@ def test_the_seed_decides_the_result(model) -> None:
 def test_the_guider_in_the_host_sampler_gives_the_same_as_the_joint_sampler(model) -> None:
     mode = {
         "mode": "ucg",
-        "video_text": 3.0,
-        "audio_text": 2.0,
-        "video_cross": 1.5,
-        "audio_cross": 2.5,
-        "cross_end": 0.7,
+        "video_cfg": 3.0,
+        "audio_cfg": 2.0,
+        "video_coupling": 1.5,
+        "audio_coupling": 2.5,
+        "coupling_end_percent": 0.7,
     }
     guider = CCLGuider.execute(model, POSITIVE, NEGATIVE, mode, skip_layers="1")[0]
     noise, sampler = RandomNoise.execute(5)[0], KSamplerSelect.execute("euler")[0]
@@ -111,8 +120,8 @@ def test_the_guider_in_the_host_sampler_gives_the_same_as_the_joint_sampler(mode
 def test_each_mode_shows_its_own_scales_behind_the_combo(node: type, name: str) -> None:
     inputs, *_ = get_finalized_class_inputs(node.INPUT_TYPES(), {"mode": name})
     terms = MODES[name].terms
-    required = [f"mode.{stream}_{term}" for term in terms for stream in ("video", "audio")]
-    optional = [f"mode.{term}_{bound}" for term in terms for bound in ("start", "end")]
+    required = [f"mode.{scale_widget(stream, term)}" for term in terms for stream in ("video", "audio")]
+    optional = [f"mode.{range_widget(term, bound)}" for term in terms for bound in ("start", "end")]
     assert [key for key in inputs["required"] if key.startswith("mode.")] == required
     assert [key for key in inputs["optional"] if key.startswith("mode.")] == optional
 
@@ -120,15 +129,21 @@ def test_each_mode_shows_its_own_scales_behind_the_combo(node: type, name: str) 
 @pytest.mark.parametrize("name", MODES)
 def test_the_widgets_start_at_the_defaults_of_the_mode(name: str) -> None:
     inputs, *_ = get_finalized_class_inputs(CCLGuider.INPUT_TYPES(), {"mode": name})
-    values = {
-        key: value[1]["default"]
-        for kind in ("required", "optional")
-        for key, value in inputs[kind].items()
-        if "mode." in key
-    }
-    for term, row in MODES[name].terms.items():
-        keys = [f"mode.video_{term}", f"mode.audio_{term}", f"mode.{term}_start", f"mode.{term}_end"]
-        assert TermScale(*(values[key] for key in keys)) == row.default
+    widgets = {**inputs["required"], **inputs["optional"]}
+    values = {key.removeprefix("mode."): spec[1]["default"] for key, spec in widgets.items() if "mode." in key}
+    assert settings_of({"mode": name, **values}) == default_settings(name)
+
+
+def test_optional_widgets_that_a_prompt_leaves_out_have_their_defaults() -> None:
+    """The host hands them out as None, one key for each."""
+    ranges = {"cfg_start_percent": None, "cfg_end_percent": None}
+    assert settings_of({**CFG, **ranges}) == settings_of(CFG) == {"text": TermScale(4.0, 4.0)}
+
+
+def test_the_tooltip_of_the_mode_counts_the_passes() -> None:
+    assert "cfg (2): away from the negative text" in mode_tooltip()
+    assert "ucg (3): text and coupling apart" in mode_tooltip()
+    assert all(f"{name} (" in mode_tooltip() for name in MODES)
 
 
 @pytest.mark.parametrize("node", [CCLGuider, CCLJointSampler])

@@ -11,79 +11,95 @@ import comfy.utils
 import latent_preview
 from comfy_api.latest import io
 
-from ..ccl_core.guidance import MODES, TermScale, mode_named
+from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, default_settings
 from ..ccl_core.host.guider import AVGuider
+from .inputs import given
 
 Schedule = comfy.samplers.KSampler
-MODE_TOOLTIP = (
-    "What each step moves away from, with the model passes it takes. "
-    "ucg_joint (2): no text and no coupling, one scale. cfg (2): the negative text. "
-    "ma_cfg (2): as ucg_joint, with the scales of UniAVGen. ucg (3): text and coupling apart. "
-    "ucg_cross (2): coupling only. dual (3): as in the MOVA paper. modality (3): cfg plus coupling, as in LTX-2. "
-    "A scale of 1 is no guidance, and its passes are not run."
-)
-TERM_TOOLTIPS = {
+SCALE_TOOLTIPS = {
     "text": "How far the {stream} follows the prompt instead of the negative prompt. 1 = no guidance.",
     "cross": "How far the {stream} follows the other stream instead of the anchor (no coupling). 1 = no guidance.",
     "joint": "How far the {stream} follows prompt and other stream together instead of neither. 1 = no guidance.",
 }
 RANGE_TOOLTIPS = {
-    "start": "Part of the run at which the {term} term starts: 0 = first step. Before it the scale is 1.",
-    "end": "Part of the run at which the {term} term ends: 1 = last step. After it the scale is 1.",
+    "start": "Part of the run at which this guidance starts: 0 = first step. Before it the scale is 1.",
+    "end": "Part of the run at which this guidance ends: 1 = last step. After it the scale is 1.",
 }
 SKIP_LAYERS_TOOLTIP = (
     "Numbers of the joint layers to leave out in the passes with negative text, such as 11 or 7, 8, 9. Empty: none. "
-    "CCL and Ovi models only (Ovi was published with 11)."
+    "Joint models of this pack only."
 )
 
 
+def mode_tooltip() -> str:
+    """What each mode does, with its passes of the model per step."""
+    rows = [f"{name} ({len(branch_weights(name, default_settings(name)))}): {MODES[name].about}." for name in MODES]
+    start = "What each step moves away from, with the passes of the model it takes."
+    return " ".join([start, *rows, "A scale of 1 is no guidance, and its passes are not run."])
+
+
+def scale_widget(stream: str, term: str) -> str:
+    return f"{stream}_{SCALE_NAMES[term]}"
+
+
+def range_widget(term: str, bound: str) -> str:
+    return f"{SCALE_NAMES[term]}_{bound}_percent"
+
+
 def _scale_input(stream: str, term: str, default: float) -> io.Float.Input:
-    tooltip = TERM_TOOLTIPS[term].format(stream=stream)
     return io.Float.Input(
-        f"{stream}_{term}", default=default, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip
+        scale_widget(stream, term),
+        default=default,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip=SCALE_TOOLTIPS[term].format(stream=stream),
     )
 
 
 def _range_input(term: str, bound: str, default: float) -> io.Float.Input:
-    tooltip = RANGE_TOOLTIPS[bound].format(term=term)
     return io.Float.Input(
-        f"{term}_{bound}", optional=True, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip, advanced=True
+        range_widget(term, bound),
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        advanced=True,
+        tooltip=RANGE_TOOLTIPS[bound],
     )
 
 
 def _mode_option(name: str) -> io.DynamicCombo.Option:
     """Scales first: the frontend puts optional inputs behind the required ones."""
-    defaults = {term: row.default for term, row in MODES[name].terms.items()}
-    scales = [
-        _scale_input(stream, term, getattr(default, stream))
-        for term, default in defaults.items()
-        for stream in ("video", "audio")
-    ]
-    ranges = [
-        _range_input(term, bound, getattr(default, bound))
-        for term, default in defaults.items()
-        for bound in ("start", "end")
-    ]
+    defaults = default_settings(name)
+    scales, ranges = [], []
+    for term, default in defaults.items():
+        scales += [_scale_input(stream, term, getattr(default, stream)) for stream in ("video", "audio")]
+        ranges += [_range_input(term, bound, getattr(default, bound)) for bound in ("start", "end")]
     return io.DynamicCombo.Option(name, [*scales, *ranges])
 
 
 def _guidance_inputs() -> list[io.Input]:
     return [
-        io.DynamicCombo.Input("mode", options=[_mode_option(name) for name in MODES], tooltip=MODE_TOOLTIP),
+        io.DynamicCombo.Input("mode", options=[_mode_option(name) for name in MODES], tooltip=mode_tooltip()),
         io.String.Input("skip_layers", optional=True, default="", tooltip=SKIP_LAYERS_TOOLTIP, advanced=True),
     ]
 
 
-def _settings(values: dict[str, Any]) -> dict[str, TermScale]:
-    return {
-        term: TermScale(
-            video=values[f"video_{term}"],
-            audio=values[f"audio_{term}"],
-            start=values.get(f"{term}_start", row.default.start),
-            end=values.get(f"{term}_end", row.default.end),
-        )
-        for term, row in mode_named(values["mode"]).terms.items()
-    }
+def settings_of(mode: dict[str, Any]) -> dict[str, TermScale]:
+    """The scales and ranges that the widgets of a mode say."""
+    return {term: _term_scale(mode, term, default) for term, default in default_settings(mode["mode"]).items()}
+
+
+def _term_scale(mode: dict[str, Any], term: str, default: TermScale) -> TermScale:
+    return TermScale(
+        video=mode[scale_widget("video", term)],
+        audio=mode[scale_widget("audio", term)],
+        start=given(mode, range_widget(term, "start"), default.start),
+        end=given(mode, range_widget(term, "end"), default.end),
+    )
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -97,7 +113,7 @@ def _layers(text: str) -> tuple[int, ...]:
 def _guider(model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str) -> AVGuider:
     guider = AVGuider(model)
     guider.set_conds(positive, negative)
-    guider.set_guidance(mode["mode"], _settings(mode), _layers(skip_layers))
+    guider.set_guidance(mode["mode"], settings_of(mode), _layers(skip_layers))
     return guider
 
 
@@ -107,7 +123,7 @@ class CCLGuider(io.ComfyNode):
         return io.Schema(
             node_id="CCLGuider",
             display_name="Audio-Video Guider (CCL)",
-            category="CCL",
+            category="CCL/sampling",
             description="Guidance with a scale per stream for text and for the coupling. For SamplerCustomAdvanced.",
             search_aliases=["ucg", "ma-cfg", "audio video cfg", "modality guidance", "dual cfg", "cfg guider"],
             inputs=[
@@ -134,7 +150,7 @@ class CCLJointSampler(io.ComfyNode):
         return io.Schema(
             node_id="CCLJointSampler",
             display_name="Joint Sampler (CCL)",
-            category="CCL",
+            category="CCL/sampling",
             description="Denoises video and audio together: the host's KSampler with guidance per stream.",
             search_aliases=["ksampler", "audio video sampler", "joint sampler", "sample", "denoise"],
             inputs=[

@@ -1,0 +1,79 @@
+"""Inputs that several nodes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..ccl_core.alignment.timeline import TEMPORAL_STRIDE
+
+
+def fps_input(tooltip: str) -> io.Float.Input:
+    """Frames per second where somebody wants others than the model's or the latent's: 0 leaves it to them."""
+    return io.Float.Input(
+        "fps", default=0.0, min=0.0, max=240.0, step=0.001, optional=True, advanced=True, tooltip=tooltip
+    )
+
+
+def latent_fps_input() -> io.Float.Input:
+    return fps_input("Only for a latent that does not say its fps (a plain Wan latent). 0: the latent's own.")
+
+
+def side_input(name: str) -> io.Int.Input:
+    return io.Int.Input(
+        name,
+        default={"width": 832, "height": 480}[name],
+        min=16,
+        max=16384,
+        step=16,
+        tooltip=f"{name.capitalize()} in pixels; rounded down to the model's grid.",
+    )
+
+
+def length_input() -> io.DynamicCombo.Input:
+    seconds = io.Float.Input(
+        "seconds",
+        default=5.0,
+        min=0.05,
+        max=600.0,
+        step=0.05,
+        tooltip="Length in seconds. 5 s are 81 frames at 16 fps and 121 at 24 fps.",
+    )
+    frames = io.Int.Input(
+        "frames",
+        default=81,
+        min=1,
+        max=144000,
+        step=TEMPORAL_STRIDE,
+        tooltip="Length in frames; rounded up to 4k+1. 1 makes a still image.",
+    )
+    return io.DynamicCombo.Input(
+        "length",
+        options=[io.DynamicCombo.Option("seconds", [seconds]), io.DynamicCombo.Option("frames", [frames])],
+        tooltip="Give the length in seconds or in frames. The latent has the next 4k+1 frames that cover it.",
+    )
+
+
+def tiling_input() -> io.DynamicCombo.Input:
+    sizes = [
+        _tile_input("tile_size", 512, 64, 32, "Side of a tile in pixels."),
+        _tile_input("overlap", 64, 0, 32, "Overlap of the tiles in pixels."),
+        _tile_input("temporal_size", 64, 2 * TEMPORAL_STRIDE, TEMPORAL_STRIDE, "Frames of a tile."),
+        _tile_input("temporal_overlap", 8, TEMPORAL_STRIDE, TEMPORAL_STRIDE, "Overlap of the tiles in frames."),
+    ]
+    return io.DynamicCombo.Input(
+        "tiling",
+        options=[io.DynamicCombo.Option("off", []), io.DynamicCombo.Option("on", sizes)],
+        tooltip="Decode the video whole, or in tiles if memory is short.",
+    )
+
+
+def _tile_input(name: str, default: int, smallest: int, step: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=smallest, max=4096, step=step, tooltip=tooltip)
+
+
+def given(values: dict[str, Any], name: str, default: Any) -> Any:
+    """The value of an optional input of a dynamic choice. The host hands out None where a prompt leaves it out."""
+    value = values.get(name)
+    return default if value is None else value
