@@ -1,24 +1,17 @@
-"""One user text in the tags of each published model: speech and audio description of Ovi 1.0, Ovi 1.1 and MOVA."""
+"""One user text in the marks of each family: what is said, and how the sound is described."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-NO_SUBTITLES = "This video has no subtitles."
-AUDIO_SHOWS = "The audio shows"
+from .families import FAMILIES
+from .families.base import PromptStyle
 
-_TAG = r"(?i:<(?:S|E|AUDCAP|ENDAUDCAP)>)"
 _CLOSING = {'"': '"', "\u201c": "\u201d", "\u201e": "\u201c\u201d", "\u00ab": "\u00bb"}
 _QUOTES = ('""', "\u201c\u201d", "\u00ab\u00bb")
-_MARK = re.compile(
-    rf"(?P<speech>(?i:<S>)|[{''.join(_CLOSING)}])|(?P<stray>(?i:<E>)|[\u201d\u00bb])"
-    r"|(?P<begin>(?i:<AUDCAP>))|(?P<end>(?i:<ENDAUDCAP>))"
-    rf"|(?P<rest>\bAudio:|\b{AUDIO_SHOWS}\b)"
-)
-_SCENE_LEAD = re.compile(rf"(?:{re.escape(NO_SUBTITLES)}\s*)+", re.IGNORECASE)
-_AUDIO_LEAD = re.compile(rf"(?:(?:Audio:|{AUDIO_SHOWS}\b)\s*)+", re.IGNORECASE)
 _EXCERPT = 20
 
 
@@ -38,57 +31,92 @@ class Prompt:
     audio: tuple[Span, ...]
 
 
-def read_prompt(text: str, audio: str = "") -> Prompt:
-    """Take a text apart, whichever model's marks it has.
+@dataclass(frozen=True)
+class Marks:
+    """The marks of all families together.
 
-    Speech: <S>...<E> or double quotes. Audio description: the second argument, <AUDCAP>...<ENDAUDCAP>, everything
-    behind "Audio:" or "The audio shows"; several are joined. ValueError shows the place of a mark without its partner.
+    partners: closing tag of each opening one, in capitals. any_mark: groups speech, stray, begin, end, rest. any_tag:
+    of speech and descriptions. scene_lead, audio_lead: words in front that only mark what follows.
     """
-    scene, described = _read(text, "prompt", in_audio=False)
-    _, added = _read(audio, "audio_description", in_audio=True)
+
+    partners: dict[str, str]
+    any_mark: re.Pattern[str]
+    any_tag: str
+    scene_lead: re.Pattern[str]
+    audio_lead: re.Pattern[str]
+
+
+def styles() -> dict[str, PromptStyle]:
+    """The prompt styles of all families by their titles."""
+    return {style.title: style for family in FAMILIES.values() for style in family.prompts}
+
+
+def read_prompt(text: str, audio: str = "") -> Prompt:
+    """Take a text apart, whichever family's marks it has.
+
+    Speech: between a family's tags (<S>...<E>) or in double quotes. Audio description: the second argument, what stands
+    between a family's tags (<AUDCAP>...<ENDAUDCAP>), everything behind its words ("Audio:", "The audio shows"); several
+    are joined. ValueError shows the place of a mark without its partner.
+    """
+    marks = _marks(tuple(styles().values()))
+    scene, described = _read(text, "prompt", marks, in_audio=False)
+    _, added = _read(audio, "audio_description", marks, in_audio=True)
     audio_spans = _tidy([*described, Span(" "), *added])
-    return Prompt(_without(_SCENE_LEAD, _tidy(scene)), _without(_AUDIO_LEAD, audio_spans))
+    return Prompt(_without(marks.scene_lead, _tidy(scene)), _without(marks.audio_lead, audio_spans))
 
 
-def write_prompt(prompt: Prompt, variant: str, no_subtitles: bool = True) -> str:
-    """The text as the variant was trained on it; `no_subtitles` puts the sentence MOVA's prompts begin with in front.
+def write_prompt(prompt: Prompt, title: str, lead: bool = True) -> str:
+    """The text as the version of this title was trained on it; `lead` puts the sentence in front that its prompts have.
 
     Whatever is written here, `read_prompt` reads back to the same prompt.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"the prompt variant is {variant!r}, known are {', '.join(VARIANTS)}")
-    return VARIANTS[variant](prompt, no_subtitles)
+    known = styles()
+    if title not in known:
+        raise ValueError(f"the prompt variant is {title!r}, known are {', '.join(known)}")
+    style = known[title]
+    scene, audio = _written(prompt.scene, style), _written(prompt.audio, style)
+    described = f"{style.audio[0]}{audio}{style.audio[1]}" if audio else ""
+    return style.gap.join(filter(None, [style.lead if lead else "", scene, described]))
 
 
-def _ovi_tags(prompt: Prompt, _no_subtitles: bool) -> str:
-    audio = _tagged(prompt.audio)
-    return f"{_tagged(prompt.scene)} <AUDCAP>{audio}<ENDAUDCAP>".strip() if audio else _tagged(prompt.scene)
+def _written(spans: tuple[Span, ...], style: PromptStyle) -> str:
+    return "".join(_said(span.text, style) if span.speech else span.text for span in spans)
 
 
-def _ovi_audio(prompt: Prompt, _no_subtitles: bool) -> str:
-    audio = _tagged(prompt.audio)
-    return f"{_tagged(prompt.scene)} Audio: {audio}".strip() if audio else _tagged(prompt.scene)
+def _said(words: str, style: PromptStyle) -> str:
+    if style.speech is None:
+        return _in_quotes(words)
+    opening, closing = style.speech
+    return f"{opening}{words}{closing}"
 
 
-def _mova(prompt: Prompt, no_subtitles: bool) -> str:
-    scene, audio = _quoted(prompt.scene), _quoted(prompt.audio)
-    paragraphs = [NO_SUBTITLES if no_subtitles else "", scene, f"{AUDIO_SHOWS} {audio}" if audio else ""]
-    return "\n\n".join(filter(None, paragraphs))
+@cache
+def _marks(known: tuple[PromptStyle, ...]) -> Marks:
+    speech = {style.speech[0]: style.speech[1] for style in known if style.speech}
+    sections = {style.audio[0]: style.audio[1] for style in known if style.audio[1]}
+    words = [style.audio[0].strip() for style in known if not style.audio[1]]
+    quotes = "".join(_CLOSING)
+    any_mark = re.compile(
+        rf"(?P<speech>{_any_of(speech)}|[{quotes}])|(?P<stray>{_any_of(speech.values())}|[\u201d\u00bb])"
+        rf"|(?P<begin>{_any_of(sections)})|(?P<end>{_any_of(sections.values())})|(?P<rest>{_any_words(words)})"
+    )
+    leads = [re.escape(style.lead) for style in known if style.lead]
+    return Marks(
+        {opening.upper(): closing.upper() for opening, closing in (speech | sections).items()},
+        any_mark,
+        _any_of([*speech, *speech.values(), *sections, *sections.values()]),
+        re.compile(rf"(?:(?:{'|'.join(leads)})\s*)+", re.IGNORECASE),
+        re.compile(rf"(?:(?:{_any_words(words)})\s*)+", re.IGNORECASE),
+    )
 
 
-VARIANTS: dict[str, Callable[[Prompt, bool], str]] = {
-    "Ovi 1.0 (720, 5 s)": _ovi_tags,
-    "Ovi 1.1 (960)": _ovi_audio,
-    "MOVA": _mova,
-}
+def _any_of(tags: Iterable[str]) -> str:
+    return f"(?i:{'|'.join(map(re.escape, tags))})"
 
 
-def _tagged(spans: tuple[Span, ...]) -> str:
-    return "".join(f"<S>{span.text}<E>" if span.speech else span.text for span in spans)
-
-
-def _quoted(spans: tuple[Span, ...]) -> str:
-    return "".join(_in_quotes(span.text) if span.speech else span.text for span in spans)
+def _any_words(words: Iterable[str]) -> str:
+    """Whole words: "Audio:" is one, the end of "Radio audio:" is not."""
+    return "|".join(rf"\b{re.escape(word)}" + (r"\b" if word[-1].isalnum() else "") for word in words)
 
 
 def _in_quotes(words: str) -> str:
@@ -99,18 +127,18 @@ def _in_quotes(words: str) -> str:
     raise ValueError(f"the speech {words!r} holds quotation marks of every kind: leave one kind out")
 
 
-def _read(text: str, source: str, in_audio: bool) -> tuple[list[Span], list[Span]]:
+def _read(text: str, source: str, marks: Marks, in_audio: bool) -> tuple[list[Span], list[Span]]:
     """The spans of the scene and of the audio description, untidied."""
     scene: list[Span] = []
     audio: list[Span] = []
     tag: re.Match[str] | None = None
     rest, position = in_audio, 0
-    while mark := _MARK.search(text, position):
+    while mark := marks.any_mark.search(text, position):
         spans = audio if rest or tag else scene
         spans.append(Span(text[position : mark.start()]))
         position = mark.end()
         if mark["speech"]:
-            closing = _closing(text, mark, source)
+            closing = _closing(text, mark, source, marks)
             spans.append(Span(text[mark.end() : closing.start()].strip(), speech=True))
             position = closing.end()
         elif mark["rest"]:
@@ -118,26 +146,26 @@ def _read(text: str, source: str, in_audio: bool) -> tuple[list[Span], list[Span
                 spans.append(Span(mark[0]))
             rest = True
         elif mark["begin"] and tag:
-            raise _fault(text, mark, source, "stands inside another <AUDCAP>")
+            raise _fault(text, mark, source, f"stands inside another {tag[0]}")
         elif mark["stray"] or (mark["end"] and not tag):
             raise _fault(text, mark, source, "closes nothing")
         else:
             tag = mark if mark["begin"] else None
             spans.append(Span(" "))
     if tag:
-        raise _fault(text, tag, source, "has no <ENDAUDCAP> behind it")
+        raise _fault(text, tag, source, f"has no {marks.partners[tag[0].upper()]} behind it")
     (audio if rest else scene).append(Span(text[position:]))
     return scene, audio
 
 
-def _closing(text: str, opening: re.Match[str], source: str) -> re.Match[str]:
+def _closing(text: str, opening: re.Match[str], source: str, marks: Marks) -> re.Match[str]:
     """The end of a speech; any other tag, or the same mark opening again, means that it was never closed."""
     quotes = _CLOSING.get(opening[0])
-    pattern = _TAG if quotes is None else rf"[{opening[0]}{quotes}]|{_TAG}"
-    wanted = "<E>" if quotes is None else quotes
+    pattern = marks.any_tag if quotes is None else rf"[{opening[0]}{quotes}]|{marks.any_tag}"
+    wanted = [marks.partners[opening[0].upper()]] if quotes is None else list(quotes)
     found = re.compile(pattern).search(text, opening.end())
     if found is None or found[0].upper() not in wanted:
-        raise _fault(text, opening, source, f"has no closing {' or '.join([wanted] if quotes is None else wanted)}")
+        raise _fault(text, opening, source, f"has no closing {' or '.join(wanted)}")
     return found
 
 

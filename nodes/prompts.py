@@ -6,13 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..ccl_core.prompts import VARIANTS, read_prompt, write_prompt
-
-MOVA = "MOVA"
+from ..ccl_core.prompts import read_prompt, styles, write_prompt
 
 
 def _option(name: str) -> io.DynamicCombo.Option:
-    if name != MOVA:
+    if not styles()[name].lead:
         return io.DynamicCombo.Option(name, [])
     no_subtitles = io.Boolean.Input(
         "no_subtitles",
@@ -51,7 +49,7 @@ class CCLPromptTags(io.ComfyNode):
                 ),
                 io.DynamicCombo.Input(
                     "variant",
-                    options=[_option(name) for name in VARIANTS],
+                    options=[_option(name) for name in styles()],
                     tooltip="The model the text is for. The Ovi files have the same keys and shapes: only the name "
                     "tells them apart.",
                 ),

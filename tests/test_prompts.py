@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from ccl_pack.ccl_core.prompts import NO_SUBTITLES, VARIANTS, Prompt, Span, read_prompt, write_prompt
+from ccl_pack.ccl_core.prompts import Prompt, Span, read_prompt, styles, write_prompt
 
-OVI_1_0, OVI_1_1, MOVA = VARIANTS
+OVI_1_0, OVI_1_1, MOVA = styles()
+NO_SUBTITLES = "This video has no subtitles."
 SCENE, AUDIO = 'A woman waves: "Hello there." Rain falls.', "Warm voice, rain on glass"
 WRITTEN = {
     OVI_1_0: f"A woman waves: <S>Hello there.<E> Rain falls. <AUDCAP>{AUDIO}<ENDAUDCAP>",
@@ -15,13 +16,13 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", styles())
 def test_text_and_description_are_written_as_published(variant):
     assert write_prompt(read_prompt(SCENE, AUDIO), variant) == WRITTEN[variant]
 
 
-@pytest.mark.parametrize("wanted", VARIANTS)
-@pytest.mark.parametrize("given", VARIANTS)
+@pytest.mark.parametrize("wanted", styles())
+@pytest.mark.parametrize("given", styles())
 def test_each_form_turns_into_each_other(given, wanted):
     assert write_prompt(read_prompt(WRITTEN[given]), wanted) == WRITTEN[wanted]
 
@@ -69,19 +70,19 @@ def test_what_is_said_is_never_read_as_a_mark():
 
 def test_quotes_inside_speech_survive():
     prompt = read_prompt('<S>She said "no"<E>')
-    assert write_prompt(prompt, MOVA, no_subtitles=False) == '\u201cShe said "no"\u201d'
+    assert write_prompt(prompt, MOVA, lead=False) == '\u201cShe said "no"\u201d'
     assert read_prompt(write_prompt(prompt, MOVA)) == prompt
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", styles())
 def test_plain_prose_stays_as_it_is(variant):
     text = "A 12' pole, it's tall.\n\nSecond paragraph: audio equipment <3."
-    assert write_prompt(read_prompt(text), variant, no_subtitles=False) == text
+    assert write_prompt(read_prompt(text), variant, lead=False) == text
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", styles())
 def test_nothing_gives_nothing(variant):
-    assert write_prompt(read_prompt(" \n", ""), variant, no_subtitles=False) == ""
+    assert write_prompt(read_prompt(" \n", ""), variant, lead=False) == ""
 
 
 def test_subtitles_sentence_is_written_once():
@@ -106,7 +107,7 @@ def test_a_round_trip_through_every_variant_loses_nothing():
         text = "".join(draw.choice(PIECES) + draw.choice(["", " "]) for _ in range(draw.randrange(9)))
         audio = " ".join(draw.choice(PIECES) for _ in range(draw.randrange(4)))
         prompt = read_prompt(text, audio)
-        for variant in VARIANTS:
+        for variant in styles():
             for no_subtitles in (True, False):
                 assert read_prompt(write_prompt(prompt, variant, no_subtitles)) == prompt, (text, audio, variant)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ..families import FAMILIES
 from .timeline import frames_of, latent_frames_of, samples_of, tokens_per_latent_frame
 
 Pins = tuple[tuple[int, int], ...]
@@ -55,30 +56,15 @@ class AVSize:
     audio_seconds: Fraction
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A model family's grid with the length it was trained at; `audio_tokens` overrides the smallest covering count."""
-
-    grid: Grid
-    frames: int
-    audio_tokens: int
-
-
-_OVI = Grid(fps=Fraction(24), spatial_stride=16, patch=2, audio_rate=Fraction(125, 4), sample_rate=16000)
-PRESETS = {
-    "Wan 16 fps": Preset(Grid(Fraction(16), 8, 2, Fraction(32), 16000), frames=81, audio_tokens=162),
-    "Ovi 5 s": Preset(_OVI, frames=121, audio_tokens=157),
-    "Ovi 10 s": Preset(_OVI, frames=241, audio_tokens=314),
-    "MOVA": Preset(Grid(Fraction(24), 8, 2, Fraction(50), 48000), frames=193, audio_tokens=403),
-    "UniAVGen": Preset(Grid(Fraction(16), 16, 2, Fraction(375, 4), 24000), frames=81, audio_tokens=475),
-}
-
-
 def pinned_at(fps: Fraction, audio_rate: Fraction) -> Pins:
-    """The lengths at which models with these two rates were trained."""
-    rates = fps, audio_rate
-    presets = [preset for preset in PRESETS.values() if (preset.grid.fps, preset.grid.audio_rate) == rates]
-    return tuple((latent_frames_of(preset.frames), preset.audio_tokens) for preset in presets)
+    """The lengths at which families with these two rates were trained."""
+    pins: list[tuple[int, int]] = []
+    for family in FAMILIES.values():
+        latent = family.published.get("audio_latent")
+        if latent is not None and (family.published["fps"], latent.rate) == (fps, audio_rate):
+            trained = [preset for preset in family.presets if preset.audio_tokens is not None]
+            pins += [(latent_frames_of(preset.frames), preset.audio_tokens) for preset in trained]
+    return tuple(dict.fromkeys(pins))
 
 
 def exact_fps(fps: float | Fraction) -> Fraction:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..alignment.timeline import TEMPORAL_STRIDE
 from ..config import CCLConfig
+from ..families import FAMILIES
 from ..model.joint import JointModel
 from ..tasks import State, task_of
 from .texts import of_streams
@@ -31,10 +32,6 @@ class RawVideo(comfy.latent_formats.LatentFormat):
 
     latent_dimensions = 3
     temporal_downscale_ratio = TEMPORAL_STRIDE
-
-
-# fp16 turns Ovi's video black, and MOVA's bridge projects hidden states that no norm has brought down to its range.
-FP16_KINDS = ("cca",)
 
 
 class CCLModel(comfy.model_base.WAN21):
@@ -191,7 +188,7 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
         self.ccl_config = ccl_config
         self.sampling_settings = {"shift": ccl_config.shift}
         self.memory_usage_factor = ccl_config.video.dim / 2222  # as the host's Wan
-        if ccl_config.interaction.kind not in FP16_KINDS:
+        if not FAMILIES[ccl_config.family].fp16:
             self.supported_inference_dtypes = [torch.bfloat16, torch.float32]
         self.latent_format = video_format(ccl_config.video.out_dim)
         if ccl_config.latent_rgb_factors is not None:

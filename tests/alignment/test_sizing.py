@@ -8,23 +8,25 @@ from fractions import Fraction
 import pytest
 
 from ccl_pack.ccl_core.alignment.sizing import (
-    PRESETS,
     AVSize,
     Grid,
-    Preset,
     audio_tokens_of,
     exact_fps,
     pinned_at,
     size_av,
 )
 from ccl_pack.ccl_core.alignment.timeline import frames_of, latent_frames_of
+from ccl_pack.ccl_core.families import FAMILIES
+from ccl_pack.ccl_core.families.base import Preset
 
 TINY = Grid(fps=Fraction(16), spatial_stride=8, patch=2, audio_rate=Fraction(32), sample_rate=16000)
 
 
-def of_preset(preset: Preset, **wanted: int) -> AVSize:
-    pinned = pinned_at(preset.grid.fps, preset.grid.audio_rate)
-    return size_av(replace(preset.grid, pinned=pinned), width=704, height=704, **wanted)
+def of_family(name: str, **wanted: int) -> AVSize:
+    """A size with the rates of a family and the lengths it was trained at."""
+    fps, latent = FAMILIES[name].published["fps"], FAMILIES[name].published["audio_latent"]
+    grid = Grid(fps, 8, 2, latent.rate, latent.sample_rate, pinned=pinned_at(fps, latent.rate))
+    return size_av(grid, width=704, height=704, **wanted)
 
 
 def gap_ms(size: AVSize) -> float:
@@ -39,30 +41,31 @@ def test_tiny_two_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, latent_frames, tokens",
-    [("Ovi 5 s", 31, 157), ("Ovi 10 s", 61, 314), ("MOVA", 49, 403), ("Wan 16 fps", 21, 162)],
+    "name, frames, latent_frames, tokens", [("ovi", 121, 31, 157), ("ovi", 241, 61, 314), ("mova", 193, 49, 403)]
 )
-def test_presets_give_their_published_pairs(name: str, latent_frames: int, tokens: int) -> None:
-    preset = PRESETS[name]
-    size = of_preset(preset, frames=preset.frames)
-    assert (size.frames, size.latent_frames, size.audio_tokens) == (preset.frames, latent_frames, tokens)
+def test_trained_lengths_give_their_published_pairs(name: str, frames: int, latent_frames: int, tokens: int) -> None:
+    size = of_family(name, frames=frames)
+    assert (size.frames, size.latent_frames, size.audio_tokens) == (frames, latent_frames, tokens)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_differ_from_the_video_by_less_than_a_token(name: str) -> None:
-    preset = PRESETS[name]
-    size = of_preset(preset, frames=preset.frames)
-    assert abs(gap_ms(size)) < 1000 / float(preset.grid.audio_rate)
+TRAINED = [(name, preset) for name in ("ovi", "mova") for preset in FAMILIES[name].presets]
+
+
+@pytest.mark.parametrize("name, preset", TRAINED)
+def test_trained_lengths_differ_from_the_video_by_less_than_a_token(name: str, preset: Preset) -> None:
+    size = of_family(name, frames=preset.frames)
+    assert size.audio_tokens == preset.audio_tokens
+    assert abs(gap_ms(size)) < 1000 / float(FAMILIES[name].published["audio_latent"].rate)
 
 
 def test_ovi_five_seconds_ends_18_ms_before_its_video() -> None:
-    size = of_preset(PRESETS["Ovi 5 s"], seconds=5)
+    size = of_family("ovi", seconds=5)
     assert size.frames == 121
     assert gap_ms(size) == pytest.approx(-17.667, abs=1e-3)
 
 
 def test_a_pin_holds_only_at_the_frame_rate_it_was_trained_at() -> None:
-    assert of_preset(PRESETS["Ovi 5 s"], frames=121, fps=25).audio_tokens == 152
+    assert of_family("ovi", frames=121, fps=25).audio_tokens == 152
 
 
 @pytest.mark.parametrize("frames", range(1, 60))

@@ -264,11 +264,13 @@ def test_fresh_model_makes_the_same_video_with_and_without_audio(stream, options
 
 
 KINDS = ("bridge", "fusion")
+FAMILY_OF = {"cca": "ccl", "fusion": "ovi", "bridge": "mova"}
 
 
 def of_kind(kind: str, **overrides) -> dict:
     """The configuration of a coupling without anchor tokens, as MOVA and Ovi have it."""
-    return {"interaction": InteractionConfig(kind, (0, 1), OPTIONS[kind]())} | overrides
+    interaction = InteractionConfig(kind, (0, 1), OPTIONS[kind]())
+    return {"interaction": interaction, "family": FAMILY_OF[kind]} | overrides
 
 
 def fed(model):

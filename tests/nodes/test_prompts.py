@@ -2,7 +2,7 @@
 
 import pytest
 
-from ccl_pack.ccl_core.prompts import VARIANTS
+from ccl_pack.ccl_core.prompts import styles
 from ccl_pack.nodes.prompts import CCLPromptTags
 
 PROMPT = 'She says "Good morning."'
@@ -19,10 +19,10 @@ def variant_input():
 
 
 def test_every_variant_can_be_chosen():
-    assert [option.key for option in variant_input().options] == list(VARIANTS)
+    assert [option.key for option in variant_input().options] == list(styles())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", styles())
 def test_text_of_each_variant(variant):
     assert (
         run(variant)

@@ -20,6 +20,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
+from ...families import FAMILIES, Family
+from ...families.base import LoraNames
 from ..base_model import CCLModel
 from ..experts import low_noise_of, with_low_noise
 from .read import SAFETENSORS, read_tensors
@@ -32,42 +34,6 @@ MODEL = "diffusion_model."
 PREFIXES = ("", "diffusion_model.", "model.diffusion_model.", "model.", "transformer.", "base_model.model.")
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 PARTS = {"audio.": "audio", "interaction.": "coupling", "": "video"}
-MOVA = ("video_dit.", "video_dit_2.", "audio_dit.", "dual_tower_bridge.")
-# Public names of the couplings, by weight. Ovi keeps them in the blocks of the stream that asks.
-FUSION = {"k": "k_fusion", "v": "v_fusion", "norm_y": "pre_attn_norm_fusion", "norm_k": "norm_k_fusion"}
-FUSION_STREAMS = {"a2v": ("", "video_model."), "v2a": ("audio_model.",)}
-BRIDGE_SIDES = {"a2v": "audio_to_video_conditioners", "v2a": "video_to_audio_conditioners"}
-# Names of diffusers' WanTransformer3DModel, by Wan's; those of a block after its number.
-DIFFUSERS = {
-    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
-    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
-    "time_projection.1": "condition_embedder.time_proj",
-    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
-    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
-    "img_emb.proj.0": "condition_embedder.image_embedder.norm1",
-    "img_emb.proj.1": "condition_embedder.image_embedder.ff.net.0.proj",
-    "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
-    "img_emb.proj.4": "condition_embedder.image_embedder.norm2",
-    "head.head": "proj_out",
-    "head.modulation": "scale_shift_table",
-}
-DIFFUSERS_BLOCK = {
-    f"{wan}.{part}": f"{theirs}.{name}"
-    for wan, theirs in (("self_attn", "attn1"), ("cross_attn", "attn2"))
-    for part, name in {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}.items()
-} | {
-    "self_attn.norm_q": "attn1.norm_q",
-    "self_attn.norm_k": "attn1.norm_k",
-    "cross_attn.norm_q": "attn2.norm_q",
-    "cross_attn.norm_k": "attn2.norm_k",
-    "cross_attn.k_img": "attn2.add_k_proj",
-    "cross_attn.v_img": "attn2.add_v_proj",
-    "cross_attn.norm_k_img": "attn2.norm_added_k",
-    "norm3": "norm2",
-    "ffn.0": "ffn.net.0.proj",
-    "ffn.2": "ffn.net.2",
-    "modulation": "scale_shift_table",
-}
 DOWN = re.compile(r"\.lora_A(\.default)?(\.weight)?$")
 
 
@@ -148,56 +114,45 @@ def find_patches(
 def key_map(model: CCLModel, experts: bool = False) -> dict[str, str]:
     """Every name a LoRA file may have for a weight -> that weight's key, for the host's `load_lora`.
 
-    Names are the host's for Wan, those of other trainers of Wan, of Ovi, of MOVA and our own. `experts`: the model has
+    Names are the host's for Wan, those of the trainers of every family and our own. `experts`: the model has
     two video experts, and the target of a name that means one of them starts with TARGETS of that expert.
     """
     names = comfy.lora.model_lora_keys_unet(model, {})
+    family = FAMILIES[model.ccl_config.family]
     for key in model.state_dict():
         if key.startswith(MODEL) and key.endswith((".weight", "modulation")):
             stem = key.removeprefix(MODEL).removesuffix(".weight")
-            for expert, name in _names(stem, model.ccl_config.interaction.kind, experts):
+            for expert, name in _names(stem, family, experts):
                 names |= {prefix + name: expert + key for prefix in PREFIXES}
                 names |= {prefix + name.replace(".", "_"): expert + key for prefix in FLAT_PREFIXES}
     return names
 
 
-def _names(stem: str, kind: str, experts: bool) -> Iterator[tuple[str, str]]:
-    """(expert prefix of the target, name without the trainer's prefix) of one weight."""
+def _names(stem: str, family: Family, experts: bool) -> Iterator[tuple[str, str]]:
+    """(expert prefix of the target, name without the trainer's prefix) of one weight of a model of the family."""
     yield "", stem
     part = _part(stem)
     if part == "coupling":
-        yield from (("", name) for name in _coupling_names(stem, kind))
-    elif part == "audio":
-        stem = stem.removeprefix("audio.")
-        yield "", f"audio_model.{_as_ovi(stem)}"
-        yield "", f"audio_dit.{stem}"
-    else:
-        yield "", _as_diffusers(stem)
-        yield "", f"video_model.{_as_ovi(stem)}"
-        yield TARGETS[HIGH] if experts else "", f"video_dit.{stem}"
-        if experts:
-            yield TARGETS[LOW], f"video_dit_2.{stem}"
-            yield TARGETS[LOW], f"low_noise.{stem}"
+        _, layer, direction, weight = stem.split(".", 3)
+        yield from (("", name) for name in family.lora.of_coupling(layer, direction, weight))
+        return
+    # A LoRA for the towers of one family may be wanted on those of another.
+    for known in FAMILIES.values():
+        if part == "audio":
+            yield from _audio_names(stem.removeprefix("audio."), known.lora)
+        else:
+            yield from _video_names(stem, known.lora, experts)
 
 
-def _coupling_names(stem: str, kind: str) -> Iterator[str]:
-    _, layer, side, weight = stem.split(".", 3)
-    if kind == "fusion":
-        yield from (f"{stream}blocks.{layer}.cross_attn.{FUSION[weight]}" for stream in FUSION_STREAMS[side])
-    elif kind == "bridge":
-        inner = "y_norm" if weight == "norm_y" else f"inner.{weight}"
-        yield f"dual_tower_bridge.{BRIDGE_SIDES[side]}.{layer}.{inner}"
+def _audio_names(stem: str, lora: LoraNames) -> Iterator[tuple[str, str]]:
+    yield from (("", prefix + lora.of_tower(stem)) for prefix in lora.audio)
 
 
-def _as_ovi(stem: str) -> str:
-    return f"{stem}.modulation" if stem.startswith("blocks.") and stem.endswith(".modulation") else stem
-
-
-def _as_diffusers(stem: str) -> str:
-    if not stem.startswith("blocks."):
-        return DIFFUSERS.get(stem, stem)
-    _, number, rest = stem.split(".", 2)
-    return f"blocks.{number}.{DIFFUSERS_BLOCK.get(rest, rest)}"
+def _video_names(stem: str, lora: LoraNames, experts: bool) -> Iterator[tuple[str, str]]:
+    first = TARGETS[HIGH] if experts and lora.low_noise else ""
+    yield from ((first, prefix + lora.of_tower(stem)) for prefix in lora.video)
+    if experts:
+        yield from ((TARGETS[LOW], prefix + lora.of_tower(stem)) for prefix in lora.low_noise)
 
 
 def _part(stem: str) -> str:
@@ -205,7 +160,7 @@ def _part(stem: str) -> str:
 
 
 def _with_alpha(lora: dict[str, Tensor], metadata: dict[str, str], name: str) -> dict[str, Tensor]:
-    """MOVA's trainers keep one alpha for the whole file; the host looks for one beside each pair."""
+    """Some trainers keep one alpha for the whole file; the host looks for one beside each pair."""
     if "alpha" not in metadata:
         return dict(lora)
     try:
@@ -214,7 +169,8 @@ def _with_alpha(lora: dict[str, Tensor], metadata: dict[str, str], name: str) ->
         raise ValueError(
             f"{name} has the alpha {metadata['alpha']!r} in its metadata, wanted a number: convert it again"
         ) from error
-    stems = {DOWN.sub("", key) for key in lora if DOWN.search(key) and any(part in key for part in MOVA)}
+    parts = [part for family in FAMILIES.values() for part in family.lora.whole_file_alpha]
+    stems = {DOWN.sub("", key) for key in lora if DOWN.search(key) and any(part in key for part in parts)}
     return {f"{stem}.alpha": alpha for stem in stems} | lora
 
 

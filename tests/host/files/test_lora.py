@@ -27,8 +27,9 @@ RANK, ALPHA = 4, 3.0
 OVI = tiny.config(
     interaction=InteractionConfig("fusion", (0, 1), FusionOptions()),
     audio=replace(tiny.CONFIG.audio, stem_dim=16),
+    family="ovi",
 )
-MOVA = tiny.config(interaction=InteractionConfig("bridge", (0, 1), BridgeOptions()))
+MOVA = tiny.config(interaction=InteractionConfig("bridge", (0, 1), BridgeOptions()), family="mova")
 CONFIGS = {"cca": tiny.CONFIG, "fusion": OVI, "bridge": MOVA}
 FULL = Strengths()
 
@@ -39,7 +40,7 @@ def models():
 
 
 def make(config, **more):
-    fields = ("interaction", "audio", "video")
+    fields = ("interaction", "audio", "video", "family")
     return tiny.patcher(**{field: getattr(config, field) for field in fields}, **more)
 
 

@@ -1,0 +1,35 @@
+"""CCL (arXiv 2603.18600), in the form of the embedded ccl-tiny: no other weights are published.
+
+Every size and rate is stated in the `ccl_config` of a file.
+"""
+
+from __future__ import annotations
+
+from ..guidance import TermScale
+from .base import DIRECTIONS, MODEL, STREAMS, Content, Family, LoraNames, Preset, Sampling
+
+CCL = Family(
+    title="CCL",
+    coupling="cca",
+    modules=frozenset(("norm_x", "norm_y", "q", "k", "v", "o", "norm_q", "norm_k", "context")),
+    contents=(
+        Content(MODEL, "a CCL model"),
+        Content(DIRECTIONS, "an interaction of CCL"),
+        Content(
+            STREAMS,
+            "two streams without an interaction",
+            "choose it as the video model of Assemble Model (CCL), and an interaction beside it",
+        ),
+        Content(frozenset(("audio",)), "an audio stream"),
+    ),
+    other_files={"backbone.embed.weight": "a Vocos vocoder: use Load Audio VAE (CCL)"},
+    fp16=True,
+    lora=LoraNames(low_noise=("low_noise.",)),
+    presets=(Preset("ccl-tiny", 64, 64, frames=33),),
+    sampling=Sampling(
+        mode="ucg_joint",
+        settings={"joint": TermScale(3.0, 3.0)},
+        steps=30,
+        sampler_name="euler_ancestral",
+    ),
+)

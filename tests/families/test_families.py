@@ -1,0 +1,85 @@
+"""The rows of the families: complete, told apart by their marks, and equal to the templates that a person opens."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import published
+from ccl_pack.ccl_core.config import OPTIONS
+from ccl_pack.ccl_core.families import FAMILIES
+from ccl_pack.ccl_core.families.base import DIRECTIONS
+from ccl_pack.ccl_core.guidance import check_settings
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+TEMPLATES = {
+    "ccl": "Text to Video with Sound",
+    "ovi": "Ovi Text to Video with Sound",
+    "mova": "MOVA Image to Video with Sound",
+}
+JOINT = [name for name, family in FAMILIES.items() if family.coupling is not None]
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_a_joint_model_names_a_known_coupling_and_a_known_mode_of_guidance(name: str) -> None:
+    family = FAMILIES[name]
+    assert family.coupling in OPTIONS and family.modules
+    check_settings(family.sampling.mode, family.sampling.settings)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_content_is_described_once(name: str) -> None:
+    sections = [content.sections for content in FAMILIES[name].contents]
+    assert len(set(sections)) == len(sections)
+
+
+@pytest.mark.parametrize(("name", "keys"), [("ovi", published.ovi()), ("mova", published.bridge())])
+def test_a_mark_tells_the_published_keys_of_one_family_only(name: str, keys: dict[str, Any]) -> None:
+    marks = {other: family.mark for other, family in FAMILIES.items() if family.mark is not None}
+    marked = [other for other, mark in marks.items() if any(re.search(mark, key) for key in keys)]
+    assert marked == [name]
+
+
+@pytest.mark.parametrize("name", ["ovi", "mova"])
+def test_the_names_of_a_lora_are_renamed_to_ours(name: str) -> None:
+    family = FAMILIES[name]
+    for module in family.modules:
+        for direction in sorted(DIRECTIONS):
+            for public in family.lora.of_coupling("7", direction, module):
+                assert renamed(f"{public}.weight", name) == f"interaction.7.{direction}.{module}.weight"
+    for prefix in family.lora.audio:
+        assert renamed(prefix + family.lora.of_tower("blocks.3.modulation"), name) == "audio.blocks.3.modulation"
+
+
+def renamed(key: str, name: str) -> str:
+    for pattern, ours in FAMILIES[name].renames:
+        key = re.sub(pattern, ours, key)
+    return key
+
+
+def values(template: str, node: str) -> list[list[Any]]:
+    """The values of every node of this type."""
+    nodes = json.loads((WORKFLOWS / f"{template}.json").read_text())["nodes"]
+    return [found["widgets_values"] for found in nodes if found["type"] == node]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_sampling_is_that_of_the_template(name: str) -> None:
+    sampling = FAMILIES[name].sampling
+    (given,) = values(TEMPLATES[name], "CCLJointSampler")
+    scales = next(iter(sampling.settings.values()))
+    skipped = ", ".join(map(str, sampling.skip_layers))
+    assert given[2:5] == [sampling.steps, sampling.sampler_name, sampling.scheduler]
+    assert given[6:9] + given[11:] == [sampling.mode, scales.video, scales.audio, skipped]
+
+
+@pytest.mark.parametrize("name", ["ovi", "mova"])
+def test_negative_texts_are_those_of_the_template(name: str) -> None:
+    sampling = FAMILIES[name].sampling
+    texts = [value[0] for value in values(TEMPLATES[name], "CLIPTextEncode")]
+    wanted = [sampling.negative] if sampling.audio_negative is None else [sampling.negative, sampling.audio_negative]
+    assert texts[1:] == wanted
