@@ -28,11 +28,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "scripts"), str(HERE)]
 from tensor_file import Entry, Writer
 
 from console import ScriptError, Ticker, exit_on_script_error, say
 from environment import load_pack, reexec
+from published_sizes import ovi
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,30 +86,15 @@ class Row:
 
 def configuration(case: str) -> CCLConfig:
     """Ovi as published; Wan 2.1 14B with an audio stream of the sizes of Wan 1.3B, coupled by CCA in 30 layers."""
-    from ccl_pack.ccl_core.config import (
-        AudioLatentConfig,
-        CCAOptions,
-        CCLConfig,
-        FusionOptions,
-        InteractionConfig,
-        StreamConfig,
-    )
-    from ccl_pack.ccl_core.host.files.identify import PUBLISHED
+    from ccl_pack.ccl_core.config import AudioLatentConfig, CCAOptions, CCLConfig, InteractionConfig, StreamConfig
 
-    point, every = (1, 1, 1), tuple(range(30))
     if case == "ovi":
-        return CCLConfig(
-            video=StreamConfig(48, 48, 3072, 14336, 24, 30, 4096, text_len=512),
-            audio=StreamConfig(20, 20, 3072, 14336, 24, 30, 4096, patch_size=point, text_len=512, stem_dim=8192),
-            interaction=InteractionConfig("fusion", every, FusionOptions()),
-            family="ovi",
-            **PUBLISHED["ovi"],
-        )
+        return ovi()
     return CCLConfig(
         fps=Fraction(16),
         video=StreamConfig(16, 16, 5120, 13824, 40, 40, 4096),
-        audio=StreamConfig(80, 80, 1536, 8960, 12, 30, 4096, patch_size=point),
-        interaction=InteractionConfig("cca", every, CCAOptions()),
+        audio=StreamConfig(80, 80, 1536, 8960, 12, 30, 4096, patch_size=(1, 1, 1)),
+        interaction=InteractionConfig("cca", tuple(range(30)), CCAOptions()),
         audio_latent=AudioLatentConfig("vocos", 80, Fraction(32), 16000),
     )
 

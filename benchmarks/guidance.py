@@ -111,8 +111,10 @@ def run(options: argparse.Namespace) -> None:
     check_settings(options)
     if options.threads:
         torch.set_num_threads(options.threads)
-    tiny, wanted = sibling("tiny"), list(points(options))
-    unseen = tiny.lesson_of(options).held_out
+    tiny = sibling("tiny")
+    told = sibling("tiny_options")
+    wanted = list(points(options))
+    unseen = told.lesson_of(options).held_out
     with torch.inference_mode():
         loaded = tiny.load(options.checkpoint.resolve())
         clips = draw_clips(options.seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
@@ -129,7 +131,7 @@ def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.N
     tiny, scales = sibling("tiny"), scales_of(point)
     sampling = tiny.Sampling(
         point.task,
-        tiny.GUIDANCE if point.mode == NONE else point.mode,
+        sibling("tiny_options").GUIDANCE if point.mode == NONE else point.mode,
         point.strength,
         options.audio_shift,
         options.frames,
@@ -143,6 +145,7 @@ def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.N
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     tiny = sibling("tiny")
+    told = sibling("tiny_options")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("guidance-work"), help="folder of the points")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, chart and tables")
@@ -154,14 +157,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sampling-steps", type=int, help="default: that of CCLJointSampler")
     parser.add_argument("--threads", type=int, help="default: torch's")
     parser.add_argument("--summarise", action="store_true", help="only draw anew from guidance.json")
-    tiny.add_shared(parser)
+    told.add_shared(parser)
     options = parser.parse_args(arguments)
     counts = [getattr(options, name) for name in ("clips", "sampling_steps", "threads")]
     if min(count for count in counts if count is not None) < 1 or options.seed < 0:
         parser.error("--clips, --sampling-steps and --threads must be at least 1, --seed at least 0")
     if not all(math.isfinite(strength) and strength >= 0 for strength in options.strengths):
         parser.error(f"--strengths must be at least 0, got {options.strengths}")
-    tiny.check_shared(parser, options)
+    told.check_shared(parser, options)
     return options
 
 
@@ -170,9 +173,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     reexec()
     load_pack(pytorch_attention=True)
-    tiny = sibling("tiny")
-    tiny.check_frames(options.frames)
-    options.modes = tiny.guidance_modes(options.modes)
+    told = sibling("tiny_options")
+    told.check_frames(options.frames)
+    options.modes = told.guidance_modes(options.modes)
     options.out.mkdir(parents=True, exist_ok=True)
     report = sibling("guidance_report")
     if not options.summarise:

@@ -26,8 +26,8 @@ Row = dict[str, Any]
 
 def collect(options: argparse.Namespace) -> None:
     """Write guidance.json from all points of the work folder, whichever process measured them."""
-    tiny = sibling("tiny")
-    tasks, modes = list(tiny.TASKS), [NONE, *tiny.guidance_modes()]
+    tasks = list(sibling("tiny").TASKS)
+    modes = [NONE, *sibling("tiny_options").guidance_modes()]
     found = [json.loads(path.read_text()) for path in options.work.glob("*-*-*.json")]
     found.sort(key=lambda row: (tasks.index(row["task"]), modes.index(row["mode"]), row["strength"]))
     settings = json.loads((options.work / "settings.json").read_text())
@@ -178,7 +178,7 @@ def plot_measure(axes: Any, rows: Sequence[Row], label: str) -> None:
     value, best = MEASURES[label], recommended(rows)
     known = [row for row in rows if value(row) is not None]
     none = [row for row in known if row["mode"] == NONE]
-    for number, mode in enumerate(sibling("tiny").guidance_modes()):
+    for number, mode in enumerate(sibling("tiny_options").guidance_modes()):
         own = [row for row in known if row["mode"] == mode]
         if own:
             count = max(row["passes"] for row in own)

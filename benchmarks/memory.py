@@ -21,9 +21,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "scripts"), str(HERE)]
 from console import Ticker, say
 from environment import load_pack, reexec
+from published_sizes import ccl_14b, mova, ovi
 
 if TYPE_CHECKING:
     import torch
@@ -177,52 +179,6 @@ def compare(case: Case, dtype: torch.dtype) -> dict[str, Any]:
         "ratio": round(ratio, 3),
         "ok": LEAST <= ratio <= MOST,
     }
-
-
-def ovi() -> Any:
-    """Ovi at its published size."""
-    from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, FusionOptions, InteractionConfig, StreamConfig
-
-    sizes = {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "text_dim": 4096, "text_len": 512}
-    return CCLConfig(
-        fps=Fraction(24),
-        video=StreamConfig(in_dim=48, out_dim=48, **sizes),
-        audio=StreamConfig(in_dim=20, out_dim=20, patch_size=(1, 1, 1), stem_dim=8192, **sizes),
-        interaction=InteractionConfig("fusion", tuple(range(30)), FusionOptions()),
-        audio_latent=AudioLatentConfig("mmaudio", 20, Fraction(125, 4), 16000),
-        clock="linear",
-        clock_scale=0.19676,
-        family="ovi",
-    )
-
-
-def mova() -> Any:
-    """MOVA at its published size."""
-    from ccl_pack.ccl_core.config import AudioLatentConfig, BridgeOptions, CCLConfig, InteractionConfig, StreamConfig
-
-    return CCLConfig(
-        fps=Fraction(24),
-        video=StreamConfig(36, 16, 5120, 13824, 40, 40, 4096),
-        audio=StreamConfig(128, 128, 1536, 8960, 12, 30, 4096, patch_size=(1, 1, 1), rope="token"),
-        interaction=InteractionConfig("bridge", tuple(range(30)), BridgeOptions()),
-        audio_latent=AudioLatentConfig("dac", 128, Fraction(50), 48000),
-        expert_boundary=0.9,
-        family="mova",
-    )
-
-
-def ccl_14b() -> Any:
-    """CCL on Wan 2.1 14B t2v, the audio stream as wide as MOVA's."""
-    from ccl_pack.ccl_core.config import CCAOptions, InteractionConfig
-
-    model = mova()
-    return replace(
-        model,
-        video=replace(model.video, in_dim=16),
-        interaction=InteractionConfig("cca", tuple(range(30)), CCAOptions()),
-        expert_boundary=None,
-        family="ccl",
-    )
 
 
 PUBLISHED = (

@@ -201,7 +201,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    tiny = sibling("tiny")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("method-work"), help="folder of data, runs and their states")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, plots and tables")
@@ -220,7 +219,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--guidance", nargs="+", default=["cfg", "ucg_joint"])
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoint", type=Path, default=tiny.CHECKPOINT, help="gives encoders, VAEs and sizes")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=sibling("tiny_options").CHECKPOINT, help="gives encoders, VAEs and sizes"
+    )
     parser.add_argument("--summarise", action="store_true", help="only draw anew from method.json")
     parser.add_argument("--attention", action="store_true", help="only draw the attention maps of --checkpoint")
     parser.add_argument("--sigma", type=float, default=0.5, help="noise of the clip whose attention is drawn")
@@ -246,8 +247,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     reexec()
     load_pack(pytorch_attention=True)
-    sibling("tiny").check_frames(options.frames)
-    sibling("tiny").guidance_modes(options.guidance)
+    told = sibling("tiny_options")
+    told.check_frames(options.frames)
+    told.guidance_modes(options.guidance)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.attention:
         sibling("method_attention").draw(options)

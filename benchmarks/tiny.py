@@ -20,18 +20,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from console import ScriptError, Ticker, exit_on_script_error, say
-from environment import ROOT, load_pack, reexec
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "scripts"), str(HERE)]
+from console import Ticker, exit_on_script_error, say
+from environment import load_pack, reexec
+from tiny_options import GUIDANCE, SAMPLER, add_shared, check_frames, check_shared, guidance_modes, lesson_of
 
 if TYPE_CHECKING:
-    from ccl_pack.ccl_core.training.world.evaluate import Lesson, Result
+    from ccl_pack.ccl_core.training.world.evaluate import Result
     from ccl_pack.ccl_core.training.world.scene import Clip
 
-CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 TASKS = {"t2av": (False, False), "v2a": (True, False), "a2v": (False, True)}  # video given, audio given
-SAMPLER = "euler_ancestral"  # of the template
-GUIDANCE = "ucg_joint"  # what the model was published with
 SIZE = 64
 
 
@@ -243,22 +242,6 @@ def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]
     return {name: ceiling(measured) for name, measured in rows.items()}
 
 
-def add_shared(parser: argparse.ArgumentParser) -> None:
-    """What this benchmark and guidance.py are both told."""
-    parser.add_argument("--objects", choices=("1", "2", "both"), default="1", help="objects per clip (default: 1)")
-    parser.add_argument("--frames", type=int, default=33, help="4k + 1 (default: 33, two seconds)")
-    parser.add_argument("--audio-shift", type=float, help="sigma shift of the audio (default: the checkpoint's)")
-    parser.add_argument("--sampler", default=SAMPLER, help=f"a name of ComfyUI's samplers (default: {SAMPLER})")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-
-
-def check_shared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.audio_shift is not None and not 0 < options.audio_shift <= 100:
-        parser.error(f"--audio-shift must be above 0 and at most 100, got {options.audio_shift}")
-    if not options.checkpoint.is_file():
-        parser.error(f"--checkpoint {options.checkpoint} is not there")
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(TASKS), default="t2av", help="what is generated (the rest is given)")
@@ -283,43 +266,6 @@ def parse() -> argparse.Namespace:
         parser.error(f"--strength must be at least 0, got {options.strength}")
     check_shared(parser, options)
     return options
-
-
-def check_frames(frames: int) -> None:
-    """ScriptError unless a clip of the world can be so long. The pack, which is loaded after parsing, knows that."""
-    from ccl_pack.ccl_core.training.world.scene import check_length
-
-    try:
-        check_length(frames)
-    except ValueError as error:
-        raise ScriptError(str(error), "change --frames") from error
-
-
-def guidance_modes(chosen: Sequence[str] | None = None) -> list[str]:
-    """The modes asked for, without any: all. ScriptError for an unknown one; the pack, loaded after parsing, knows."""
-    from ccl_pack.ccl_core.guidance import MODES
-
-    unknown = [mode for mode in chosen or () if mode not in MODES]
-    if unknown:
-        raise ScriptError(f"{', '.join(unknown)}: no guidance mode", f"choose of {', '.join(MODES)}")
-    return list(chosen or MODES)
-
-
-def lesson_of(options: argparse.Namespace) -> Lesson:
-    """What the checkpoint was taught; ScriptError if it is asked for more."""
-    from ccl_pack.ccl_core.training.tiny.export import metadata
-    from ccl_pack.ccl_core.training.world.evaluate import Lesson
-
-    stated = metadata(options.checkpoint).get("lesson")
-    if stated is None:
-        raise ScriptError(
-            f"{options.checkpoint.name} does not say what it was taught (metadata entry lesson)",
-            "export it with scripts/train_tiny.py",
-        )
-    lesson = Lesson.from_json(stated)
-    if options.objects != "1" and lesson.objects == 1:
-        raise ScriptError(f"{options.checkpoint.name} was taught clips of one object", "ask with --objects 1")
-    return lesson
 
 
 def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:

@@ -28,7 +28,9 @@ def benchmark(name: str) -> ModuleType:
     return module
 
 
-attention, tiny = benchmark("attention"), benchmark("tiny")
+attention = benchmark("attention")
+tiny = benchmark("tiny")
+told = benchmark("tiny_options")
 
 
 @pytest.mark.parametrize("clock", ["uniform", "causal"])
@@ -63,7 +65,7 @@ def test_defaults_are_those_of_the_nodes():
 def test_the_sampler_is_that_of_the_template():
     (path,) = (Path(__file__).resolve().parents[2] / "workflows").glob("Text to Video with Sound.json")
     (node,) = (node for node in json.loads(path.read_text())["nodes"] if node["type"] == "CCLJointSampler")
-    assert tiny.SAMPLER in node["widgets_values"]
+    assert told.SAMPLER in node["widgets_values"]
 
 
 @pytest.mark.parametrize(
@@ -86,28 +88,28 @@ def test_what_cannot_be_measured_is_refused(arguments, word, monkeypatch, capsys
 
 def test_a_length_that_no_clip_has_is_refused() -> None:
     with pytest.raises(ScriptError, match=r"4k[+]1 frames and at least 17 .*, got 32"):
-        tiny.check_frames(32)
+        told.check_frames(32)
 
 
 def test_several_seeds_and_objects_can_be_asked(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", "--seed", "1", "2", "--objects", "both"])
     options = tiny.parse()
-    assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", tiny.GUIDANCE)
+    assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", told.GUIDANCE)
 
 
 def test_a_checkpoint_is_asked_only_what_it_was_taught(monkeypatch, tmp_path):
     """ccl-tiny's file says how many objects a clip of its training had, and what was held out."""
     command = ["tiny.py", "--seed", "1", "--report", str(tmp_path / "report.json")]
     monkeypatch.setattr(sys, "argv", command)
-    lesson = tiny.lesson_of(tiny.parse())
+    lesson = told.lesson_of(tiny.parse())
     assert lesson.held_out
     save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
     monkeypatch.setattr(sys, "argv", [*command, "--checkpoint", str(tmp_path / "bare.safetensors")])
     with pytest.raises(ScriptError, match="does not say what it was taught"):
-        tiny.lesson_of(tiny.parse())
+        told.lesson_of(tiny.parse())
     single = {"lesson": Lesson(1, lesson.held_out).to_json()}
     save_file({"x": torch.zeros(1)}, tmp_path / "single.safetensors", metadata=single)
     chosen = ["--checkpoint", str(tmp_path / "single.safetensors"), "--objects", "both"]
     monkeypatch.setattr(sys, "argv", [*command, *chosen])
     with pytest.raises(ScriptError, match="taught clips of one object"):
-        tiny.lesson_of(tiny.parse())
+        told.lesson_of(tiny.parse())

@@ -13,7 +13,9 @@ from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.nodes.guidance import CCLJointSampler
 
 guidance = load("guidance")
-tiny, report = guidance.sibling("tiny"), guidance.sibling("guidance_report")
+tiny = guidance.sibling("tiny")
+told = guidance.sibling("tiny_options")
+report = guidance.sibling("guidance_report")
 PASSES = {"ucg_joint": 2, "cfg": 2, "ma_cfg": 2, "ucg": 3, "ucg_cross": 2, "dual": 3, "modality": 3}
 
 
@@ -50,7 +52,7 @@ def test_no_guidance_is_one_point_per_task_and_comes_last():
 
 
 def test_the_audio_gets_a_shift_of_its_own_only_if_asked():
-    loaded = tiny.load(tiny.CHECKPOINT)
+    loaded = tiny.load(told.CHECKPOINT)
     config = loaded.model.model.ccl_config
     assert tiny.shifted(loaded, None) is loaded.model
     shifted = tiny.shifted(loaded, 3.0)
@@ -184,5 +186,5 @@ def test_wrong_options_are_refused(arguments):
 
 def test_an_unknown_mode_is_refused_with_the_known_ones():
     with pytest.raises(guidance.ScriptError, match=r"none: no guidance mode\s+what to do: choose of ucg_joint, cfg"):
-        tiny.guidance_modes(["cfg", "none"])
-    assert tiny.guidance_modes() == list(MODES)
+        told.guidance_modes(["cfg", "none"])
+    assert told.guidance_modes() == list(MODES)
