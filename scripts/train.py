@@ -11,16 +11,21 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from console import ScriptError, Ticker, exit_on_script_error, say
 from environment import load_pack, reexec
+
+if TYPE_CHECKING:
+    from ccl_pack.ccl_core.config import CCLConfig
+    from ccl_pack.ccl_core.training.finetune.settings import Settings
 
 PHASES = ("all", "cache", "train")
 CONFIG_REMEDY = "correct the configuration or the files it names (docs/training.md), then start again"
 CLIPS_REMEDY = "read the lines above, put other clips into data.clips, then start again"
 
 
-def cache(settings, config) -> None:
+def cache(settings: Settings, config: CCLConfig) -> None:
     from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
 
     ticker, summary = Ticker("caching"), Summary()

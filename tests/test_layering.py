@@ -1,4 +1,4 @@
-"""Imports point downwards only: nodes, ccl_core/host, ccl_core/model, the pure files (design section 2)."""
+"""Imports point downwards only: nodes, ccl_core/host, ccl_core/model, the pure files; and between rooms of training."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from torch import Tensor
 class Muon(torch.optim.Optimizer):
     """For weights of two and more dimensions; the tiny models need far fewer steps with it than with Adam."""
 
-    def __init__(self, kernels: list[Tensor], lr: float, momentum: float = 0.95):
+    def __init__(self, kernels: list[Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(kernels, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()

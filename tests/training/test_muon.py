@@ -5,7 +5,7 @@ import torch
 from ccl_pack.ccl_core.training.muon import Muon, orthogonal
 
 
-def test_orthogonal_flattens_the_singular_values_and_keeps_the_directions():
+def test_orthogonal_flattens_the_singular_values_and_keeps_the_directions() -> None:
     matrix = torch.randn(12, 40, generator=torch.Generator().manual_seed(0))
     for wide in (matrix, matrix.T):
         made = orthogonal(wide)
@@ -14,7 +14,7 @@ def test_orthogonal_flattens_the_singular_values_and_keeps_the_directions():
         assert torch.cosine_similarity(made.flatten(), (u @ v).flatten(), dim=0) > 0.95
 
 
-def test_muon_solves_a_regression():
+def test_muon_solves_a_regression() -> None:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(64, 10, generator=generator)
     wanted = torch.randn(6, 10, generator=generator)

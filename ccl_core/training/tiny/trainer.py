@@ -120,7 +120,7 @@ def optimisers_of(model: JointModel, recipe: Recipe) -> list[torch.optim.Optimiz
 
 
 def begin(model: JointModel, start: Mapping[str, Tensor]) -> None:
-    """Put weights in the place of fresh ones; the coupling stays fresh if `start` has none of it.
+    """Put weights in the place of fresh ones; the interaction stays fresh if `start` has none of it.
 
     Raises ValueError for weights of another model, and RuntimeError from torch for wrong shapes.
     """

@@ -125,7 +125,7 @@ def decode(vae: WanVAE, latent: Tensor) -> Tensor:
 class ClipPool:
     """World clips to cut training windows from; one is replaced at every draw, so that no clip is seen for long."""
 
-    def __init__(self, recipe: VideoVAERecipe):
+    def __init__(self, recipe: VideoVAERecipe) -> None:
         self.rng = np.random.default_rng(recipe.seed)
         self.source = scene.clips(recipe.seed + 1, frames=33)
         self.clips = [next(self.source).frames for _ in range(recipe.pool)]

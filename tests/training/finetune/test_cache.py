@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,22 +21,22 @@ CCL_TINY = Path(__file__).resolve().parents[3] / "ccl_core" / "checkpoints" / "c
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> DataSettings:
     make(tmp_path / "clips", 1, seconds=0.7, size=(48, 32), voice=False)
     return DataSettings(str(tmp_path / "clips"), str(tmp_path / "cache"), sizes=((48, 32),), frames=(5, 9))
 
 
 @pytest.fixture
-def encoders():
+def encoders() -> Iterator[Encoders]:
     yield Encoders(EncoderSettings(checkpoint=str(CCL_TINY)), read(str(CCL_TINY)).config)
     release()
 
 
-def build(data, encoders) -> Summary:
+def build(data: DataSettings, encoders: Encoders) -> Summary:
     return list(Cache(Path(data.cache)).build(data, encoders))[-1]
 
 
-def test_clips_are_encoded_once_and_again_where_something_changed(data, encoders):
+def test_clips_are_encoded_once_and_again_where_something_changed(data: DataSettings, encoders: Encoders) -> None:
     clips = Path(data.clips)
     (clips / "bad.mp4").write_bytes(b"nothing")
     (clips / "bad.txt").write_text("not a video")
@@ -60,7 +61,7 @@ def test_clips_are_encoded_once_and_again_where_something_changed(data, encoders
     assert Cache(Path(data.cache)).entries()[0].shapes[0] == (16, 2, 4, 6)
 
 
-def test_an_interrupted_cache_is_not_trained_on(data, encoders):
+def test_an_interrupted_cache_is_not_trained_on(data: DataSettings, encoders: Encoders) -> None:
     build = Cache(Path(data.cache)).build(data, encoders)
     encoders.__dict__["_parts"] = (video_vae(), audio_vae(mels=32), encoders._parts[2])
     next(build)
@@ -69,7 +70,7 @@ def test_an_interrupted_cache_is_not_trained_on(data, encoders):
     assert len(list(build)) == 0 and len(Cache(Path(data.cache)).entries()) == 1
 
 
-def test_image_to_video_gets_its_first_frame():
+def test_image_to_video_gets_its_first_frame() -> None:
     config = replace(CONFIG, video=replace(CONFIG.video, in_dim=36))
     encoders = Encoders(EncoderSettings(checkpoint="none.safetensors"), config)
     encoders.__dict__["_parts"] = (video_vae(), audio_vae(), None)
@@ -85,7 +86,7 @@ def test_image_to_video_gets_its_first_frame():
     torch.testing.assert_close(first["image"][4:, 0], first["video"][:, 0])
 
 
-def test_sizes_off_the_grid_are_refused(data, encoders):
+def test_sizes_off_the_grid_are_refused(data: DataSettings, encoders: Encoders) -> None:
     with pytest.raises(ValueError, match="multiples of 16"):
         encoders.shape(replace(data, sizes=((50, 32),)))
     with pytest.raises(ValueError, match=r"4 k \+ 1 frames"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -16,7 +17,14 @@ SHAPE = Shape(Fraction(16), 16000, 2, ((64, 32), (32, 64)), (9, 17, 33))
 RATE = 44100
 
 
-def flashing(path, at=0.75, seconds=2.0, size=(96, 48), fps=24, delay=0.0):
+def flashing(
+    path: Path,
+    at: float = 0.75,
+    seconds: float = 2.0,
+    size: tuple[int, int] = (96, 48),
+    fps: int = 24,
+    delay: float = 0.0,
+) -> Path:
     """A dark clip that is bright, and sounds, from the moment `at` on; the sound stream begins `delay` late."""
     width, height = size
     frames = np.zeros((round(seconds * fps), height, width, 3), np.uint8)
@@ -27,7 +35,7 @@ def flashing(path, at=0.75, seconds=2.0, size=(96, 48), fps=24, delay=0.0):
     return path if delay == 0 else delayed(path, delay)
 
 
-def delayed(path, delay):
+def delayed(path: Path, delay: float) -> Path:
     """The same packets with the sound moved to where it belongs."""
     moved = path.with_name(f"late-{path.name}")
     with av.open(str(path)) as source, av.open(str(moved), "w") as target:
@@ -44,7 +52,7 @@ def delayed(path, delay):
 
 
 @pytest.mark.parametrize(("fps", "delay"), [(24, 0.0), (16, 0.0), (30, 0.0), (24, 0.5)])
-def test_picture_and_sound_stay_together(tmp_path, fps, delay):
+def test_picture_and_sound_stay_together(tmp_path: Path, fps: int, delay: float) -> None:
     media = read_media(flashing(tmp_path / "clip.mp4", fps=fps, delay=delay), SHAPE)
     assert media.frames.shape == (17, 32, 64, 3) and media.waveform.shape == (2, 17000)
     bright = next(i for i, frame in enumerate(media.frames) if frame.mean() > 0.5) / 16
@@ -53,19 +61,19 @@ def test_picture_and_sound_stay_together(tmp_path, fps, delay):
     assert loud == pytest.approx(0.75, abs=0.01)
 
 
-def test_each_clip_takes_the_nearest_size_and_the_longest_length(tmp_path):
+def test_each_clip_takes_the_nearest_size_and_the_longest_length(tmp_path: Path) -> None:
     tall = read_media(flashing(tmp_path / "tall.mp4", size=(48, 96), seconds=0.7), SHAPE)
     assert tall.frames.shape == (9, 64, 32, 3)
     assert tall.frames.min() >= 0 and tall.frames.max() <= 1
 
 
-def test_a_slow_clip_holds_its_pictures(tmp_path):
+def test_a_slow_clip_holds_its_pictures(tmp_path: Path) -> None:
     media = read_media(flashing(tmp_path / "slow.mp4", fps=8, at=0.5), SHAPE)
     bright = [frame.mean().item() > 0.5 for frame in media.frames]
     assert bright == [False] * 8 + [True] * 9
 
 
-def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path):
+def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
     with pytest.raises(ValueError, match=r"broken\.mp4 cannot be decoded"):
         read_media(tmp_path / "broken.mp4", SHAPE)
@@ -85,7 +93,7 @@ def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path):
         read_media(tmp_path / "silent.mp4", SHAPE)
 
 
-def test_captions_stand_beside_the_clips(tmp_path):
+def test_captions_stand_beside_the_clips(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.mp4").touch()
     (tmp_path / "a.txt").write_text(" a ball falls\n")
@@ -102,7 +110,7 @@ def test_captions_stand_beside_the_clips(tmp_path):
         ("metadata.json", json.dumps({"a.mp4": "one", "gone.mp4": "two"})),
     ],
 )
-def test_captions_come_from_a_list(tmp_path, file, text):
+def test_captions_come_from_a_list(tmp_path: Path, file: str, text: str) -> None:
     (tmp_path / "a.mp4").touch()
     (tmp_path / "unlisted.mp4").touch()
     (tmp_path / file).write_text(text)
@@ -111,7 +119,7 @@ def test_captions_come_from_a_list(tmp_path, file, text):
     assert refused == [Refused("gone.mp4", f"{file} names it and it is not in {tmp_path}")]
 
 
-def test_what_is_no_folder_of_clips_is_said(tmp_path):
+def test_what_is_no_folder_of_clips_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no videos"):
         find_clips(tmp_path)
     with pytest.raises(ValueError, match="is no folder"):

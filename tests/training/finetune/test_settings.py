@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,13 @@ WHOLE = {
 }
 
 
-def written(tmp_path, **changes) -> Path:
+def written(tmp_path: Path, **changes: dict[str, Any]) -> Path:
     path = tmp_path / "train.json"
     path.write_text(json.dumps({part: entries | changes.get(part, {}) for part, entries in WHOLE.items()}))
     return path
 
 
-def test_a_whole_file_is_read(tmp_path):
+def test_a_whole_file_is_read(tmp_path: Path) -> None:
     settings = read_settings(written(tmp_path))
     assert settings.model.parts.audio == str(tmp_path / "audio.safetensors")
     assert settings.data.sizes == ((832, 480), (480, 832)) and settings.data.captions is None
@@ -32,7 +33,7 @@ def test_a_whole_file_is_read(tmp_path):
     assert settings.train.tasks == PAPER_MIX and sum(PAPER_MIX.values()) == pytest.approx(1)
 
 
-def test_the_example_of_the_documentation_is_read(tmp_path):
+def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text()
     for i, block in enumerate(text.split("```json")[1:]):
         (tmp_path / f"{i}.json").write_text(block.split("```")[0])
@@ -55,12 +56,12 @@ def test_the_example_of_the_documentation_is_read(tmp_path):
         ("model", {"fresh_interaction": 1}, "model.fresh_interaction is 1, wanted true or false"),
     ],
 )
-def test_faults_are_named(tmp_path, part, change, words):
+def test_faults_are_named(tmp_path: Path, part: str, change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_settings(written(tmp_path, **{part: change}))
 
 
-def test_files_that_are_no_configuration(tmp_path):
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         read_settings(tmp_path / "train.json")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import comfy.model_management
@@ -34,7 +35,7 @@ PATIENCE = 240
 
 
 @pytest.fixture(autouse=True)
-def in_training(monkeypatch):
+def in_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(comfy.model_management, "in_training", True)
     threads = torch.get_num_threads()
     yield
@@ -71,7 +72,7 @@ def run_here(path: Path) -> tuple[float, FineTuner]:
     return before, finetune(settings, assembly, torch.device("cpu"))
 
 
-def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_path):
+def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_path: Path) -> None:
     path = media(tmp_path, {"fresh_interaction": True}, {"rates": {"interaction": 1e-2}, "tasks": {"joint": 1}})
     before, trainer = run_here(path)
     assert fixed_loss(trainer) < 0.8 * before
@@ -84,7 +85,7 @@ def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_p
     load_model(str(tmp_path / "out" / "model.safetensors"))
 
 
-def test_a_lora_on_real_media_loads_and_gives_the_trained_output(tmp_path):
+def test_a_lora_on_real_media_loads_and_gives_the_trained_output(tmp_path: Path) -> None:
     how = dict.fromkeys(("interaction", "audio", "video"), "lora")
     rates = dict.fromkeys(how, 2e-3)
     before, trainer = run_here(
@@ -111,13 +112,13 @@ def test_a_lora_on_real_media_loads_and_gives_the_trained_output(tmp_path):
         assert not torch.allclose(plain[stream], wanted[stream], atol=2e-2)
 
 
-def test_faults_of_the_configuration_are_said_in_words(tmp_path):
+def test_faults_of_the_configuration_are_said_in_words(tmp_path: Path) -> None:
     path = configuration(tmp_path, train={"steps": 0})
     with pytest.raises(ScriptError, match=r"train\.steps is 0: give 1 or more"):
         script.main(script.arguments(["--config", str(path), "--phase", "train", "--cpu"]))
 
 
-def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path):
+def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -> None:
     """SIGKILL to a real process between two checkpoints."""
     how = {
         "steps": 60,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.quant_ops
@@ -16,10 +18,11 @@ from ccl_pack.ccl_core.host.files.assemble import Parts, assemble, read_parts
 from ccl_pack.ccl_core.host.files.build import load_model, load_parts
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
 from ccl_pack.ccl_core.metadata import write_config
+from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.streams import rotary_table
 from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
 from ccl_pack.ccl_core.training.finetune.run import cut, finetune, validate
-from ccl_pack.ccl_core.training.finetune.settings import read_settings
+from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, Order, generator_of, split_validation, stratified
 from tiny import CONFIG, latents
 from tiny_runs import configuration, log_lines, settings
@@ -28,15 +31,15 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def in_training(monkeypatch):
+def in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comfy.model_management, "in_training", True)
 
 
-def trainer_of(chosen) -> FineTuner:
+def trainer_of(chosen: Settings) -> FineTuner:
     return FineTuner(chosen, assemble(read_parts(chosen.model.parts)), CPU)
 
 
-def forward(model, **more):
+def forward(model: JointModel, **more: Any) -> list[torch.Tensor]:
     video, audio = latents(9)
     time, text = torch.full((1,), 600.0), torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
@@ -52,7 +55,7 @@ def forward(model, **more):
         ({"interaction": "lora", "audio": "lora", "video": "lora"}, set()),
     ],
 )
-def test_only_the_chosen_parts_change(tmp_path, how, moved):
+def test_only_the_chosen_parts_change(tmp_path: Path, how: dict[str, str], moved: set[str]) -> None:
     from ccl_pack.ccl_core.host.files.identify import section
 
     chosen = settings(tmp_path, train=how)
@@ -67,14 +70,14 @@ def test_only_the_chosen_parts_change(tmp_path, how, moved):
         assert still == []
 
 
-def test_each_part_has_its_rate_and_norms_do_not_decay(tmp_path):
+def test_each_part_has_its_rate_and_norms_do_not_decay(tmp_path: Path) -> None:
     trainer = trainer_of(settings(tmp_path, train={"audio": "lora", "weight_decay": 0.5}))
     rates = {(group["lr"], group["weight_decay"]) for group in trainer.optimiser.param_groups}
     assert rates == {(3e-3, 0.5), (3e-3, 0.0), (1e-3, 0.5)}
     assert all("blocks." in name for name in trainer.adapters)
 
 
-def test_layers_computed_again_give_the_same_gradient(tmp_path):
+def test_layers_computed_again_give_the_same_gradient(tmp_path: Path) -> None:
     gradients = []
     for saving in (True, False):
         trainer = trainer_of(settings(tmp_path, train={"checkpointing": saving, "audio": "full", "video": "lora"}))
@@ -87,7 +90,7 @@ def test_layers_computed_again_give_the_same_gradient(tmp_path):
         torch.testing.assert_close(value, gradients[1][name])
 
 
-def test_half_precision_is_close(tmp_path):
+def test_half_precision_is_close(tmp_path: Path) -> None:
     losses = []
     for precision in ("fp32", "bf16"):
         trainer = trainer_of(settings(tmp_path, train={"precision": precision}))
@@ -97,7 +100,7 @@ def test_half_precision_is_close(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["fusion", "bridge"])
-def test_published_couplings_train(tmp_path, kind):
+def test_published_couplings_train(tmp_path: Path, kind: str) -> None:
     chosen = settings(
         tmp_path, train={"steps": 8}, held_out=1, interaction=InteractionConfig(kind, (0, 1), OPTIONS[kind]())
     )
@@ -109,7 +112,7 @@ def test_published_couplings_train(tmp_path, kind):
     assert validate(trainer) != before
 
 
-def test_the_gradient_of_the_host_rope_is_that_of_its_matrices():
+def test_the_gradient_of_the_host_rope_is_that_of_its_matrices() -> None:
     give_rope_a_gradient()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 3, 2, 8, generator=generator, dtype=torch.float32, requires_grad=True)
@@ -126,13 +129,13 @@ def test_the_gradient_of_the_host_rope_is_that_of_its_matrices():
     torch.testing.assert_close(found, torch.cat(wanted.unbind(-1), dim=-1))
 
 
-def test_image_to_video_trains(tmp_path):
+def test_image_to_video_trains(tmp_path: Path) -> None:
     video = StreamConfig(**(vars(CONFIG.video) | {"in_dim": 36}))
     trainer = trainer_of(settings(tmp_path, video=video))
     assert trainer.update()["norm"] > 0
 
 
-def test_an_epoch_takes_each_clip_once_and_no_batch_mixes_shapes(tmp_path):
+def test_an_epoch_takes_each_clip_once_and_no_batch_mixes_shapes(tmp_path: Path) -> None:
     trainer = trainer_of(settings(tmp_path))
     order = trainer.order
     for epoch in range(3):
@@ -148,7 +151,7 @@ def test_an_epoch_takes_each_clip_once_and_no_batch_mixes_shapes(tmp_path):
         split_validation(entries, 5)
 
 
-def test_times_keep_to_the_levels_that_are_trained(tmp_path):
+def test_times_keep_to_the_levels_that_are_trained(tmp_path: Path) -> None:
     trainer = trainer_of(settings(tmp_path, train={"times": [0.9, 1.0], "shift": 5.0}))
     uniform = stratified(1000, generator_of(0))
     assert sorted((uniform * 1000).int().tolist()) == list(range(1000))
@@ -158,7 +161,7 @@ def test_times_keep_to_the_levels_that_are_trained(tmp_path):
     assert trainer.times(uniform)[1].min() == pytest.approx(0.9 / (0.9 + 5 * 0.1), abs=1e-3)
 
 
-def test_a_resumed_run_is_the_unbroken_one(tmp_path):
+def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
     how = {"video": "lora", "ema": 0.9, "accumulate": 2, "text_drop": 0.3}
     whole = trainer_of(settings(tmp_path, train=how))
     expected = [whole.update()["loss"] for _ in range(6)]
@@ -175,7 +178,7 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path):
         other.resume(tmp_path / "state.pt")
 
 
-def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path):
+def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path: Path) -> None:
     chosen = settings(tmp_path, train={"ema": 0.5, "steps": 3})
     trainer = trainer_of(chosen)
     name = "interaction.0.a2v.o.weight"
@@ -188,7 +191,7 @@ def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path):
     torch.testing.assert_close(load_file(tmp_path / "out" / "model.safetensors")[name], average)
 
 
-def test_the_whole_model_loads_as_it_was_trained(tmp_path):
+def test_the_whole_model_loads_as_it_was_trained(tmp_path: Path) -> None:
     chosen = settings(tmp_path, train={"audio": "full"}, held_out=1)
     trainer = finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
     loaded = load_model(str(tmp_path / "out" / "model.safetensors"), {"dtype": torch.float32})
@@ -199,7 +202,7 @@ def test_the_whole_model_loads_as_it_was_trained(tmp_path):
     assert set(lines[0]["validation"]) == set(lines[-1]["validation"]) and lines[0] != lines[-1]
 
 
-def test_parts_of_their_own_are_exported_alone(tmp_path):
+def test_parts_of_their_own_are_exported_alone(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     path = configuration(tmp_path, model={"video": "video.safetensors"})
@@ -231,7 +234,7 @@ def test_parts_of_their_own_are_exported_alone(tmp_path):
         torch.testing.assert_close(made, wanted)
 
 
-def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path):
+def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path: Path) -> None:
     how = {"interaction": "lora", "audio": "lora", "video": "lora"}
     chosen = settings(tmp_path, train=how)
     before = forward(trainer_of(chosen).model)
@@ -245,7 +248,7 @@ def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path):
         torch.testing.assert_close(made, value, atol=1e-4, rtol=1e-4)
 
 
-def test_numbers_that_are_not_finite_stop_the_run_with_the_clip_named(tmp_path):
+def test_numbers_that_are_not_finite_stop_the_run_with_the_clip_named(tmp_path: Path) -> None:
     trainer = trainer_of(settings(tmp_path, train={"rates": {"interaction": 1e-3}}))
     with torch.no_grad():
         trainer.trained["interaction.0.a2v.o.weight"].fill_(float("nan"))
@@ -253,7 +256,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_the_clip_named(tmp_path):
         trainer.update()
 
 
-def test_quantised_files_are_refused(tmp_path):
+def test_quantised_files_are_refused(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     assembly = assemble(read_parts(chosen.model.parts))
     key = "blocks.0.ffn.0.weight"
@@ -262,7 +265,7 @@ def test_quantised_files_are_refused(tmp_path):
         FineTuner(chosen, assembly, CPU)
 
 
-def test_lines_after_the_checkpoint_are_cut(tmp_path):
+def test_lines_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     cut(path, 3)
     path.write_text('{"step": 0}\n{"step": 3}\n{"step": 4}\n{"ste')

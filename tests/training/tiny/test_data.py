@@ -7,13 +7,13 @@ from ccl_pack.ccl_core.training.tiny.data import caption_of, trained_clips
 from ccl_pack.ccl_core.training.world.captions import WORDS, held_out
 
 
-def test_no_trained_clip_has_a_held_out_object_alone_or_in_company():
+def test_no_trained_clip_has_a_held_out_object_alone_or_in_company() -> None:
     clips = list(islice(trained_clips(3, 17), 120))
     assert not any(held_out(thing) for clip in clips for thing in clip.objects)
     assert {len(clip.objects) for clip in clips} == {1, 2}
 
 
-def test_captions_name_every_object_in_either_order():
+def test_captions_name_every_object_in_either_order() -> None:
     rng = random.Random(0)
     firsts = set()
     for clip in islice(trained_clips(4, 17, objects=2), 8):

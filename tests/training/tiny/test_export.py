@@ -1,6 +1,7 @@
 """The all-in-one file comes apart into its encoders and its joint model, and together again."""
 
 import json
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,7 @@ from environment import ROOT
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 
 
-def test_the_shipped_file_comes_apart_and_together_again(tmp_path):
+def test_the_shipped_file_comes_apart_and_together_again(tmp_path: Path) -> None:
     unpack(CHECKPOINT, tmp_path)
     rgb = torch.tensor(read_config(metadata(CHECKPOINT)["ccl_config"]).latent_rgb_factors)
     again = write_checkpoint(joint_weights(CHECKPOINT), CCL_TINY, tmp_path, rgb, tmp_path / "again.safetensors")
@@ -26,7 +27,7 @@ def test_the_shipped_file_comes_apart_and_together_again(tmp_path):
     assert found == said
 
 
-def test_the_host_loads_unpacked_encoders(tmp_path):
+def test_the_host_loads_unpacked_encoders(tmp_path: Path) -> None:
     unpack(CHECKPOINT, tmp_path)
     audio, text = tmp_path / ENCODERS["audio_vae."], tmp_path / ENCODERS["text_encoders."]
     vae = load_audio_vae(load_file(audio), metadata(audio))
@@ -36,7 +37,7 @@ def test_the_host_loads_unpacked_encoders(tmp_path):
     assert cond.shape == (1, 40, 96)
 
 
-def test_encoders_that_are_there_are_kept(tmp_path):
+def test_encoders_that_are_there_are_kept(tmp_path: Path) -> None:
     own = tmp_path / ENCODERS["vae."]
     save_file({"mine": torch.zeros(1)}, own)
     unpack(CHECKPOINT, tmp_path)

@@ -51,13 +51,13 @@ def says(caption: str, kind: str, value: str) -> bool:
     return any(heard.issuperset(word.split()) for word in WORDS[kind][value])
 
 
-def test_every_word_of_the_world_can_be_said():
+def test_every_word_of_the_world_can_be_said() -> None:
     assert {kind: set(words) for kind, words in WORDS.items()} == {
         kind: set(words) for kind, words in {"size": scene.SIZES, **scene.KINDS}.items()
     }
 
 
-def test_paraphrases_say_what_they_state_and_nothing_else():
+def test_paraphrases_say_what_they_state_and_nothing_else() -> None:
     rng = random.Random(1)
     for _ in range(500):
         caption, _, stated = draw_caption(rng)
@@ -67,7 +67,7 @@ def test_paraphrases_say_what_they_state_and_nothing_else():
                 assert says(caption, kind, value) == stating, (caption, kind, value)
 
 
-def test_paraphrases_differ():
+def test_paraphrases_differ() -> None:
     rng = random.Random(2)
     stated = Attributes(colour="red", shape="ball", motion="bounces", sound="drum")
     captions = {paraphrase(rng, stated) for _ in range(200)}
@@ -75,7 +75,7 @@ def test_paraphrases_differ():
     assert "a red ball bounces, drum" in captions
 
 
-def test_two_objects_are_spoken_of_in_order_and_with_their_own_sounds():
+def test_two_objects_are_spoken_of_in_order_and_with_their_own_sounds() -> None:
     rng = random.Random(2)
     stated = (
         Attributes(colour="red", shape="ball", motion="bounces", sound="drum"),
@@ -100,7 +100,7 @@ def first_place(caption: str, kind: str, value: str) -> int:
     )
 
 
-def test_two_drawn_objects_can_be_told_apart():
+def test_two_drawn_objects_can_be_told_apart() -> None:
     rng = random.Random(8)
     for _ in range(100):
         *_, (first, second) = draw_caption(rng, count=2)
@@ -110,7 +110,7 @@ def test_two_drawn_objects_can_be_told_apart():
     assert 25 < counts.count(2) < 75
 
 
-def test_meaningless_words_mean_nothing():
+def test_meaningless_words_mean_nothing() -> None:
     meaningful = {
         part for values in WORDS.values() for words in values.values() for word in words for part in word.split()
     }
@@ -130,7 +130,7 @@ def test_meaningless_words_mean_nothing():
     }
 
 
-def test_one_colour_of_every_scene_is_held_out_and_never_trained_on():
+def test_one_colour_of_every_scene_is_held_out_and_never_trained_on() -> None:
     rng = random.Random(4)
     held = [
         (shape, motion, sound)
@@ -145,7 +145,7 @@ def test_one_colour_of_every_scene_is_held_out_and_never_trained_on():
     assert all(held_out(thing) for _ in range(100) for thing in draw_caption(rng, unseen=True)[-1])
 
 
-def test_vocabulary_reads_any_text_in_any_case(vocabulary):
+def test_vocabulary_reads_any_text_in_any_case(vocabulary: bytes) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary, add_eos=True)
     assert (processor.pad_id(), processor.eos_id(), processor.unk_id()) == (PAD, EOS, UNKNOWN)
     assert processor.get_piece_size() == SMALL.vocab_size
@@ -155,7 +155,7 @@ def test_vocabulary_reads_any_text_in_any_case(vocabulary):
     assert processor.encode("") == [EOS]
 
 
-def test_vocabulary_and_batches_repeat_with_the_seed(vocabulary):
+def test_vocabulary_and_batches_repeat_with_the_seed(vocabulary: bytes) -> None:
     assert vocabulary == train_vocabulary(random.Random(3), SMALL.vocab_size, captions=2000)
     first, second = (Batches(vocabulary, SMALL, random.Random(5)).draw(8) for _ in range(2))
     assert torch.equal(first.tokens, second.tokens)
@@ -163,7 +163,7 @@ def test_vocabulary_and_batches_repeat_with_the_seed(vocabulary):
     assert all(torch.equal(first.own[kind], second.own[kind]) for kind in WORDS)
 
 
-def test_batches_are_whole_captions_within_the_context(vocabulary):
+def test_batches_are_whole_captions_within_the_context(vocabulary: bytes) -> None:
     drawn = Batches(vocabulary, SMALL, random.Random(6)).draw(64)
     assert drawn.tokens.shape[1] <= SMALL.min_length
     assert ((drawn.tokens == EOS).sum(1) == 1).all()
@@ -173,7 +173,7 @@ def test_batches_are_whole_captions_within_the_context(vocabulary):
     assert all((c[drawn.tokens == PAD] == NOBODY).all() for c in drawn.own.values())
 
 
-def test_words_are_owned_by_the_object_that_they_speak_of():
+def test_words_are_owned_by_the_object_that_they_speak_of() -> None:
     """In every wording of two objects, all that says an attribute of one is marked as that object's."""
     rng = random.Random(9)
     stated = (
@@ -191,14 +191,14 @@ def test_words_are_owned_by_the_object_that_they_speak_of():
                 assert any(way in said.lower() for way in ways), (caption, said, kind)
 
 
-def test_a_caption_of_one_object_speaks_of_it_from_end_to_end(vocabulary):
+def test_a_caption_of_one_object_speaks_of_it_from_end_to_end(vocabulary: bytes) -> None:
     drawn = Batches(vocabulary, SMALL, random.Random(7)).draw(16, objects=1)
     for kind, own in drawn.own.items():
         wanted = drawn.labels[f"{kind}_first"][:, None].expand_as(own)
         assert torch.equal(own, torch.where(drawn.tokens == PAD, NOBODY, wanted))
 
 
-def test_tokens_take_the_owner_of_their_last_letter(vocabulary):
+def test_tokens_take_the_owner_of_their_last_letter(vocabulary: bytes) -> None:
     batches = Batches(vocabulary, SMALL, random.Random(0))
     caption = "a red ball, qwyjibo, and a cyan square"
     owners = [0] * 10 + [-1] * 14 + [1] * 14
@@ -208,14 +208,14 @@ def test_tokens_take_the_owner_of_their_last_letter(vocabulary):
     assert said == {0: "\u2581a\u2581red\u2581ball", 1: "\u2581a\u2581cyan\u2581square"}
 
 
-def test_own_labels_are_those_of_the_owner():
+def test_own_labels_are_those_of_the_owner() -> None:
     labels = labels_of([(Attributes(colour="red", sound="beep"), Attributes(colour="white"))])
     own = own_labels(labels, torch.tensor([[0, -1, 1, 1]]))
     assert own["colour"].tolist() == [[1, NOBODY, 8, 8]]
     assert own["sound"].tolist() == [[4, NOBODY, 0, 0]]
 
 
-def test_labels_count_from_one_and_zero_is_open():
+def test_labels_count_from_one_and_zero_is_open() -> None:
     one, other = Attributes(colour="red", sound="beep"), Attributes(size="big", colour="orange")
     labels = labels_of([(Attributes(),), (one,), (other, one)])
     assert labels["colour_first"].tolist() == [0, 1, 2] and labels["colour_second"].tolist() == [0, 0, 1]
@@ -224,7 +224,7 @@ def test_labels_count_from_one_and_zero_is_open():
     assert not labels["motion_first"].any() and not labels["motion_second"].any()
 
 
-def test_padding_is_neither_seen_nor_returned():
+def test_padding_is_neither_seen_nor_returned() -> None:
     torch.manual_seed(0)
     model = build_encoder(SMALL).requires_grad_(False)
     tokens = torch.tensor([[9, 8, 7, EOS]])
@@ -235,7 +235,7 @@ def test_padding_is_neither_seen_nor_returned():
     torch.testing.assert_close(alone.square().mean(-1), torch.ones(1, 4), atol=1e-4, rtol=0)
 
 
-def test_training_learns_and_the_host_loads_the_result():
+def test_training_learns_and_the_host_loads_the_result() -> None:
     _, untrained = train_text_encoder(replace(SMALL, steps=1))
     weights, report = train_text_encoder(SMALL)
     assert untrained["accuracy_held_out"] < 0.1
@@ -249,7 +249,7 @@ def test_training_learns_and_the_host_loads_the_result():
     assert cond.shape == (1, SMALL.min_length, 32)
 
 
-def test_host_and_training_encode_alike(vocabulary):
+def test_host_and_training_encode_alike(vocabulary: bytes) -> None:
     torch.manual_seed(1)
     model = build_encoder(SMALL).requires_grad_(False)
     sd = {**model.state_dict(), "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}

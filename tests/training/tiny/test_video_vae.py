@@ -1,9 +1,12 @@
 """The VAE trainer: its one-pass run is the host's chunked one, and normalisation does not change what is decoded."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from comfy.latent_formats import Wan21
+from comfy.ldm.wan.vae import WanVAE
 from comfy.sd import VAE
 from safetensors.torch import load_file
 
@@ -12,7 +15,7 @@ from ccl_pack.ccl_core.training.world import scene
 
 
 @pytest.fixture
-def vae():
+def vae() -> WanVAE:
     torch.manual_seed(0)
     return video_vae.build_vae(8)
 
@@ -24,7 +27,7 @@ def pixels(frames: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("frames", [1, 5, 9, 13])
 @torch.no_grad()
-def test_one_pass_equals_the_hosts_chunks(vae, frames):
+def test_one_pass_equals_the_hosts_chunks(vae: WanVAE, frames: int) -> None:
     wanted = vae.encode(pixels(frames))
     made, _ = video_vae.encode_moments(vae, pixels(frames))
     torch.testing.assert_close(made, wanted, atol=1e-5, rtol=1e-5)
@@ -32,7 +35,7 @@ def test_one_pass_equals_the_hosts_chunks(vae, frames):
 
 
 @torch.no_grad()
-def test_normalisation_gives_the_hosts_statistics_and_the_same_pictures(vae):
+def test_normalisation_gives_the_hosts_statistics_and_the_same_pictures(vae: WanVAE) -> None:
     x = pixels(9)
     before = vae.decode(vae.encode(x))
     video_vae.fold_normalisation(vae, x, floor=0.0)
@@ -44,7 +47,7 @@ def test_normalisation_gives_the_hosts_statistics_and_the_same_pictures(vae):
 
 
 @torch.no_grad()
-def test_a_dead_channel_is_not_blown_up(vae):
+def test_a_dead_channel_is_not_blown_up(vae: WanVAE) -> None:
     vae.conv1.weight[3] *= 1e-3
     video_vae.fold_normalisation(vae, pixels(9))
     spread = Wan21().process_in(vae.encode(pixels(9))).std((0, 2, 3, 4))
@@ -52,7 +55,7 @@ def test_a_dead_channel_is_not_blown_up(vae):
     assert (spread > 0.5).sum() >= 14
 
 
-def test_training_learns_and_writes_a_file_the_host_loads(tmp_path):
+def test_training_learns_and_writes_a_file_the_host_loads(tmp_path: Path) -> None:
     recipe = video_vae.VideoVAERecipe(
         width=8,
         steps=25,

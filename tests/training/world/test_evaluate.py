@@ -9,26 +9,26 @@ import torch
 from ccl_pack.ccl_core.training.world import evaluate
 from ccl_pack.ccl_core.training.world.captions import held_out
 from ccl_pack.ccl_core.training.world.evaluate import Lesson, Result, draw_clips, lesson, measure, unseen_objects
-from ccl_pack.ccl_core.training.world.scene import KINDS
+from ccl_pack.ccl_core.training.world.scene import KINDS, Attributes, Clip
 from ccl_pack.ccl_core.training.world.sounds import synthesise
 
 
-def truth(clip) -> Result:
+def truth(clip: Clip) -> Result:
     return Result(torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform), 16000)
 
 
-def stated(thing) -> tuple[str, ...]:
+def stated(thing: Attributes) -> tuple[str, ...]:
     return tuple(getattr(thing, kind) for kind in KINDS)
 
 
-def test_one_in_eight_is_unseen_and_every_word_is_among_them():
+def test_one_in_eight_is_unseen_and_every_word_is_among_them() -> None:
     unseen = [stated(thing) for thing in unseen_objects()]
     assert len(set(unseen)) == 60 and set(unseen) < set(product(*KINDS.values()))
     assert [set(words) for words in zip(*unseen, strict=True)] == [set(words) for words in KINDS.values()]
 
 
 @pytest.mark.parametrize(("objects", "counts"), [("1", {1}), ("2", {2}), ("both", {1, 2})])
-def test_asked_captions_are_held_out_and_follow_the_seed(objects, counts):
+def test_asked_captions_are_held_out_and_follow_the_seed(objects: str, counts: set[int]) -> None:
     clips = draw_clips(3, 12, 33, 16, objects)
     assert {len(clip.objects) for clip in clips} == counts
     assert all(held_out(thing) for clip in clips for thing in clip.objects)
@@ -37,14 +37,14 @@ def test_asked_captions_are_held_out_and_follow_the_seed(objects, counts):
     assert [clip.caption for clip in clips] != [clip.caption for clip in draw_clips(4, 12, 33, 16, objects)]
 
 
-def test_no_combination_comes_twice_before_all_have_come():
+def test_no_combination_comes_twice_before_all_have_come() -> None:
     asked = [stated(clip.objects[0]) for clip in draw_clips(3, 60, 17, 16)]
     assert len(set(asked)) == 60
     with pytest.raises(ValueError, match="objects must be one of 1, 2, both, got '3'"):
         draw_clips(3, 1, 17, 16, "3")
 
 
-def test_the_world_itself_scores_all_and_chance_does_not():
+def test_the_world_itself_scores_all_and_chance_does_not() -> None:
     clips = draw_clips(5, 8, 45, 16, "both")
     rows = [measure(clip, truth(clip), 16) for clip in clips]
     ceiling = evaluate.ceiling(rows)
@@ -63,7 +63,7 @@ def test_the_world_itself_scores_all_and_chance_does_not():
     assert evaluate.by_objects(rows[::2]) == {}
 
 
-def test_silence_and_stillness_score_nothing():
+def test_silence_and_stillness_score_nothing() -> None:
     for clip in draw_clips(5, 2, 33, 16, "both"):
         nothing = Result(torch.zeros(33, 64, 64, 3), torch.zeros(33000), 16000)
         total = evaluate.total([measure(clip, nothing, 16)])
@@ -73,7 +73,7 @@ def test_silence_and_stillness_score_nothing():
         assert not any(bar["met"] for bar in evaluate.bars("t2av", total).values())
 
 
-def test_another_sound_and_colour_are_wrong():
+def test_another_sound_and_colour_are_wrong() -> None:
     asked = draw_clips(6, 1, 33, 16)[0]
     (thing,) = asked.objects
     other = next(
@@ -88,7 +88,7 @@ def test_another_sound_and_colour_are_wrong():
     assert (seen["colour"], seen["motion"], seen["sound"]) == (colour, motion, sound)
 
 
-def test_exchanged_sounds_are_in_sync_but_wrong():
+def test_exchanged_sounds_are_in_sync_but_wrong() -> None:
     (clip,) = draw_clips(8, 1, 33, 16, "2")
     exchanged = [(other.sound, thing.contacts) for thing, other in zip(clip.objects, clip.objects[::-1], strict=True)]
     waveform = torch.from_numpy(synthesise(np.random.default_rng(0), exchanged, len(clip.waveform)))
@@ -97,7 +97,7 @@ def test_exchanged_sounds_are_in_sync_but_wrong():
     assert (row["colour_right"], row["motion_right"], row["sound_right"]) == (2, 2, 0)
 
 
-def test_a_bar_is_met_exactly_at_its_value():
+def test_a_bar_is_met_exactly_at_its_value() -> None:
     reached = {name: bar for bars in (evaluate.AT_MOST, evaluate.AT_LEAST["a2v"]) for name, bar in bars.items()}
     assert all(bar["met"] for bar in evaluate.bars("a2v", reached).values())
     missed = evaluate.bars("a2v", reached | {"sync_error_ms_median": 31.1, "matched_62ms_share": 0.89})
@@ -105,13 +105,13 @@ def test_a_bar_is_met_exactly_at_its_value():
     assert missed["matched_62ms_share"] == {"value": 0.89, "at_least": 0.9, "met": False}
 
 
-def test_a_lesson_keeps_the_combinations_that_were_held_out():
+def test_a_lesson_keeps_the_combinations_that_were_held_out() -> None:
     taught = lesson()
     assert Lesson.from_json(taught.to_json()) == taught
     assert taught.objects == 2 and len(taught.held_out) == len(unseen_objects())
 
 
-def test_clips_are_drawn_from_what_a_checkpoint_never_saw():
+def test_clips_are_drawn_from_what_a_checkpoint_never_saw() -> None:
     unseen = unseen_objects()[:2]
     asked = {clip.objects[0].colour + clip.objects[0].sound for clip in draw_clips(3, 6, 17, 16, "1", unseen)}
     assert asked == {thing.colour + thing.sound for thing in unseen}

@@ -11,6 +11,7 @@ from ccl_pack.ccl_core.training.world.motions import (
     PATHS,
     ROOM,
     UPPER,
+    Lane,
     sample_path,
 )
 
@@ -19,13 +20,13 @@ LANES = (ROOM, *COLUMNS, UPPER)
 
 
 @pytest.fixture
-def rng():
+def rng() -> np.random.Generator:
     return np.random.default_rng(9)
 
 
 @pytest.mark.parametrize("lane", LANES, ids=["room", "left", "right", "upper"])
 @pytest.mark.parametrize("motion", ["bounces", "falls", "slides"])
-def test_a_contact_is_where_the_shape_touches(rng, motion, lane):
+def test_a_contact_is_where_the_shape_touches(rng: np.random.Generator, motion: str, lane: Lane) -> None:
     radius = 7.0
     for _ in range(10):
         path = PATHS[motion](rng, radius, lane, FINE)
@@ -39,7 +40,7 @@ def test_a_contact_is_where_the_shape_touches(rng, motion, lane):
 
 @pytest.mark.parametrize("lane", LANES, ids=["room", "left", "right", "upper"])
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_the_shape_keeps_to_its_lane(rng, motion, lane):
+def test_the_shape_keeps_to_its_lane(rng: np.random.Generator, motion: str, lane: Lane) -> None:
     radius = 8.25
     for _ in range(20):
         path = PATHS[motion](rng, radius, lane, FINE)
@@ -47,7 +48,7 @@ def test_the_shape_keeps_to_its_lane(rng, motion, lane):
         assert path.y.min() >= radius and path.y.max() <= lane.floor - radius + 1e-6
 
 
-def test_flight_is_under_gravity(rng):
+def test_flight_is_under_gravity(rng: np.random.Generator) -> None:
     for motion in ("bounces", "falls"):
         path = PATHS[motion](rng, 8.0, ROOM, FINE)
         speed = np.gradient(path.y, FINE)
@@ -57,7 +58,7 @@ def test_flight_is_under_gravity(rng):
         assert np.median(acceleration) == pytest.approx(GRAVITY, rel=0.01)
 
 
-def test_light_comes_on_at_the_contact(rng):
+def test_light_comes_on_at_the_contact(rng: np.random.Generator) -> None:
     path = PATHS["blinks"](rng, 8.0, ROOM, FINE)
     for contact in (t for t in path.contacts if 0.01 < t < 1.95):
         assert np.interp(contact - 0.002, FINE, path.brightness) == 0
@@ -65,7 +66,7 @@ def test_light_comes_on_at_the_contact(rng):
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_sampled_contacts_are_whole_samples_between_frames(rng, motion):
+def test_sampled_contacts_are_whole_samples_between_frames(rng: np.random.Generator, motion: str) -> None:
     for _ in range(20):
         path = sample_path(rng, motion, 9.0, ROOM, 33, 16, 16000)
         assert path.x.shape == path.y.shape == path.brightness.shape == (33,)

@@ -20,6 +20,8 @@ from ccl_pack.ccl_core.training.world.scene import (
     SOUNDS,
     TEMPLATES,
     Attributes,
+    Clip,
+    Object,
     clips,
     read_caption,
     sample_clip,
@@ -30,17 +32,17 @@ PAIR = "a red ball bounces, drum, and a blue square slides, bell"
 
 
 @pytest.fixture
-def rng():
+def rng() -> np.random.Generator:
     return np.random.default_rng(3)
 
 
-def test_the_world_is_as_large_as_promised():
+def test_the_world_is_as_large_as_promised() -> None:
     assert len(COLOURS) == 8 and len(SOUNDS) >= 5 and len(MOTIONS) >= 4 and len(SHAPES) >= 2
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("frames", [33, 45])
-def test_contacts_are_spaced_and_inside_the_clip(rng, motion, frames):
+def test_contacts_are_spaced_and_inside_the_clip(rng: np.random.Generator, motion: str, frames: int) -> None:
     for _ in range(20):
         clip = sample_clip(rng, Attributes(motion=motion), frames=frames)
         (thing,) = clip.objects
@@ -51,7 +53,7 @@ def test_contacts_are_spaced_and_inside_the_clip(rng, motion, frames):
 
 @pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("sound", SOUNDS)
-def test_contacts_can_be_seen_and_heard(rng, motion, sound):
+def test_contacts_can_be_seen_and_heard(rng: np.random.Generator, motion: str, sound: str) -> None:
     for shape in SHAPES:
         clip = sample_clip(rng, Attributes(shape=shape, motion=motion, sound=sound), frames=33)
         (seen,) = judge_video(torch.from_numpy(clip.frames) / 255, 16)
@@ -61,7 +63,7 @@ def test_contacts_can_be_seen_and_heard(rng, motion, sound):
 
 
 @pytest.mark.parametrize("motions", list(product(MOTIONS, MOTIONS)), ids=" and ".join)
-def test_two_objects_never_meet_in_space_or_time(rng, motions):
+def test_two_objects_never_meet_in_space_or_time(rng: np.random.Generator, motions: tuple[str, str]) -> None:
     for _ in range(2):
         clip = sample_clip(rng, *(Attributes(motion=motion) for motion in motions), frames=33)
         assert [thing.motion for thing in clip.objects] == list(motions)
@@ -73,7 +75,7 @@ def test_two_objects_never_meet_in_space_or_time(rng, motions):
         assert not (near(hidden[0]) & hidden[1]).any()
 
 
-def covers(clip, thing) -> np.ndarray:
+def covers(clip: Clip, thing: Object) -> np.ndarray:
     """Where an object's pure colour is seen, (f, h, w)."""
     return (np.abs(clip.frames.astype(int) - PALETTE[thing.colour]) <= 1).all(-1)
 
@@ -84,7 +86,7 @@ def near(mask: np.ndarray) -> np.ndarray:
     return grown[:, 0].numpy() > 0
 
 
-def test_each_of_two_objects_sounds_at_its_own_contacts(rng):
+def test_each_of_two_objects_sounds_at_its_own_contacts(rng: np.random.Generator) -> None:
     words = (Attributes(sound="drum", motion="falls"), Attributes(sound="click", motion="blinks"))
     clip = sample_clip(rng, *words, frames=33)
     for thing in clip.objects:
@@ -96,13 +98,13 @@ def test_each_of_two_objects_sounds_at_its_own_contacts(rng):
     assert detect_onsets(torch.from_numpy(clip.waveform), 16000) == pytest.approx(clip.contacts, abs=0.01)
 
 
-def test_a_stream_has_clips_of_one_and_of_two_objects():
+def test_a_stream_has_clips_of_one_and_of_two_objects() -> None:
     counts = [len(clip.objects) for clip, _ in zip(clips(1, frames=17, size=32), range(150), strict=False)]
     assert set(counts) == {1, 2} and 0.25 < counts.count(2) / 150 < 0.55
     assert {len(next(clips(seed, frames=17, objects=2)).objects) for seed in range(5)} == {2}
 
 
-def test_contacts_are_free_given_the_caption(rng):
+def test_contacts_are_free_given_the_caption(rng: np.random.Generator) -> None:
     for caption in ("a red ball bounces, drum", PAIR):
         drawn = [sample_clip(rng, frames=33, caption=caption).objects[0].contacts for _ in range(40)]
         assert np.ptp([contacts[0] for contacts in drawn]) > 0.5
@@ -110,7 +112,7 @@ def test_contacts_are_free_given_the_caption(rng):
         assert sum(map(bool, pairs)) < 25
 
 
-def test_silence_before_the_first_contact(rng):
+def test_silence_before_the_first_contact(rng: np.random.Generator) -> None:
     clip = sample_clip(rng, Attributes(motion="falls", sound="bell"))
     begin = round(clip.contacts[0] * 16000)
     assert not clip.waveform[:begin].any()
@@ -118,7 +120,7 @@ def test_silence_before_the_first_contact(rng):
     assert len(clip.waveform) == 45000
 
 
-def test_the_shape_has_its_colour_and_stays_in_the_room(rng):
+def test_the_shape_has_its_colour_and_stays_in_the_room(rng: np.random.Generator) -> None:
     for colour, shape in product(COLOURS, SHAPES):
         clip = sample_clip(rng, Attributes(colour=colour, shape=shape, motion="bounces"), frames=33)
         brightest = clip.frames[8].reshape(-1, 3)[clip.frames[8].sum(-1).argmax()]
@@ -126,13 +128,13 @@ def test_the_shape_has_its_colour_and_stays_in_the_room(rng):
         assert clip.frames[:, :, 0].max() < 80 and clip.frames[:, 60:].max() < 80
 
 
-def test_size_scales_the_picture(rng):
+def test_size_scales_the_picture(rng: np.random.Generator) -> None:
     clip = sample_clip(rng, Attributes(motion="slides"), frames=17, size=96)
     assert clip.frames.shape == (17, 96, 96, 3)
     assert clip.frames[:, 90:].max() < 80
 
 
-def test_captions_round_trip(rng):
+def test_captions_round_trip(rng: np.random.Generator) -> None:
     for objects in (1, 2):
         for _ in range(100):
             scene = sample_scene(rng, objects=objects)
@@ -147,7 +149,7 @@ def test_captions_round_trip(rng):
     assert len(TEMPLATES) >= 5
 
 
-def test_a_caption_decides_what_it_says(rng):
+def test_a_caption_decides_what_it_says(rng: np.random.Generator) -> None:
     scene = sample_scene(rng, caption="an orange triangle while a big cyan ball slides")
     first, second = scene.words
     assert (first.colour, first.shape, first.size) == ("orange", "triangle", None)
@@ -155,7 +157,7 @@ def test_a_caption_decides_what_it_says(rng):
     assert all(getattr(words, kind) in options for words in scene.words for kind, options in KINDS.items())
 
 
-def test_what_the_world_lacks_is_refused(rng):
+def test_what_the_world_lacks_is_refused(rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="colour 'pink' is not part of the world; use one of red"):
         sample_scene(rng, Attributes(colour="pink"))
     with pytest.raises(ValueError, match="two objects need two colours, got red for both"):
@@ -166,13 +168,13 @@ def test_what_the_world_lacks_is_refused(rng):
         sample_clip(rng, frames=32)
 
 
-def test_clips_too_long_for_two_objects_are_refused(rng, monkeypatch):
+def test_clips_too_long_for_two_objects_are_refused(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene_module, "TRIES", 3)
     with pytest.raises(ValueError, match="801 frames are too many for two objects"):
         sample_clip(rng, frames=801, size=8, objects=2)
 
 
-def test_same_seed_same_clips():
+def test_same_seed_same_clips() -> None:
     one, two = next(clips(5, frames=17)), next(clips(5, frames=17))
     assert one.caption == two.caption and one.objects == two.objects
     assert np.array_equal(one.frames, two.frames) and np.array_equal(one.waveform, two.waveform)
