@@ -1,8 +1,9 @@
-"""Contacts that are seen against onsets that are heard, as times in seconds (CCL judges its coupling by this)."""
+"""Contacts that are seen against onsets that are heard, as times in seconds."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -32,10 +33,12 @@ class SyncSummary:
     errors_ms: tuple[float, ...]
 
 
-def match_events(contacts: list[float], onsets: list[float], tolerance: float, agree: Tensor | None = None) -> Matches:
+def match_events(
+    contacts: Sequence[float], onsets: Sequence[float], tolerance: float, agree: Tensor | None = None
+) -> Matches:
     """One-to-one, the smallest differences first, none beyond the tolerance (seconds).
 
-    agree: (contacts, onsets) booleans, which onsets sound as the contact should; these pairs come before all others.
+    agree: (contacts, onsets) booleans, which onsets sound as the contact should; their pairs come first.
     """
     order = sorted(
         (agree is not None and not agree[i, j], abs(c - o), i, j)
@@ -53,7 +56,7 @@ def match_events(contacts: list[float], onsets: list[float], tolerance: float, a
     )
 
 
-def summarise_sync(contacts: list[float], onsets: list[float], agree: Tensor | None = None) -> SyncSummary:
+def summarise_sync(contacts: Sequence[float], onsets: Sequence[float], agree: Tensor | None = None) -> SyncSummary:
     """Counts at 62.5 ms (one frame at 16 fps) and 125 ms; a spurious onset has no contact within 125 ms."""
     wide = match_events(contacts, onsets, WIDE, agree)
     errors = tuple(1000 * abs(c - o) for c, o in wide.pairs)

@@ -12,7 +12,7 @@ REFRACTORY = 0.12  # seconds within which a second onset belongs to the first
 
 
 def detect_onsets(waveform: Tensor, sample_rate: int) -> list[float]:
-    """Seconds at which sounds begin: peaks of spectral flux, placed where the energy rises. Waveform (n,) or (c, n)."""
+    """Seconds at which sounds begin: peaks of spectral flux, placed where energy rises. Waveform (n,) or (c, n)."""
     if sample_rate <= 0:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
     signal = to_mono(waveform)
@@ -33,7 +33,7 @@ def to_mono(waveform: Tensor) -> Tensor:
 
 
 def spectral_flux(signal: Tensor, window: int, hop: int) -> Tensor:
-    """Sum over frequencies of the growth of the compressed magnitude, with the clip's loudest bin as reference."""
+    """Sum over frequencies of the growth of the compressed magnitude, relative to the clip's loudest bin."""
     taper = torch.hann_window(window)
     spectrum = torch.stft(signal, window, hop, window=taper, return_complex=True, pad_mode="constant").abs()
     compressed = torch.log1p(100 * spectrum / spectrum.amax())  # (bins, frames)

@@ -1,4 +1,4 @@
-"""Flow matching with a task per sample (CCL, arXiv 2603.18600): what tiny and real models share in training."""
+"""Flow matching with a task per sample (CCL, arXiv 2603.18600), for the training of tiny and of real models."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ STREAMS = ("video", "audio")
 SEPARATE = "t2v + t2a"
 # The shares of the paper; its keys are the tasks that training knows.
 PAPER_MIX = {"joint": 0.6, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.1}
+ZERO = ("head.head.weight", "head.head.bias")  # of both streams: a fresh model predicts nothing
 TIMESTEPS = 1000  # the number that the model reads for noise level 1, as in Wan
 
 Moved = TypeVar("Moved", "Batch", "Draw")
@@ -41,7 +42,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decides for a batch: the noise of each stream, in its latent's shape, and its times (b,)."""
+    """What chance decides for a batch: the noise of each stream, shaped as its latent, and its times (b,)."""
 
     video_noise: Tensor
     audio_noise: Tensor
@@ -50,7 +51,7 @@ class Draw:
 
 
 class Noised(NamedTuple):
-    """A stream between clean and noise: the model's input, the velocity it has to predict, and its time (b,)."""
+    """A stream between clean and noise: the model's input, the velocity to predict, and its time (b,)."""
 
     latent: Tensor
     target: Tensor
@@ -68,9 +69,9 @@ def losses(
     """Flow-matching losses, by "task/stream", of a batch whose samples may have tasks of their own.
 
     Batch and draw are the CPU's, wherever the model is, so that a seed draws the same everywhere.
-    The model predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch of an
-    interaction without routes takes SEPARATE for all its samples or for none. compute: type of the model's input;
-    conds: more arguments of the model.
+    The model predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch
+    of an interaction without routes takes SEPARATE for all its samples or for none. compute: type of the model's
+    input; conds: more arguments of the model.
     """
     device = next(model.parameters()).device
     batch, draw = on(batch, device), on(draw, device)
@@ -95,13 +96,16 @@ def losses(
 
 def on(tensors: Moved, device: torch.device) -> Moved:
     """The same batch or draw on a device."""
-    return replace(tensors, **{entry.name: getattr(tensors, entry.name).to(device) for entry in fields(tensors)})
+    moved = {entry.name: getattr(tensors, entry.name).to(device) for entry in fields(tensors)}
+    return replace(tensors, **moved)
 
 
 def noised_stream(name: str, batch: Batch, draw: Draw, tasks: Sequence[str]) -> Noised:
     """One stream of a batch as its samples' tasks want it: on its way to noise, or given."""
     generated = torch.tensor([generates(task, name) for task in tasks])
-    return noised(getattr(batch, name), generated, getattr(draw, f"{name}_time"), getattr(draw, f"{name}_noise"))
+    time = getattr(draw, f"{name}_time")
+    noise = getattr(draw, f"{name}_noise")
+    return noised(getattr(batch, name), generated, time, noise)
 
 
 def noised(clean: Tensor, generated: Tensor, time: Tensor, noise: Tensor) -> Noised:
@@ -137,7 +141,7 @@ def as_one(opened: tuple[bool, ...]) -> Routes:
 
 
 def switches(model: JointModel, tasks: Sequence[str]) -> dict[str, bool]:
-    """The transformer options that stand for routes where the interaction has none; ValueError for a mixed batch."""
+    """The transformer options that stand for routes an interaction lacks; ValueError for a mixed batch."""
     if model.kind.routed or SEPARATE not in tasks:
         return {}
     if len(set(tasks)) > 1:
@@ -151,9 +155,9 @@ def shifted(time: Tensor, shift: float | Tensor) -> Tensor:
 
 
 def initialise(model: nn.Module) -> None:
-    """Wan's initialisation; output heads and the interaction's `o` start at zero, context tokens at random."""
+    """Wan's initialisation; output heads and an interaction's `o` start at zero, context tokens at random."""
     for name, value in model.named_parameters():
-        if name.endswith(("head.head.weight", "head.head.bias")) or (".o." in name and name.startswith("interaction.")):
+        if name.endswith(ZERO) or (".o." in name and name.startswith("interaction.")):
             nn.init.zeros_(value)
         elif value.ndim == 1:
             nn.init.constant_(value, 1.0 if "norm" in name and name.endswith("weight") else 0.0)

@@ -1,7 +1,7 @@
-"""Training of real models on cached clips: the interaction, and as much of the towers as one likes (docs/training.md).
+"""Training of real models on cached clips: the interaction, and what one likes of the towers (docs/training.md).
 
-Everything that chance decides in a step follows from the seed and the number of the step, so a run that goes on from a
-checkpoint takes the very steps of one that was never stopped.
+Everything that chance decides in a step follows from the seed and the number of the step, so a run that goes on
+from a checkpoint takes the very steps of one that was never stopped.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class FineTuner:
             and ("blocks." in name or name.startswith("interaction."))
             and train.how(part_of(name)) == "lora"
         ]
-        adapters = attach(self.model, names, train.lora_rank, train.lora_alpha, generator_of(train.seed, "adapters", 0))
+        generator = generator_of(train.seed, "adapters", 0)
+        adapters = attach(self.model, names, train.lora_rank, train.lora_alpha, generator)
         for adapter in adapters.values():
             adapter.to(self.device)
         return adapters
@@ -131,7 +132,7 @@ class FineTuner:
         ]
 
     def update(self) -> dict[str, Any]:
-        """One step of the optimiser; returns its line of the log. ValueError where the numbers are not finite."""
+        """One step of the optimiser; returns its line of the log. ValueError where a gradient is not finite."""
         started = time.monotonic()
         rate = self.schedule()
         for group, full in zip(self.optimiser.param_groups, self.rates, strict=True):
@@ -144,7 +145,8 @@ class FineTuner:
         self.step += 1
         self._follow()
         self.seconds += time.monotonic() - started
-        return {"step": self.step, "loss": means, "norm": norm, "rate": rate, "seconds": round(self.seconds, 3)}
+        seconds = round(self.seconds, 3)
+        return {"step": self.step, "loss": means, "norm": norm, "rate": rate, "seconds": seconds}
 
     def _passes(self) -> list[list[Entry]]:
         """The clips of each pass of this step."""
@@ -175,8 +177,8 @@ class FineTuner:
         if not torch.isfinite(norm):
             names = sorted({entry.name for entry in chain(*passes)})
             raise ValueError(
-                f"step {self.step + 1}: the gradient is not finite, on {', '.join(names)}. The last checkpoint is "
-                "whole: look at these clips, or go on from it with lower train.rates"
+                f"step {self.step + 1}: the gradient is not finite, on {', '.join(names)}. "
+                "The last checkpoint is whole: look at these clips, or go on from it with lower train.rates"
             )
         return float(norm)
 
@@ -209,7 +211,7 @@ class FineTuner:
         generator: torch.Generator,
         text_drop: float = 0.0,
     ) -> dict[str, Tensor]:
-        """Losses by "task/stream". uniform (b,): the times before their shift; noise is the generator's, on the CPU."""
+        """Losses by "task/stream". uniform (b,): times before their shift; the generator, on the CPU, draws noise."""
         dropped = torch.rand(len(clips), generator=generator) < text_drop
         batch = self._batch(clips, dropped.tolist())
         noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
@@ -220,7 +222,7 @@ class FineTuner:
         return losses(self.model, batch, tasks, draw, self.compute, **conds)
 
     def _batch(self, clips: Sequence[EncodedClip], dropped: Sequence[bool]) -> Batch:
-        """Clips of one shape, some with the empty caption in place of their own; all losses weigh the same."""
+        """Clips of one shape, some with the empty caption instead of their own; all losses weigh the same."""
         video = torch.stack([clip.video for clip in clips])
         audio = torch.stack([clip.audio for clip in clips])
         rows = len(clips[0].text)
@@ -304,7 +306,7 @@ def part_of(name: str) -> str:
 
 
 def split_validation(entries: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
-    """The clips for validation, chosen by their names alone, and the others; ValueError where none would be left."""
+    """The clips for validation, chosen by their names alone, and the others; ValueError if none is left."""
     if count >= len(entries):
         raise ValueError(f"data.validation_clips is {count} of {len(entries)} clips: leave some to train on")
     by_hash = sorted(entries, key=lambda entry: hashlib.sha256(entry.name.encode()).digest())

@@ -34,7 +34,7 @@ def track_foreground(frames: Tensor) -> Track:
 
 
 def track_colours(frames: Tensor, colours: Tensor) -> list[Track]:
-    """Follow each of some colours (k, 3) in 0..1: every pixel counts for the one whose hue is nearest, or for none."""
+    """Follow some colours (k, 3) in 0..1: every pixel counts for the one whose hue is nearest, or for none."""
     background = background_of(frames)
     light = (frames - background).movedim(-1, 1)  # (f, 3, h, w)
     difference = light.abs().amax(1)  # (f, h, w)
@@ -56,7 +56,7 @@ def background_of(frames: Tensor) -> Tensor:
 
 
 def keep_blob(weight: Tensor) -> Tensor:
-    """Of every frame (f, h, w) only the surroundings of its heaviest place, and nothing where that is a mere splash."""
+    """Of each frame (f, h, w) only the surroundings of its heaviest place; nothing if that is a mere splash."""
     height, width = weight.shape[1:]
     reach = max(1, round(BLOB * height))
     side = 2 * (reach // 2) + 1
@@ -70,7 +70,7 @@ def keep_blob(weight: Tensor) -> Tensor:
 
 
 def follow(frames: Tensor, difference: Tensor, weight: Tensor) -> Track:
-    """The track of a shape from its difference to the background (f, h, w) and the part of it that is certain."""
+    """The track of a shape from its difference to the background (f, h, w) and the certain part of that."""
     height, width = frames.shape[1:3]
     light = weight.sum((1, 2))  # (f,)
     full = light.quantile(0.9).clamp_min(1e-9)
@@ -79,7 +79,7 @@ def follow(frames: Tensor, difference: Tensor, weight: Tensor) -> Track:
     total = light.clamp_min(1e-9)
     x = (weight.sum(1) * columns).sum(-1) / total
     y = (weight.sum(2) * rows).sum(-1) / total
-    # Faint frames of a fading shape lie below the threshold: presence counts all light where the shape ever was.
+    # Faint frames of a fading shape lie below the threshold: presence counts all light where it ever was.
     support = (weight > 0).any(0)
     shine = (difference * support).sum((1, 2))
     shine = shine - shine.amin().clamp_max(0.3 * shine.amax())
@@ -92,7 +92,7 @@ def follow(frames: Tensor, difference: Tensor, weight: Tensor) -> Track:
 
 
 def contacts_of(track: Track, fps: float) -> list[float]:
-    """Seconds at which the shape of a track hits floor or wall, lands, or is switched on; none in a mere instant."""
+    """Seconds at which the shape of a track hits floor or wall, lands, or is switched on."""
     if len(track.x) < INSTANT:
         return []
     times = switch_ons(track.presence.tolist())

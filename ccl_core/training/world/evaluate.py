@@ -1,4 +1,4 @@
-"""What is asked of ccl-tiny and how its answers are counted: held-out clips, measurements, totals and bars."""
+"""What is asked of ccl-tiny and how its answers are counted: held-out clips, measures, totals and bars."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a checkpoint was taught: objects in a clip at most, and the combinations that none of its clips had."""
+    """What a checkpoint was taught: most objects in a clip, and the combinations that none of its clips had."""
 
     objects: int
     held_out: tuple[Attributes, ...]
@@ -140,7 +140,7 @@ def close(contacts: Sequence[float], found: Sequence[float]) -> int:
 
 
 def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts summed over the clips, shares of contacts, onsets and objects, and the median over pairs in 125 ms."""
+    """Counts summed over the clips, shares of contacts, onsets and objects, median error over pairs in 125 ms."""
     counts = ("contacts", "onsets", "matched_62ms", "matched_125ms", "spurious_onsets")
     found = summed(rows, counts)
     right = summed(rows, RIGHT)
@@ -166,7 +166,7 @@ def by_objects(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def ceiling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Totals, and how many of the exact contacts were seen and heard, how many of the seen and heard are true."""
+    """Totals, and the recall and precision of what was seen and heard against the exact contacts."""
     true = sum(len(thing["true_contacts_s"]) for row in rows for thing in row["objects"])
     found = summed(rows, ("contacts_true", "onsets_true"))
     detected = summed(rows, ("contacts", "onsets"))

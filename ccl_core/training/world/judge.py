@@ -1,4 +1,4 @@
-"""Judges of generated clips of the procedural world: what each object looks like and does, and which sound it makes."""
+"""Judges of generated clips of the world: what each object looks like, what it does, which sound it makes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ NO_COLOUR = "none"
 PRESENT = 0.3  # share of the shape's usual brightness from which a frame counts as showing it
 SILENT = "silent"
 BANDS = 24
-FADED = 0.7  # share of what rang before an onset that is taken off; all of it would hide a sound that comes again
-LISTEN, TAIL = 0.15, 0.05  # seconds after an onset that tell its sound, and before it that tell what still rings
+# Share of what rang before an onset that is taken off; all of it would hide a sound that comes again.
+FADED = 0.7
+# Seconds after an onset that tell its sound, and before it that tell what still rings.
+LISTEN, TAIL = 0.15, 0.05
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def hue(colour: Tensor) -> Tensor:
 
 
 def motion_of(track: Track, fps: float) -> str:
-    """Dark spells are blinking; else the longer axis decides, and a fall is a bounce that never rises visibly."""
+    """Dark spells are blinking; else the longer axis decides. A fall is a bounce that never rises visibly."""
     if (track.presence < PRESENT).float().mean() > 0.08:
         return "blinks"
     wide, tall = (float(p.quantile(0.95) - p.quantile(0.05)) for p in (track.x, track.y))
@@ -187,9 +189,10 @@ def sound_template(rng: np.random.Generator, name: str) -> Tensor:
 def profile(signal: Tensor, onset: float, sample_rate: int) -> Tensor:
     """Shares of loudness in logarithmic bands that are new after the onset: what rang before is taken off."""
     begin = round(onset * sample_rate)
-    after = band_powers(signal[begin : begin + round(LISTEN * sample_rate)], round(LISTEN * sample_rate), sample_rate)
-    before = signal[max(0, begin - round(TAIL * sample_rate)) : begin].flip(0)
-    ringing = band_powers(before, round(TAIL * sample_rate), sample_rate)
+    listen = round(LISTEN * sample_rate)
+    tail = round(TAIL * sample_rate)
+    after = band_powers(signal[begin : begin + listen], listen, sample_rate)
+    ringing = band_powers(signal[max(0, begin - tail) : begin].flip(0), tail, sample_rate)
     bands = (after - FADED * ringing).clamp_min(0)
     return (bands / bands.sum().clamp_min(1e-12)).sqrt()  # (BANDS,)
 
