@@ -18,7 +18,10 @@ How = Literal["frozen", "lora", "full"]
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The files of the model, as for CCL Model Assembler. fresh_interaction: start it anew, whatever the files hold."""
+    """The files of the model, as for CCL Model Assembler.
+
+    fresh_interaction: start the interaction anew, whatever the files hold.
+    """
 
     video: str
     audio: str | None = None
@@ -32,7 +35,10 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What makes latents and text embeddings: one all-in-one file, or a file each (vocoder: of split audio VAEs)."""
+    """What makes latents and text embeddings: one all-in-one file, or a file each.
+
+    vocoder: of an audio VAE that comes in two files.
+    """
 
     checkpoint: str | None = None
     video_vae: str | None = None
@@ -50,8 +56,8 @@ class EncoderSettings:
 class DataSettings:
     """The clips, where their latents go, and the sizes they are cut to.
 
-    sizes: (width, height) in pixels; each clip takes the one nearest to its own shape. frames: lengths, each clip takes
-    the longest it fills. validation_clips: so many are held out, always the same ones.
+    sizes: (width, height) in pixels; each clip takes the one nearest to its own shape. frames: lengths; each clip
+    takes the longest that it fills. validation_clips: so many are held out, always the same ones.
     """
 
     clips: str
@@ -70,10 +76,10 @@ class DataSettings:
 class TrainSettings:
     """How the run goes.
 
-    interaction, audio, video: what happens to the weights of each part. rates: learning rate of each part, for LoRA
-    too. batch: clips in a pass; accumulate: passes in a step. tasks: the mix, shares of any sum. shift: of the times
-    drawn, None: the model's. times: the part of the noise levels that is trained (one of two experts). save_every,
-    validate_every: steps. threads: of the CPU, None: torch's choice.
+    interaction, audio, video: what happens to the weights of each part. rates: learning rate of each part, for
+    LoRA too. batch: clips in a pass; accumulate: passes in a step. tasks: the mix, shares of any sum. shift: of the
+    times drawn, None: the model's. times: the part of the noise levels that is trained (one of two experts).
+    save_every, validate_every: steps. threads: of the CPU, None: torch's choice.
     """
 
     out: str
@@ -141,8 +147,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.model.fresh_interaction and self.train.interaction != "full":
             raise ValueError(
-                f'model.fresh_interaction begins one that train.interaction "{self.train.interaction}" leaves so: '
-                'set that to "full"'
+                f"model.fresh_interaction starts the interaction from zero, and train.interaction is "
+                f'"{self.train.interaction}", which does not train it: set train.interaction to "full"'
             )
 
     def deciding(self) -> dict[str, Any]:
@@ -152,6 +158,16 @@ class Settings:
         return {"model": asdict(self.model), "train": train}
 
 
+# What the errors call the types of fields.
+WANTED = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list",
+    dict: "an object",
+}
+# The entries that are paths, by part.
 PATHS = {
     "model": ("video", "audio", "interaction"),
     "encoders": ("checkpoint", "video_vae", "audio_vae", "vocoder", "text_encoder"),
@@ -183,7 +199,8 @@ def _absolute(part: Any, names: tuple[str, ...], folder: Path) -> Any:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """A value of JSON as the type of a field; ValueError with its place where it is of another."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if is_dataclass(hint):
         return _object(hint, value, where)
     if origin is types.UnionType:
@@ -193,18 +210,23 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return value
         raise ValueError(f"{where} is {value!r}, known are {', '.join(map(repr, arguments))}")
     if origin is tuple and isinstance(value, list):
-        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(inner) == len(value):
-            return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(inner, value)))  # noqa: B905
-        raise ValueError(f"{where} has {len(value)} entries, wanted {len(inner)}")
+        return _tuple(arguments, value, where)
     if origin is dict and isinstance(value, dict):
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
-    wanted = {tuple: "a list", dict: "an object"}.get(origin) or {str: "a text", int: "a whole number"}.get(hint)
-    raise ValueError(f"{where} is {value!r}, wanted {wanted or {float: 'a number', bool: 'true or false'}[hint]}")
+    raise ValueError(f"{where} is {value!r}, wanted {WANTED[origin or hint]}")
+
+
+def _tuple(kinds: tuple[Any, ...], value: list[Any], where: str) -> tuple[Any, ...]:
+    """A list of JSON as a tuple of these types, the last of which may be an Ellipsis: any number of the first."""
+    inner = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+    if len(inner) != len(value):
+        raise ValueError(f"{where} has {len(value)} entries, wanted {len(inner)}")
+    pairs = enumerate(zip(inner, value, strict=True))
+    return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
 
 
 def _object(kind: type, value: Any, where: str) -> Any:
@@ -216,5 +238,6 @@ def _object(kind: type, value: Any, where: str) -> Any:
     needed = [name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING]
     if missing := [name for name in needed if name not in value]:
         raise ValueError(f"{where or 'the file'} lacks {', '.join(missing)}")
-    hints, prefix = typing.get_type_hints(kind), f"{where}." if where else ""
+    hints = typing.get_type_hints(kind)
+    prefix = f"{where}." if where else ""
     return kind(**{name: _convert(hints[name], item, prefix + name) for name, item in value.items()})
