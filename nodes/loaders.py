@@ -8,8 +8,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..ccl_core.host.files.build import Parts, load_checkpoint, load_model, load_parts
-from ..ccl_core.host.files.read import GGUF, SAFETENSORS, without_later_shards
+from ..ccl_core.host.files.build import load_checkpoint, load_files, load_model
+from ..ccl_core.host.files.read import GGUF, SAFETENSORS, ModelPaths, without_later_shards
 
 DTYPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -172,4 +172,4 @@ class CCLModelAssembler(io.ComfyNode):
         weight_dtype: str = "default",
     ) -> io.NodeOutput:
         chosen = (None if name == NONE else _path(name) for name in (audio_stream, interaction, low_noise_model))
-        return io.NodeOutput(load_parts(Parts(_path(video_model), *chosen), DTYPES[weight_dtype]))
+        return io.NodeOutput(load_files(ModelPaths(_path(video_model), *chosen), DTYPES[weight_dtype]))

@@ -101,7 +101,9 @@ def quantised(name: str, weight: Tensor) -> dict[str, Tensor]:
 
 def config_of(parts: list[Part]) -> str:
     """The ccl_config of these towers; what no shape tells comes from config.json, where the folder has one."""
-    from ccl_pack.ccl_core.host.files import identify
+    from ccl_pack.ccl_core.host.files.configure import published_config
+    from ccl_pack.ccl_core.host.files.identify import identify
+    from ccl_pack.ccl_core.host.files.read import RawFile
     from ccl_pack.ccl_core.metadata import write_config
 
     configs = {part.name: part.config for part in parts}
@@ -117,10 +119,10 @@ def config_of(parts: list[Part]) -> str:
     }
     sd = {f"{part.name}.{key}": value for part in parts for key, value in part.source.outline().items()}
     try:
-        kind, sd = identify.translate(sd, "this folder")
-        if kind != "mova":
-            raise ValueError(f"it is {identify.KINDS[kind].description}")
-        return write_config(identify.configure(kind, sd, "this folder", interaction=coupling, **heads))
+        file = identify(RawFile("this folder", sd, {}, {}, False))
+        if file.family != "mova" or not file.content.whole:
+            raise ValueError(f"it is {file.content.description}")
+        return write_config(published_config("mova", file.tensors, "this folder", options=coupling, **heads))
     except ValueError as error:
         raise ScriptError(
             f"this is not MOVA as it was published: {error}", "name the folder of MOVA-360p or MOVA-720p"

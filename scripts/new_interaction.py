@@ -25,48 +25,48 @@ if TYPE_CHECKING:
 
 DTYPES = ("bfloat16", "float16", "float32")
 FPS = {16: Fraction(16), 48: Fraction(24)}  # of the published models by their latent channels: Wan 2.1 and 2.2 14B, 5B
-WANTED = {"wan": "a Wan video model alone", "audio": "an audio stream alone"}
+WANTED = {"video": "a Wan video model alone", "audio": "an audio stream alone"}
 
 
 @dataclass(frozen=True)
 class StreamFile:
-    """A file that holds one stream: its tensors without data under our names, and its metadata."""
+    """A file that holds one stream: its tensors without data under our names, and the configuration it states."""
 
     name: str
     tensors: dict[str, Tensor]
-    metadata: dict[str, str]
+    config: Any
     mova: bool
 
 
-def read_stream(path: Path, kind: str) -> StreamFile:
-    """ScriptError where the file is not one stream of that kind."""
+def read_stream(path: Path, stream: str) -> StreamFile:
+    """ScriptError where the file is not that one stream, "video" or "audio"."""
     from ccl_pack.ccl_core.host.files import identify, read
 
     try:
         source = Source.open([Path(shard) for shard in read.shards(str(path))])
         published = source.outline()
-        found, tensors = identify.translate(published, path.name)
+        file = identify.identify(read.RawFile(path.name, published, source.metadata, {}, False))
     except ValueError as error:
-        raise ScriptError(str(error), f"name {WANTED[kind]}") from error
-    if found != kind:
-        raise ScriptError(f"{path.name} is {identify.KINDS[found].description}", f"name {WANTED[kind]}")
+        raise ScriptError(str(error), f"name {WANTED[stream]}") from error
+    if file.content.sections != {stream}:
+        raise ScriptError(f"{path.name} is {file.content.description}", f"name {WANTED[stream]}")
     patch = published.get("patch_embedding.weight")
-    return StreamFile(path.name, tensors, source.metadata, patch is not None and patch.ndim == 3)
+    return StreamFile(path.name, file.tensors, file.config, patch is not None and patch.ndim == 3)
 
 
 def configure(video: StreamFile, audio: StreamFile, options: argparse.Namespace) -> Any:
     """The CCLConfig of the pair, from shapes, the metadata of the audio stream and the options, which win."""
     from ccl_pack.ccl_core.config import CCAOptions, CCLConfig, InteractionConfig
-    from ccl_pack.ccl_core.host.files.identify import PUBLISHED, PUBLISHED_STREAMS, stream_config
-    from ccl_pack.ccl_core.metadata import read_config
+    from ccl_pack.ccl_core.families import FAMILIES
+    from ccl_pack.ccl_core.host.files.shapes import stream_config
 
-    stated = read_config(audio.metadata["ccl_config"]) if "ccl_config" in audio.metadata else None
-    known = PUBLISHED_STREAMS["mova"]["audio"] if audio.mova else {}
+    stated, mova = audio.config, FAMILIES["mova"]
+    known = mova.streams["audio"] if audio.mova else {}
     if stated is not None:
         known = {name: getattr(stated.audio, name) for name in ("num_heads", "patch_size", "text_len", "rope")}
     video_stream = stream_config(video.tensors, "video", video.name, heads(options.video_heads))
     audio_stream = stream_config(audio.tensors, "audio", audio.name, known | heads(options.audio_heads))
-    latent = stated.audio_latent if stated is not None else PUBLISHED["mova"]["audio_latent"] if audio.mova else None
+    latent = stated.audio_latent if stated is not None else mova.published["audio_latent"] if audio.mova else None
     return CCLConfig(
         fps=options.fps or FPS[video_stream.out_dim],
         video=video_stream,
@@ -153,7 +153,7 @@ def write(config: Any, output: Path, dtype: str, seed: int) -> None:
 
 def main(options: argparse.Namespace) -> None:
     load_pack()
-    video, audio = read_stream(options.video, "wan"), read_stream(options.audio, "audio")
+    video, audio = read_stream(options.video, "video"), read_stream(options.audio, "audio")
     try:
         config = configure(video, audio, options)
     except ValueError as error:

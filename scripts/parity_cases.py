@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ccl_pack.ccl_core.host.files import build, identify
+from ccl_pack.ccl_core.families import FAMILIES
+from ccl_pack.ccl_core.host.files.build import build_model
+from ccl_pack.ccl_core.host.files.configure import published_config
+from ccl_pack.ccl_core.host.files.identify import identify
+from ccl_pack.ccl_core.host.files.read import RawFile
 from ccl_pack.ccl_core.host.vae import audio as audio_vae
 from ccl_pack.ccl_core.host.vae import mmaudio
 
@@ -35,7 +39,7 @@ def ovi(fixture: Fixture) -> Results:
         fixture.name,
         video={"num_heads": video["num_heads"], "text_len": video["text_len"]},
         audio={"num_heads": audio["num_heads"], "text_len": audio["text_len"]},
-        audio_latent=replace(identify.PUBLISHED["ovi"]["audio_latent"], channels=audio["in_dim"]),
+        audio_latent=replace(FAMILIES["ovi"].published["audio_latent"], channels=audio["in_dim"]),
         clock_scale=audio["temporal_rope_scaling_factor"],
     )
     time, latent = inputs["timestep"], inputs["video_latent"]
@@ -65,14 +69,14 @@ def mova(fixture: Fixture) -> Results:
     inputs, config = fixture.inputs, fixture.config
     audio, bridge, scaled = config["audio_dit"], config["dual_tower_bridge"], config["bridge_scaled"]
     latent = replace(
-        identify.PUBLISHED["mova"]["audio_latent"], channels=audio["in_dim"], rate=Fraction(bridge["audio_fps"])
+        FAMILIES["mova"].published["audio_latent"], channels=audio["in_dim"], rate=Fraction(bridge["audio_fps"])
     )
     model = joint_model(
         {key.replace("/", ".", 1): value for key, value in fixture.weights.items()},
         fixture.name,
         video={"num_heads": config["video_dit"]["num_heads"]},
         audio={"num_heads": audio["num_heads"]},
-        interaction={
+        options={
             "head_width": bridge.get("head_dim"),
             "first_frame_bias": bridge.get("apply_first_frame_bias_in_rope", False),
         },
@@ -101,9 +105,9 @@ def mova(fixture: Fixture) -> Results:
 
 def joint_model(weights: dict[str, Tensor], name: str, **sizes: Any) -> Any:
     """A published state dict as the loader makes a model of it, in float32."""
-    kind, sd = identify.translate(weights, name)
-    config = identify.configure(kind, sd, name, **sizes)
-    patcher = build.build_model(sd, config, name, {}, {"dtype": torch.float32}, disable_dynamic=True)
+    file = identify(RawFile(name, weights, {}, {}, False))
+    config = published_config(file.family, file.tensors, name, **sizes)
+    patcher = build_model(file.tensors, config, name, {}, {"dtype": torch.float32}, disable_dynamic=True)
     return patcher.model.diffusion_model
 
 

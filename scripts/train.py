@@ -45,18 +45,20 @@ def main(options: argparse.Namespace) -> None:
     import comfy.model_management
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    from ccl_pack.ccl_core.host.files.assemble import assemble, read_parts
+    from ccl_pack.ccl_core.host.files.build import put_together
+    from ccl_pack.ccl_core.host.files.identify import identify_files
+    from ccl_pack.ccl_core.host.files.read import read_files
     from ccl_pack.ccl_core.training.finetune.run import finetune
     from ccl_pack.ccl_core.training.finetune.settings import read_settings
 
     try:
         settings = read_settings(options.config)
-        assembly = assemble(read_parts(settings.model.parts))
+        assembly, config = put_together(identify_files(read_files(settings.model.parts)))
         if options.phase != "train":
-            cache(settings, assembly.config)
+            cache(settings, config)
             comfy.model_management.unload_all_models()
         if options.phase != "cache":
-            finetune(settings, assembly, comfy.model_management.get_torch_device())
+            finetune(settings, assembly, config, comfy.model_management.get_torch_device())
     except ValueError as error:
         raise ScriptError(str(error), CONFIG_REMEDY) from error
 

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ccl_pack.ccl_core.host.experts import low_noise_of
-from ccl_pack.ccl_core.host.files.build import Parts, load_model, load_parts
+from ccl_pack.ccl_core.host.files.build import load_files, load_model
+from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import read_config
 from console import ScriptError
 from tiny import state_dict
@@ -49,8 +50,8 @@ def folder(path: Path, config=CONFIG) -> Path:
     return path
 
 
-def parts_of(path: Path) -> Parts:
-    return Parts(
+def parts_of(path: Path) -> ModelPaths:
+    return ModelPaths(
         video=str(path / "video_dit" / SHARD.format(1)),
         audio=str(path / "audio_dit" / FIRST),
         interaction=str(path / "dual_tower_bridge" / FIRST),
@@ -76,7 +77,7 @@ def test_one_file_is_the_folder(tmp_path):
     output = tmp_path / "out" / "mova.safetensors"
     convert_mova.convert(source, output)
     options = {"dtype": torch.float32}
-    one, parts = load_model(str(output), options), load_parts(parts_of(source), options)
+    one, parts = load_model(str(output), options), load_files(parts_of(source), options)
     assert one.model.ccl_config == parts.model.ccl_config
     assert one.model.ccl_config.expert_boundary == 0.9
     assert same(one, parts)
@@ -127,7 +128,7 @@ def test_a_trained_bridge_strength_is_refused_and_a_neutral_one_kept(tmp_path, s
             convert_mova.convert(source, output)
         return
     convert_mova.convert(source, output)
-    assert same(load_model(str(output)), load_parts(parts_of(source)))
+    assert same(load_model(str(output)), load_files(parts_of(source)))
 
 
 def test_fp8_quantises_the_matrices_and_nothing_else(tmp_path):

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ccl_pack.ccl_core.config import CCLConfig
-from ccl_pack.ccl_core.host.files.build import Parts, load_model, load_parts
+from ccl_pack.ccl_core.host.files.build import load_files, load_model
+from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import read_config, write_config
 from console import ScriptError
 from tiny import CONFIG, config, latents, state_dict
@@ -50,7 +51,7 @@ def config_in(path: Path) -> CCLConfig:
 def test_fresh_model_is_wan_exactly(streams):
     video, audio, sd = streams
     interaction = made(video, audio, *VOCOS, *HEADS)
-    patcher = load_parts(Parts(str(video), str(audio), str(interaction)), {"dtype": torch.float32})
+    patcher = load_files(ModelPaths(str(video), str(audio), str(interaction)), {"dtype": torch.float32})
     sizes = {name: getattr(CONFIG.video, name) for name in ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim")}
     wan = WanModel(
         model_type="t2v", in_dim=16, out_dim=16, text_dim=24, operations=comfy.ops.disable_weight_init, **sizes
@@ -86,7 +87,7 @@ def test_training_moves_it_away_from_wan(streams):
     sd = load_file(path)
     trained = {key: torch.eye(len(value)) if key.endswith("a2v.o.weight") else value for key, value in sd.items()}
     save_file(trained, path, metadata={"ccl_config": write_config(config_in(path))})
-    model = load_parts(Parts(str(video), str(audio), str(path)), {"dtype": torch.float32}).model.diffusion_model
+    model = load_files(ModelPaths(str(video), str(audio), str(path)), {"dtype": torch.float32}).model.diffusion_model
     latent, sound = latents()
     text, time = torch.randn(1, 5, 24), torch.tensor([640.0])
     with torch.no_grad():
@@ -131,7 +132,7 @@ def test_what_the_audio_file_says_need_not_be_said(tmp_path, streams):
     (tmp_path / "interaction.safetensors").unlink()
     found = config_in(path := made(video, audio, "--video-heads", "2"))
     assert (found.audio.rope, found.audio_latent.vae, found.audio_latent.rate) == ("token", "dac", Fraction(50))
-    assert load_parts(Parts(str(video), str(audio), str(path))).model.ccl_config == found
+    assert load_files(ModelPaths(str(video), str(audio), str(path))).model.ccl_config == found
 
 
 def test_any_wan_is_a_video_stream(tmp_path, streams):
@@ -143,7 +144,7 @@ def test_any_wan_is_a_video_stream(tmp_path, streams):
         video = tmp_path / "other.safetensors"
         save_file({key: value for key, value in sd.items() if not key.startswith(("audio.", "interaction."))}, video)
         path = made(video, audio, *VOCOS, *HEADS)
-        found = load_parts(Parts(str(video), str(audio), str(path))).model.ccl_config
+        found = load_files(ModelPaths(str(video), str(audio), str(path))).model.ccl_config
         assert (found.video.in_dim, found.fps) == (channels, fps)
         path.unlink()
 
@@ -159,7 +160,7 @@ def test_a_quantised_wan_is_a_video_stream(tmp_path, streams):
     video = tmp_path / "fp8.safetensors"
     save_file(wan | {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}, video)
     path = made(video, audio, *VOCOS, *HEADS)
-    assert load_parts(Parts(str(video), str(audio), str(path))).model.ccl_config == config_in(path)
+    assert load_files(ModelPaths(str(video), str(audio), str(path))).model.ccl_config == config_in(path)
 
 
 @pytest.mark.parametrize(

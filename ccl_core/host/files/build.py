@@ -1,4 +1,4 @@
-"""Files in, MODEL / CLIP / VAE out: tensors checked, types chosen, patchers built (design section 7)."""
+"""Files in, MODEL / CLIP / VAE out: read, identify, assemble, configure, check, build, in this order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import comfy.patcher_extension
 import comfy.sd
 import comfy.utils
@@ -16,44 +15,42 @@ import torch
 from torch import Tensor
 
 from ...config import CCLConfig
-from ...model.joint import JointModel
+from ...families import FAMILIES
 from ..base_model import CCLModelConfig, sample_streams
 from ..experts import attach_low_noise
 from ..vae.audio import load_audio_vae
 from ..vae.text_encoder import load_text_encoder
-from .assemble import Assembly, CheckpointFile, Parts, assemble, boundary_of, read, read_parts
-from .identify import KINDS, WHOLE, section
-from .quantised import FORMAT, SCALES, check_layers
-
-ADVICE = {
-    "wan": "use Load Diffusion Model, or couple it with an audio stream in Assemble Model (CCL)",
-    "streams": "choose it as the video model of Assemble Model (CCL), and an interaction beside it",
-}
-ASSEMBLE = "choose it in Assemble Model (CCL), beside the other parts"
+from .assemble import Assembly, assemble
+from .check import check, check_keys, wanted_tensors
+from .configure import configure
+from .identify import ModelFile, identify, identify_files, section
+from .quantised import check_layers
+from .read import ModelPaths, read, read_files
 
 
 def load_model(
     path: str, model_options: dict[str, Any] | None = None, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL of one file (or first shard): CCL, Ovi, or MOVA repacked; on dynamic VRAM unless `disable_dynamic`."""
-    file = read(path)
-    if file.kind not in WHOLE:
-        raise ValueError(f"{file.name} is {KINDS[file.kind].description}: {ADVICE.get(file.kind, ASSEMBLE)}")
-    return _load({"video": file}, Parts(path), model_options or {}, disable_dynamic)
+    """The MODEL of one file (or first shard) that holds a whole one; on dynamic VRAM unless `disable_dynamic`."""
+    file = identify(read(path))
+    if not file.content.whole:
+        raise ValueError(f"{file.name} is {file.content.description}: {file.content.advice}")
+    return _load({"video": file}, ModelPaths(path), model_options or {}, disable_dynamic)
 
 
-def load_parts(
-    parts: Parts, model_options: dict[str, Any] | None = None, disable_dynamic: bool = False
+def load_files(
+    paths: ModelPaths, model_options: dict[str, Any] | None = None, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """The MODEL of several files; ValueError where they do not belong together."""
-    return _load(read_parts(parts), parts, model_options or {}, disable_dynamic)
+    return _load(identify_files(read_files(paths)), paths, model_options or {}, disable_dynamic)
 
 
 def load_expert(
-    parts: Parts, model_options: dict[str, Any], low_noise: bool, disable_dynamic: bool = False
+    paths: ModelPaths, model_options: dict[str, Any], low_noise: bool, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """One expert of those files alone, as the host rebuilds a patcher that it wants without dynamic VRAM."""
-    return _expert(assemble(read_parts(parts)), parts, model_options, low_noise, disable_dynamic)
+    assembly, config = put_together(identify_files(read_files(paths)))
+    return _build_expert(assembly, config, paths, model_options, low_noise, disable_dynamic)
 
 
 def load_checkpoint(
@@ -61,13 +58,77 @@ def load_checkpoint(
 ) -> tuple[Any, comfy.sd.CLIP, comfy.sd.VAE, comfy.sd.VAE]:
     """MODEL, CLIP, video VAE and audio VAE of an all-in-one file."""
     file = read(path)
-    text = file.part("text_encoders.", "text encoder")
-    video_vae = file.part("vae.", "video VAE")
-    audio_vae = file.part("audio_vae.", "audio VAE")
-    model = _load({"video": file}, Parts(path), {}, False)
+    text = file.bundle("text_encoders.", "text encoder")
+    video_vae = file.bundle("vae.", "video VAE")
+    audio_vae = file.bundle("audio_vae.", "audio VAE")
+    model = _load({"video": identify(file)}, ModelPaths(path), {}, False)
     config = model.model.ccl_config
     clip = load_text_encoder(text, config.text_encoder, embedding_directory=embedding_directory)
     return model, clip, comfy.sd.VAE(sd=video_vae, metadata=file.metadata), load_audio_vae(audio_vae, file.metadata)
+
+
+def put_together(files: Mapping[str, ModelFile]) -> tuple[Assembly, CCLConfig]:
+    """The files of a model by their roles as one checked set of tensors, and its configuration."""
+    assembly = assemble(files)
+    config = configure(files, assembly)
+    check(assembly, config)
+    return assembly, config
+
+
+def _load(
+    files: Mapping[str, ModelFile], paths: ModelPaths, options: dict[str, Any], disable_dynamic: bool
+) -> comfy.model_patcher.ModelPatcher:
+    assembly, config = put_together(files)
+    patcher = _build_expert(assembly, config, paths, options, False, disable_dynamic)
+    if config.expert_boundary is not None and not assembly.low_noise:
+        logging.warning(
+            "%s is one of two video experts; without the other, below a sigma of %s it runs where it was not trained.",
+            assembly.sources["video"],
+            config.expert_boundary,
+        )
+    if assembly.low_noise:
+        low_noise = _build_expert(assembly, config, paths, options, True, disable_dynamic)
+        attach_low_noise(patcher, low_noise, boundary_of(config))
+    return patcher
+
+
+def boundary_of(config: CCLConfig) -> float:
+    """The sigma below which a low-noise expert takes over: the configuration's, else that of its family, or of Wan."""
+    if config.expert_boundary is not None:
+        return config.expert_boundary
+    text_to_video, image_to_video = FAMILIES[config.family].expert_boundaries or FAMILIES["wan"].expert_boundaries
+    return image_to_video if config.video.in_dim > config.video.out_dim else text_to_video
+
+
+def _build_expert(
+    assembly: Assembly,
+    config: CCLConfig,
+    paths: ModelPaths,
+    options: dict[str, Any],
+    low_noise: bool,
+    disable_dynamic: bool,
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of one video expert."""
+    expert = assembly.experts()[low_noise]
+    name = expert.sources["video"]
+    patcher = build(expert.sd, config, name, _gguf(assembly, options), disable_dynamic)
+    patcher.cached_patcher_init = (load_expert, (paths, options, low_noise))
+    return patcher
+
+
+def _gguf(assembly: Assembly, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the layers and the patcher of ComfyUI-GGUF where a file is of that kind."""
+    if not assembly.gguf:
+        return options
+    from . import gguf  # only where ComfyUI-GGUF has read a file
+
+    quantised = next((key for key in assembly.sd if key.endswith(".comfy_quant")), None)
+    if quantised is not None:
+        raise ValueError(
+            f"{assembly.sources[section(quantised)]} is quantised and another file is GGUF: choose files in one of the "
+            "two formats, or unquantised ones beside GGUF"
+        )
+    return {"custom_operations": gguf.operations(), "patcher_class": gguf.patcher_class()} | options
 
 
 def build_model(
@@ -77,25 +138,34 @@ def build_model(
     metadata: dict[str, str] | None = None,
     model_options: dict[str, Any] | None = None,
     disable_dynamic: bool = False,
-    names: Mapping[str, str] | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A patcher from tensors under our names, all of which are checked.
+    """A patcher from tensors under our names that no file holds, all of which are checked.
 
-    name: of the file, for messages; names: of the file of each section where there are several. metadata: may list
-    quantised layers, as the host's files do. model_options: `dtype`, `custom_operations`, `patcher_class`,
-    `fp8_optimizations`.
+    name: for messages. metadata: may list quantised layers, as the host's files do. model_options: as of `build`.
     """
     options = model_options or {}
-    sd, custom_operations = dict(sd), options.get("custom_operations")
-    if custom_operations is None:
-        sd, _ = comfy.utils.convert_old_quants(sd, "", metadata=metadata)
-        check_layers(sd, name, names)
-    wanted = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init).state_dict()
-    check_keys(sd, wanted, name, names or {})
+    if options.get("custom_operations") is None:
+        sd, _ = comfy.utils.convert_old_quants(dict(sd), "", metadata=metadata)
+        check_layers(sd, name)
+    check_keys(sd, wanted_tensors(config), name)
+    return build(sd, config, name, options, disable_dynamic)
 
+
+def build(
+    sd: Mapping[str, Tensor],
+    config: CCLConfig,
+    name: str,
+    options: Mapping[str, Any],
+    disable_dynamic: bool = False,
+) -> comfy.model_patcher.ModelPatcher:
+    """A patcher from checked tensors.
+
+    options: `dtype`, `custom_operations`, `patcher_class`, `fp8_optimizations`.
+    """
+    sd = dict(sd)
     model_config = CCLModelConfig(config)
     model_config.quant_config = comfy.utils.detect_layer_quantization(sd, "")
-    model_config.custom_operations = custom_operations
+    model_config.custom_operations = options.get("custom_operations")
     load_device = comfy.model_management.get_torch_device()
     _choose_dtypes(model_config, sd, options.get("dtype"), load_device, name)
     if options.get("fp8_optimizations", False):
@@ -110,81 +180,6 @@ def build_model(
     model.load_model_weights(sd, "", assign=patcher.is_dynamic())
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "ccl", sample_streams)
     return patcher
-
-
-def check_keys(
-    sd: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, names: Mapping[str, str] | None = None
-) -> None:
-    """Every key the model wants is there in its shape, and nothing else; ValueError names the first fault."""
-    names = names or {}
-    for key, value in wanted.items():
-        file = names.get(section(key), name)
-        if key not in sd:
-            raise ValueError(f"{file} lacks {key} {tuple(value.shape)}: the file is incomplete or of another model")
-        found = sd[key].shape
-        quantised = f"{key.removesuffix('.weight')}.comfy_quant" in sd
-        if (found[:1] != value.shape[:1]) if quantised else (found != value.shape):
-            raise ValueError(
-                f"{file}: {key} has shape {tuple(found)}, wanted {tuple(value.shape)}: "
-                "the file is damaged, or of another model than the configuration or the other files"
-            )
-    extra = [key for key in sd if key not in wanted and not _belongs(key, wanted)]
-    if extra:
-        raise ValueError(
-            f"{names.get(section(extra[0]), name)} holds {len(extra)} unknown keys, the first is {extra[0]}: "
-            "the file is of another model or a newer pack"
-        )
-
-
-def _belongs(key: str, wanted: Mapping[str, Tensor]) -> bool:
-    """Whether a key stands beside a quantised weight of the model."""
-    suffix = next((suffix for suffix in (FORMAT, *SCALES) if key.endswith(suffix)), None)
-    return suffix is not None and f"{key.removesuffix(suffix)}.weight" in wanted
-
-
-def _load(
-    files: Mapping[str, CheckpointFile], parts: Parts, options: dict[str, Any], disable_dynamic: bool
-) -> comfy.model_patcher.ModelPatcher:
-    model = assemble(files)
-    patcher = _expert(model, parts, options, False, disable_dynamic)
-    if model.config.expert_boundary is not None and not model.low_noise:
-        logging.warning(
-            "%s is one of two video experts; without the other, below a sigma of %s it runs where it was not trained.",
-            model.names["video"],
-            model.config.expert_boundary,
-        )
-    if model.low_noise:
-        low = _expert(model, parts, options, True, disable_dynamic)
-        attach_low_noise(patcher, low, boundary_of(model.config))
-    return patcher
-
-
-def _expert(
-    model: Assembly, parts: Parts, options: dict[str, Any], low_noise: bool, disable_dynamic: bool
-) -> comfy.model_patcher.ModelPatcher:
-    """The patcher of one video expert. The other one's shares the very tensors of its audio and interaction."""
-    sd, names = model.sd, model.names
-    if low_noise:
-        shared = {key: value for key, value in sd.items() if section(key) != "video"}
-        sd, names = shared | model.low_noise, names | {"video": names["low_noise"]}
-    patcher = build_model(sd, model.config, names["video"], None, _gguf(model, options), disable_dynamic, names)
-    patcher.cached_patcher_init = (load_expert, (parts, options, low_noise))
-    return patcher
-
-
-def _gguf(model: Assembly, options: dict[str, Any]) -> dict[str, Any]:
-    """The options, with the layers and the patcher of ComfyUI-GGUF where a file is of that kind."""
-    if not model.gguf:
-        return options
-    from . import gguf  # only where ComfyUI-GGUF has read a file
-
-    quantised = next((key for key in model.sd if key.endswith(".comfy_quant")), None)
-    if quantised is not None:
-        raise ValueError(
-            f"{model.names[section(quantised)]} is quantised and another file is GGUF: choose files in one of the two "
-            "formats, or unquantised ones beside GGUF"
-        )
-    return {"custom_operations": gguf.operations(), "patcher_class": gguf.patcher_class()} | options
 
 
 def _choose_dtypes(

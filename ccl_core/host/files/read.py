@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import comfy.utils
@@ -16,11 +17,64 @@ GGUF = ".gguf"
 PICKLES = (".pt", ".pt2", ".pth", ".ckpt", ".bin", ".pkl")
 SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d+)-of-(?P<count>\d+)(?P<ending>\.\w+)$")
 QUANTIZATION = "_quantization_metadata"
-MMAUDIO = ("v1-16", "netg", "mmaudio")  # in the names of the published pickles of Ovi's audio VAE
+# In the names of the pickles that MMAudio is published in.
+MMAUDIO = ("v1-16", "netg", "mmaudio")
 MMAUDIO_COMMAND = "python scripts/convert_mmaudio.py v1-16.pth best_netG.pt mmaudio_16k.safetensors"
 
 Tensors = dict[str, Tensor]
 Metadata = dict[str, str]
+
+
+# What an all-in-one checkpoint holds beside the model, by the prefix of its keys.
+BUNDLED = ("text_encoders.", "vae.", "audio_vae.")
+
+
+@dataclass(frozen=True)
+class ModelPaths:
+    """The paths of the files of one model by their roles. A role without a path is played by one of the others."""
+
+    video: str
+    audio: str | None = None
+    interaction: str | None = None
+    low_noise: str | None = None
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file as it is: its tensors under the names it has, those of an all-in-one checkpoint's other models apart."""
+
+    name: str
+    tensors: Tensors
+    metadata: Metadata
+    bundled: dict[str, Tensors]
+    gguf: bool
+
+    def bundle(self, prefix: str, content: str) -> Tensors:
+        """The tensors behind a prefix of BUNDLED; ValueError where the file is no all-in-one checkpoint."""
+        if not self.bundled[prefix]:
+            raise ValueError(
+                f"{self.name} holds no {content} (no keys under {prefix!r}): it is no all-in-one checkpoint. "
+                "Load the model with Load Model (CCL), the rest with Load CLIP, Load VAE and Load Audio VAE (CCL)"
+            )
+        return self.bundled[prefix]
+
+
+def read(path: str) -> RawFile:
+    """Read a file, or all shards of which it is one."""
+    tensors, metadata = read_tensors(path)
+    bundled = {prefix: take(tensors, prefix) for prefix in BUNDLED}
+    return RawFile(os.path.basename(path), tensors, metadata, bundled, is_gguf(path))
+
+
+def read_files(paths: ModelPaths) -> dict[str, RawFile]:
+    """The files of one model by their roles."""
+    return {role: read(path) for role, path in asdict(paths).items() if path is not None}
+
+
+def take(tensors: Tensors, prefix: str) -> Tensors:
+    """Take the tensors behind a prefix out of the others."""
+    keys = [key for key in tensors if key.startswith(prefix)]
+    return {key.removeprefix(prefix): tensors.pop(key) for key in keys}
 
 
 def read_tensors(path: str) -> tuple[Tensors, Metadata]:

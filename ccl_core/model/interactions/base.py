@@ -41,9 +41,11 @@ class Interaction(torch.nn.Module):
     are when the place is reached.
 
     routed: the kind has an anchor that the task of a run may route a direction to (DCR); the others know open and off.
+    rotates_halves: its RoPE pairs the two halves of a head, by a kernel of the host that has no gradient.
     """
 
     routed: ClassVar[bool] = False
+    rotates_halves: ClassVar[bool] = False
 
     @staticmethod
     def rotary(

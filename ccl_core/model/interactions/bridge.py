@@ -37,6 +37,8 @@ class Conditioner(CrossAttention):
 class Bridge(Interaction):
     """Both directions of one layer. The options a2v_scale and v2a_scale weigh them, 1 as published."""
 
+    rotates_halves = True
+
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
         video, audio = config.video, config.audio

@@ -22,7 +22,8 @@ from ...alignment.sizing import Grid, size_av
 from ...alignment.timeline import TEMPORAL_STRIDE, fills_latent_frames, frames_of, latent_frames_of
 from ...config import CCLConfig
 from ...host.base_model import video_format
-from ...host.files.assemble import read
+from ...host.files.identify import stated_config
+from ...host.files.read import read
 from ...host.media.encode import Fit, write_audio, write_images
 from ...host.media.latents import empty, grid_of
 from ...host.vae.audio import load_audio_vae, load_audio_vae_file
@@ -62,15 +63,15 @@ class Encoders:
             sd, metadata = comfy.utils.load_torch_file(chosen.video_vae, safe_load=True, return_metadata=True)
             video = comfy.sd.VAE(sd=sd, metadata=metadata)
         else:
-            video = comfy.sd.VAE(sd=whole.part("vae.", "video VAE"), metadata=whole.metadata)
+            video = comfy.sd.VAE(sd=whole.bundle("vae.", "video VAE"), metadata=whole.metadata)
         if chosen.audio_vae is not None:
             audio = load_audio_vae_file(chosen.audio_vae, chosen.vocoder)
         else:
-            audio = load_audio_vae(whole.part("audio_vae.", "audio VAE"), whole.metadata)
+            audio = load_audio_vae(whole.bundle("audio_vae.", "audio VAE"), whole.metadata)
         if chosen.text_encoder is not None:
             text = comfy.sd.load_clip([chosen.text_encoder], clip_type=comfy.sd.CLIPType.WAN)
         else:
-            text = load_text_encoder(whole.part("text_encoders.", "text encoder"), whole.config.text_encoder)
+            text = load_text_encoder(whole.bundle("text_encoders.", "text encoder"), stated_config(whole).text_encoder)
         require_video_vae(video, self.config.video.out_dim)
         require_audio_vae(audio, self.config.audio_latent.channels)
         return video, audio, text

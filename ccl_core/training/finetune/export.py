@@ -29,8 +29,8 @@ def export_trained(trainer: FineTuner, out: Path) -> list[Path]:
     with trainer.averaged(), torch.no_grad():
         own = dict(trainer.model.named_parameters())
         trained = {part_of(name) for name in trainer.trained if name in own}
-        for file in dict.fromkeys(trainer.assembly.names.values()):
-            sections = {name for name, holder in trainer.assembly.names.items() if holder == file}
+        for file in dict.fromkeys(trainer.assembly.sources.values()):
+            sections = {name for name, holder in trainer.assembly.sources.items() if holder == file}
             parts = frozenset(map(_part, sections - {"low_noise"}))
             if parts & trained:
                 name = NAMES.get(parts, "_".join(sorted(parts)))

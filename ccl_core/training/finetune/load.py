@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ...config import CCLConfig
 from ...host.files.assemble import Assembly
-from ...host.files.build import check_keys
+from ...host.files.check import check_keys
 from ...host.files.identify import section
+from ...model.interactions import INTERACTIONS
 from ...model.joint import JointModel, run_layer
 from ...model.streams import StreamState
 from ..flow import initialise
@@ -46,7 +48,7 @@ class CheckpointedModel(JointModel):
 
 @cache
 def give_rope_a_gradient() -> None:
-    """MOVA's rotate-half RoPE is a kernel of the host without one: the gradient of a rotation is the rotation back."""
+    """The host's kernel of rotate-half RoPE has none: the gradient of a rotation is the rotation back."""
     torch.library.register_autograd("comfy_kitchen::apply_rope_split_half1", _rotate_back, setup_context=_keep_angles)
 
 
@@ -60,25 +62,25 @@ def _rotate_back(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
     return comfy.quant_ops.ck.apply_rope_split_half1(gradient.contiguous(), back), None
 
 
-def load(assembly: Assembly, checkpointing: bool, device: torch.device) -> JointModel:
+def load(assembly: Assembly, config: CCLConfig, checkpointing: bool, device: torch.device) -> JointModel:
     """The model of some files on a device; it computes in the type of its input. ValueError for what cannot train."""
-    sd, names = assembly.sd, assembly.names
+    sd, sources = assembly.sd, assembly.sources
     for key, value in sd.items():
         if value.dtype not in TRAINABLE or assembly.gguf:
             raise ValueError(
-                f"{names.get(section(key), 'the model')} is quantised ({key} is {value.dtype}): "
+                f"{sources.get(section(key), 'the model')} is quantised ({key} is {value.dtype}): "
                 "train on the files in bf16, fp16 or fp32"
             )
-    if assembly.config.video.model_type == "i2v":
+    if config.video.model_type == "i2v":
         raise ValueError(
-            f"{names['video']} is a Wan 2.1 model of image to video, which reads CLIP vision: "
+            f"{sources['video']} is a Wan 2.1 model of image to video, which reads CLIP vision: "
             "train text to video, Wan 2.2 or MOVA"
         )
-    if assembly.config.interaction.kind == "bridge":
+    if INTERACTIONS[config.interaction.kind].rotates_halves:
         give_rope_a_gradient()
     kind = CheckpointedModel if checkpointing else JointModel
-    model = kind(assembly.config, device="meta", operations=comfy.ops.manual_cast)
-    check_keys(sd, model.state_dict(), names["video"], names)
+    model = kind(config, device="meta", operations=comfy.ops.manual_cast)
+    check_keys(sd, model.state_dict(), sources["video"], sources)
     model.load_state_dict(dict(sd), assign=True)
     return model.to(device)
 

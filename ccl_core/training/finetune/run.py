@@ -12,6 +12,7 @@ from typing import IO, Any
 import comfy.model_management
 import torch
 
+from ...config import CCLConfig
 from ...host.files.assemble import Assembly
 from .export import export_trained
 from .settings import Settings
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 STATE, LOG = "state.pt", "log.jsonl"
 
 
-def finetune(settings: Settings, assembly: Assembly, device: torch.device) -> FineTuner:
+def finetune(settings: Settings, assembly: Assembly, config: CCLConfig, device: torch.device) -> FineTuner:
     """Train to the last step, from the checkpoint in the folder `train.out` where there is one, and export.
 
     The log has a line for each step, and one more where the validation clips were measured.
@@ -30,7 +31,7 @@ def finetune(settings: Settings, assembly: Assembly, device: torch.device) -> Fi
     comfy.model_management.in_training = True  # the host's RoPE kernel has no gradient
     if settings.train.threads is not None:
         torch.set_num_threads(settings.train.threads)
-    trainer = FineTuner(settings, assembly, device)
+    trainer = FineTuner(settings, assembly, config, device)
     out = Path(settings.train.out)
     train = settings.train
     out.mkdir(parents=True, exist_ok=True)

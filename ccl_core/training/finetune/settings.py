@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass,
 from pathlib import Path
 from typing import Any, Literal
 
-from ...host.files.assemble import Parts
+from ...host.files.read import ModelPaths
 from ..flow import PAPER_MIX
 
 SECTIONS = ("interaction", "audio", "video")
@@ -29,8 +29,8 @@ class ModelSettings:
     fresh_interaction: bool = False
 
     @property
-    def parts(self) -> Parts:
-        return Parts(self.video, self.audio, self.interaction)
+    def parts(self) -> ModelPaths:
+        return ModelPaths(self.video, self.audio, self.interaction)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ...config import CCLConfig
 from ...host.files.assemble import Assembly
 from ...host.files.identify import section
 from ..flow import Batch, Draw, losses, save_atomically, shifted
@@ -69,14 +70,14 @@ class Order:
 class FineTuner:
     """The state of a run: weights in training, their optimiser and average, the step."""
 
-    def __init__(self, settings: Settings, assembly: Assembly, device: torch.device) -> None:
+    def __init__(self, settings: Settings, assembly: Assembly, config: CCLConfig, device: torch.device) -> None:
         train = settings.train
         self.settings = settings
         self.assembly = assembly
         self.device = device
         self.compute = COMPUTE[train.precision]
-        self.model = load(assembly, train.checkpointing, device)
-        self.config = self.model.ccl_config
+        self.config = config
+        self.model = load(assembly, config, train.checkpointing, device)
         if settings.model.fresh_interaction:
             renew(self.model, train.seed)
         self.adapters = self._adapt(train)

@@ -8,8 +8,11 @@ import pytest
 
 import published as p
 from ccl_pack.ccl_core.config import StreamConfig
-from ccl_pack.ccl_core.host.files.assemble import CheckpointFile, Parts, assemble, boundary_of, read, read_parts
-from ccl_pack.ccl_core.host.files.identify import translate
+from ccl_pack.ccl_core.host.files.assemble import assemble
+from ccl_pack.ccl_core.host.files.build import boundary_of, put_together
+from ccl_pack.ccl_core.host.files.configure import configure
+from ccl_pack.ccl_core.host.files.identify import identify
+from ccl_pack.ccl_core.host.files.read import ModelPaths, RawFile, read, read_files
 from ccl_pack.ccl_core.metadata import write_config
 from tiny import CONFIG, config, state_dict, write
 
@@ -17,8 +20,8 @@ WAN_STREAM = StreamConfig(16, 16, 256, 160, 2, 3, 24, freq_dim=32)
 
 
 def file(shapes, name, chosen=None):
-    kind, sd = translate(p.meta(shapes), name)
-    return CheckpointFile(name, kind, sd, {} if chosen is None else {"ccl_config": write_config(chosen)}, {}, False)
+    metadata = {} if chosen is None else {"ccl_config": write_config(chosen)}
+    return identify(RawFile(name, p.meta(shapes), metadata, {}, False))
 
 
 def ccl(chosen, section):
@@ -46,13 +49,14 @@ def mova():
 
 def refused(files, words):
     with pytest.raises(ValueError, match=words):
-        assemble(files)
+        put_together(files)
 
 
 def test_interaction_brings_the_configuration():
-    assembly = assemble(on_wan())
-    assert assembly.config == config(video=WAN_STREAM)
-    assert assembly.names == {
+    files = on_wan()
+    assembly = assemble(files)
+    assert configure(files, assembly) == config(video=WAN_STREAM)
+    assert assembly.sources == {
         "video": "wan.safetensors",
         "audio": "audio.safetensors",
         "a2v": "interaction.safetensors",
@@ -72,7 +76,7 @@ def test_small_wan_under_an_interaction_for_the_large_one():
     """1.3B and 14B: 40 heads do not divide the width of the small one."""
     files = mova()
     chosen = config(video=replace(WAN_STREAM, dim=5120, num_heads=40, num_layers=2))
-    files["interaction"] = replace(on_wan()["interaction"], metadata={"ccl_config": write_config(chosen)})
+    files["interaction"] = replace(on_wan()["interaction"], config=chosen)
     files["video"] = file(p.wan(replace(p.TINY_WAN, dim=1536)), "small.safetensors")
     refused(files, r"small\.safetensors has a video stream of dim 1536, wanted 5120")
 
@@ -87,14 +91,15 @@ def test_interaction_of_more_layers_than_the_stream():
 
 def test_interaction_without_configuration():
     files = on_wan()
-    files["interaction"] = replace(files["interaction"], metadata={})
+    files["interaction"] = replace(files["interaction"], config=None)
     refused(files, r"interaction\.safetensors has no ccl_config entry.*new_interaction\.py")
 
 
-def test_streams_of_two_text_encoders():
+def test_streams_may_read_texts_of_two_widths():
     files = mova()
     files["audio"] = file(p.audio_tower(replace(p.TINY_MOVA_AUDIO, text=32)), "audio.safetensors")
-    refused(files, r"high\.safetensors reads text of width 24, audio\.safetensors of width 32")
+    _, found = put_together(files)
+    assert (found.video.text_dim, found.audio.text_dim) == (24, 32)
 
 
 def test_experts_of_two_shapes():
@@ -153,7 +158,7 @@ def test_ovi_and_mova_mixed_up():
 
 
 def test_boundary_of_the_experts():
-    assert boundary_of(assemble(mova()).config) == 0.9
+    assert boundary_of(put_together(mova())[1]) == 0.9
     assert boundary_of(CONFIG) == 0.875
     assert boundary_of(config(video=replace(CONFIG.video, in_dim=36))) == 0.9
     assert boundary_of(config(expert_boundary=0.5)) == 0.5
@@ -166,17 +171,17 @@ def test_read_keeps_other_parts_of_an_all_in_one_file_apart(tmp_path):
     tensors |= {"vae.x": tensors["model.diffusion_model.head.modulation"].clone()}
     save_file(tensors, tmp_path / "all.safetensors", metadata={"ccl_config": write_config(CONFIG)})
     found = read(str(tmp_path / "all.safetensors"))
-    assert (found.kind, found.config, found.parts["vae."].keys()) == ("ccl", CONFIG, {"x"})
+    assert found.bundled["vae."].keys() == {"x"}
+    assert (identify(found).family, identify(found).config) == ("ccl", CONFIG)
     with pytest.raises(ValueError, match=r"all\.safetensors holds no text encoder"):
-        found.part("text_encoders.", "text encoder")
+        found.bundle("text_encoders.", "text encoder")
 
 
 def test_roles_without_a_file_are_left_out(tmp_path):
     path = str(write(tmp_path / "tiny.safetensors"))
-    assert read_parts(Parts(path)).keys() == {"video"}
+    assert read_files(ModelPaths(path)).keys() == {"video"}
 
 
 def test_damaged_configuration_is_named_with_its_file():
-    files = on_wan()
-    files["interaction"] = replace(files["interaction"], metadata={"ccl_config": "{"})
-    refused(files, r"interaction\.safetensors: the ccl_config metadata is not JSON")
+    with pytest.raises(ValueError, match=r"interaction\.safetensors: the ccl_config metadata is not JSON"):
+        identify(RawFile("interaction.safetensors", {}, {"ccl_config": "{"}, {}, False))

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 import published as p
 from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.experts import low_noise_of
-from ccl_pack.ccl_core.host.files.build import Parts, load_checkpoint, load_model, load_parts
-from ccl_pack.ccl_core.host.files.identify import rename
+from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_files, load_model
+from ccl_pack.ccl_core.host.files.read import ModelPaths
+from ccl_pack.ccl_core.host.files.translate import rename
 from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
 from gguf_files import write as write_gguf
@@ -171,7 +172,7 @@ def test_ovi_in_two_files(tmp_path):
     files = {role: published(tmp_path / role, shapes, seed) for seed, (role, shapes) in enumerate(OVI_PARTS.items())}
     for role in files:
         (tmp_path / role).rename(tmp_path / f"{role}.safetensors")
-    patcher = load_parts(Parts(*(str(tmp_path / f"{role}.safetensors") for role in files)), FLOAT)
+    patcher = load_files(ModelPaths(*(str(tmp_path / f"{role}.safetensors") for role in files)), FLOAT)
     for tensors in files.values():
         assert_holds(patcher, tensors)
 
@@ -186,7 +187,7 @@ def test_mova_in_its_parts_with_shards(tmp_path):
         for i, half in enumerate(halves, start=1):
             save_file(dict(half), folder / f"diffusion_pytorch_model-{i:05}-of-00002.safetensors")
         paths[role] = str(folder / "diffusion_pytorch_model-00001-of-00002.safetensors")
-    patcher = load_parts(Parts(**paths), FLOAT)
+    patcher = load_files(ModelPaths(**paths), FLOAT)
     low = low_noise_of(patcher)
     assert_holds(patcher, files["video"])
     assert_holds(low, files["low_noise"])
@@ -311,7 +312,7 @@ def ccl_on_wan(tmp_path, text=24):
 
 def test_ccl_on_a_plain_wan_file(tmp_path):
     paths, parts, chosen = ccl_on_wan(tmp_path)
-    patcher = load_parts(Parts(**paths), FLOAT)
+    patcher = load_files(ModelPaths(**paths), FLOAT)
     assert patcher.model.ccl_config == chosen
     for part in parts.values():
         assert_holds(patcher, part)
@@ -320,7 +321,7 @@ def test_ccl_on_a_plain_wan_file(tmp_path):
 def test_ccl_on_two_experts_of_wan(tmp_path):
     paths, _, _ = ccl_on_wan(tmp_path)
     low = published(tmp_path / "low.safetensors", p.wan(p.TINY_WAN), 9)
-    patcher = load_parts(Parts(**paths, low_noise=str(tmp_path / "low.safetensors")), FLOAT)
+    patcher = load_files(ModelPaths(**paths, low_noise=str(tmp_path / "low.safetensors")), FLOAT)
     assert_holds(low_noise_of(patcher), low)
     assert patcher.get_attachment("ccl_low_noise").boundary == 0.875
 
@@ -329,7 +330,7 @@ def test_interaction_made_for_text_to_video_serves_image_to_video(tmp_path):
     paths, _, _ = ccl_on_wan(tmp_path)
     i2v = p.Sizes(256, 160, 3, 36, 16, 24, 32)
     tensors = published(tmp_path / "video.safetensors", p.wan(i2v, image=True), 4)
-    patcher = load_parts(Parts(**paths), FLOAT)
+    patcher = load_files(ModelPaths(**paths), FLOAT)
     assert (patcher.model.ccl_config.video.in_dim, patcher.model.ccl_config.video.model_type) == (36, "i2v")
     assert_holds(patcher, tensors)
 
@@ -340,12 +341,12 @@ def test_faults_of_parts_name_their_own_file(tmp_path):
     del audio["audio.blocks.1.ffn.2.bias"]
     save_file(audio, paths["audio"])
     with pytest.raises(ValueError, match=r"audio\.safetensors lacks audio\.blocks\.1\.ffn\.2\.bias \(32,\)"):
-        load_parts(Parts(**paths))
+        load_files(ModelPaths(**paths))
     save_file(parts["audio"] | {"audio.blocks.1.gate": torch.ones(1)}, paths["audio"])
     with pytest.raises(
         ValueError, match=r"audio\.safetensors holds 1 unknown keys, the first is audio\.blocks\.1\.gate"
     ):
-        load_parts(Parts(**paths))
+        load_files(ModelPaths(**paths))
 
 
 def test_bridge_of_other_widths_is_named_with_both_shapes(tmp_path):
@@ -356,7 +357,7 @@ def test_bridge_of_other_widths_is_named_with_both_shapes(tmp_path):
         ValueError,
         match=r"interaction\.safetensors: interaction\.0\.a2v\.q\.weight has shape \(256, 256\), wanted \(128",
     ):
-        load_parts(Parts(**paths))
+        load_files(ModelPaths(**paths))
 
 
 def test_quantisation_beside_no_weight_is_an_unknown_key(tmp_path):
@@ -390,10 +391,10 @@ def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path):
     paths, parts, _ = ccl_on_wan(tmp_path)
     wide = {role: {key: value.bfloat16() for key, value in parts[role].items()} for role in ("audio", "interaction")}
     for role, tensors in wide.items():
-        metadata = {"ccl_config": write_config(load_parts(Parts(**paths)).model.ccl_config)}
+        metadata = {"ccl_config": write_config(load_files(ModelPaths(**paths)).model.ccl_config)}
         save_file(tensors, paths[role], metadata=metadata if role == "interaction" else None)
     small = published(tmp_path / "video.safetensors", p.wan(p.TINY_WAN), dtype=torch.float8_e4m3fn)
-    patcher = load_parts(Parts(**paths))
+    patcher = load_files(ModelPaths(**paths))
     assert patcher.model.diffusion_model.blocks[0].ffn[0].weight.dtype is torch.float8_e4m3fn
     for tensors in (small, *wide.values()):
         assert_holds(patcher, tensors)
@@ -402,9 +403,9 @@ def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path):
 
 def test_ccl_on_a_scaled_fp8_wan_file(tmp_path):
     paths, parts, _ = ccl_on_wan(tmp_path)
-    wanted = run(load_parts(Parts(**paths), FLOAT), 16, 8)
+    wanted = run(load_files(ModelPaths(**paths), FLOAT), 16, 8)
     save_file(p.fp8_scaled(parts["video"]), paths["video"])
-    found = run(load_parts(Parts(**paths)), 16, 8).float()
+    found = run(load_files(ModelPaths(**paths)), 16, 8).float()
     assert 0 < (found - wanted).norm() < 0.1 * wanted.norm()
 
 
@@ -436,10 +437,10 @@ def test_ovi_as_gguf(tmp_path):
 def test_gguf_video_beside_other_parts(tmp_path):
     paths, parts, _ = ccl_on_wan(tmp_path, text=32)
     held = write_gguf(tmp_path / "video.gguf", parts["video"], {"general.architecture": "wan"})
-    found = run(load_parts(Parts(**paths | {"video": str(tmp_path / "video.gguf")}), FLOAT), 16, 8, text=32)
+    found = run(load_files(ModelPaths(**paths | {"video": str(tmp_path / "video.gguf")}), FLOAT), 16, 8, text=32)
     save_file(held, paths["video"])
-    torch.testing.assert_close(found, run(load_parts(Parts(**paths), FLOAT), 16, 8, text=32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found, run(load_files(ModelPaths(**paths), FLOAT), 16, 8, text=32), atol=1e-4, rtol=0)
     audio = p.fp8_scaled({key.removeprefix("audio."): value for key, value in parts["audio"].items()})
     save_file(p.prefixed("audio.", audio), paths["audio"])
     with pytest.raises(ValueError, match=r"audio\.safetensors is quantised and another file is GGUF"):
-        load_parts(Parts(**paths | {"video": str(tmp_path / "video.gguf")}))
+        load_files(ModelPaths(**paths | {"video": str(tmp_path / "video.gguf")}))

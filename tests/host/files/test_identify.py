@@ -14,22 +14,32 @@ import torch
 
 import published as p
 from ccl_pack.ccl_core.config import AudioLatentConfig, StreamConfig
-from ccl_pack.ccl_core.host.files.assemble import CheckpointFile, assemble
-from ccl_pack.ccl_core.host.files.build import check_keys
-from ccl_pack.ccl_core.host.files.identify import configure, rename, section, stream_config, translate
+from ccl_pack.ccl_core.host.files.assemble import assemble
+from ccl_pack.ccl_core.host.files.check import check_keys
+from ccl_pack.ccl_core.host.files.configure import configure, published_config
+from ccl_pack.ccl_core.host.files.identify import identify, section
+from ccl_pack.ccl_core.host.files.read import RawFile
+from ccl_pack.ccl_core.host.files.shapes import stream_config
+from ccl_pack.ccl_core.host.files.translate import rename, translate
 from ccl_pack.ccl_core.model.joint import JointModel
 
 
 def file(shapes, name="file.safetensors", dtype=torch.bfloat16, metadata=None):
     tensors = shapes if isinstance(next(iter(shapes.values())), torch.Tensor) else p.meta(shapes, dtype)
-    kind, sd = translate(tensors, name, metadata)
-    return CheckpointFile(name, kind, sd, metadata or {}, {}, False)
+    return identify(RawFile(name, tensors, metadata or {}, {}, False))
 
 
-def assert_whole(assembly, count):
+def configured(*files):
+    """The assembly of files in the roles video, audio, interaction, low_noise, and its configuration."""
+    roles = dict(zip(("video", "audio", "interaction", "low_noise"), files, strict=False))
+    assembly = assemble(roles)
+    return assembly, configure(roles, assembly)
+
+
+def assert_whole(assembly, config, count):
     """Every tensor has its place in the model and every place its tensor."""
-    wanted = JointModel(assembly.config, device="meta", operations=comfy.ops.disable_weight_init).state_dict()
-    check_keys(assembly.sd, wanted, "file", assembly.names)
+    wanted = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init).state_dict()
+    check_keys(assembly.sd, wanted, "file", assembly.sources)
     layers = [key for key in assembly.sd if not key.endswith((".comfy_quant", "_scale"))]
     assert len(layers) == len(wanted) == count
 
@@ -75,11 +85,11 @@ OVI = {
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_ovi_in_one_file(name, dtype):
     read = file(OVI[name], dtype=dtype)
-    assert read.kind == "ovi"
-    assembly = assemble({"video": read})
-    assert_whole(assembly, 2073)
+    assert (read.family, read.content.description) == ("ovi", "an Ovi model")
+    assembly, config = configured(read)
+    assert_whole(assembly, config, 2073)
     assert sum(value.numel() for value in assembly.sd.values()) == 11_660_753_108
-    assert_ovi(assembly.config)
+    assert_ovi(config)
 
 
 def assert_ovi(config):
@@ -96,13 +106,15 @@ def test_ovi_in_two_files():
     video = file(p.ovi_video(p.OVI_VIDEO, p.OVI_AUDIO, "modulation"), "video.safetensors")
     audio = file(p.prefixed("audio_model.", p.ovi_audio(p.OVI_AUDIO, p.OVI_VIDEO, p.OVI_STEM)), "audio.safetensors")
     bare = file(p.ovi_audio(p.OVI_AUDIO, p.OVI_VIDEO, p.OVI_STEM))
-    assert (video.kind, audio.kind, bare.kind) == ("ovi_video", "ovi_audio", "ovi_audio")
-    assert audio.sd.keys() == bare.sd.keys()
-    assembly = assemble({"video": video, "audio": audio})
-    assert_whole(assembly, 2073)
-    assert_ovi(assembly.config)
-    assert assembly.names["a2v"] == "video.safetensors"
-    assert assembly.names["v2a"] == "audio.safetensors"
+    assert {video.family, audio.family, bare.family} == {"ovi"}
+    assert video.content.description == "the video part of Ovi"
+    assert audio.content.description == bare.content.description == "the audio part of Ovi"
+    assert audio.tensors.keys() == bare.tensors.keys()
+    assembly, config = configured(video, audio)
+    assert_whole(assembly, config, 2073)
+    assert_ovi(config)
+    assert assembly.sources["a2v"] == "video.safetensors"
+    assert assembly.sources["v2a"] == "audio.safetensors"
 
 
 def test_ovi_fp8_scaled():
@@ -110,9 +122,9 @@ def test_ovi_fp8_scaled():
         tensors = quantised(shapes, ".scale_weight")
         prefix = "model.diffusion_model." if next(iter(shapes)).startswith("model.") else ""
         tensors[prefix + "scaled_fp8"] = torch.empty(2, dtype=torch.float8_e4m3fn, device="meta")
-        assembly = assemble({"video": file(tensors)})
-        assert_whole(assembly, 2073)
-        assert_ovi(assembly.config)
+        assembly, config = configured(file(tensors))
+        assert_whole(assembly, config, 2073)
+        assert_ovi(config)
         matrices = sum(p.is_matrix(key, torch.empty(shape, device="meta")) for key, shape in shapes.items())
         assert sum(key.endswith(".comfy_quant") for key in assembly.sd) == matrices
         assert "interaction.7.a2v.k.weight_scale" in assembly.sd
@@ -125,9 +137,9 @@ def test_layers_listed_in_the_metadata_are_renamed_with_their_weights(prefix):
     tensors = quantised(p.prefixed(prefix, p.mova(experts=1)), ".weight_scale", dtype=torch.uint8)
     names = [key.removesuffix(".weight_scale") for key in tensors if key.endswith(".weight_scale")]
     listed = {"layers": {name: {"format": "nvfp4"} for name in names} | {"text_encoders.x": {"format": "nvfp4"}}}
-    assembly = assemble({"video": file(tensors, metadata={"_quantization_metadata": json.dumps(listed)})})
-    assert_whole(assembly, 1095 + 825 + 720)
-    assert_mova(assembly.config)
+    assembly, config = configured(file(tensors, metadata={"_quantization_metadata": json.dumps(listed)}))
+    assert_whole(assembly, config, 1095 + 825 + 720)
+    assert_mova(config)
     entry = assembly.sd["interaction.29.v2a.o.comfy_quant"]
     assert json.loads(bytes(entry.tolist())) == {"format": "nvfp4"}
     assert sum(key.endswith(".comfy_quant") for key in assembly.sd) == len(names)
@@ -141,7 +153,7 @@ def test_quantised_text_and_time_embeddings_have_the_published_widths():
             rows, columns = shapes[f"{part}.{layer}.weight"]
             tensors[f"{part}.{layer}.weight"] = torch.empty(rows, columns // 2, dtype=torch.uint8, device="meta")
             tensors[f"{part}.{layer}.comfy_quant"] = torch.zeros(1, dtype=torch.uint8)
-    assert_mova(configure(*translate(tensors, "file")))
+    assert_mova(published_config("mova", translate(tensors, "file")))
 
 
 def assert_mova(config):
@@ -156,25 +168,26 @@ def assert_mova(config):
 @pytest.mark.parametrize("experts", [1, 2])
 def test_mova_in_one_file(experts):
     read = file(p.mova(experts=experts))
-    assert read.kind == "mova"
-    assembly = assemble({"video": read})
-    assert_whole(assembly, 1095 + 825 + 720)
-    assert_mova(assembly.config)
+    assert (read.family, read.content.description) == ("mova", "a MOVA model")
+    assembly, config = configured(read)
+    assert_whole(assembly, config, 1095 + 825 + 720)
+    assert_mova(config)
     assert len(assembly.low_noise) == 1095 * (experts - 1)
     assert assembly.sd["audio.patch_embedding.weight"].shape == (1536, 128, 1, 1, 1)
 
 
 def test_mova_in_its_parts():
-    files = {
-        "video": file(p.wan(p.MOVA_VIDEO), "high.safetensors"),
-        "audio": file(p.audio_tower(p.MOVA_AUDIO), "audio.safetensors"),
-        "interaction": file(p.bridge(), "bridge.safetensors"),
-        "low_noise": file(p.wan(p.MOVA_VIDEO), "low.safetensors"),
-    }
-    assert [part.kind for part in files.values()] == ["wan", "audio", "mova_bridge", "wan"]
-    assembly = assemble(files)
-    assert_whole(assembly, 1095 + 825 + 720)
-    assert_mova(assembly.config)
+    files = [
+        file(p.wan(p.MOVA_VIDEO), "high.safetensors"),
+        file(p.audio_tower(p.MOVA_AUDIO), "audio.safetensors"),
+        file(p.bridge(), "bridge.safetensors"),
+        file(p.wan(p.MOVA_VIDEO), "low.safetensors"),
+    ]
+    wan = "a Wan model without an audio stream"
+    assert [part.content.description for part in files] == [wan, "an audio stream", "the bridge of MOVA", wan]
+    assembly, config = configured(*files)
+    assert_whole(assembly, config, 1095 + 825 + 720)
+    assert_mova(config)
     assert assembly.low_noise.keys() == p.wan(p.MOVA_VIDEO).keys()
 
 
@@ -191,8 +204,9 @@ def test_plain_wan_is_wan(name):
     tensors = p.meta(shapes)
     host = comfy.model_detection.model_config_from_unet(tensors, "")
     assert type(host) is HOST_CLASSES.get(name, comfy.supported_models.WAN21_T2V)
-    kind, sd = translate(p.meta(p.prefixed("model.diffusion_model.", shapes)), "wan.safetensors")
-    assert (kind, sd.keys()) == ("wan", shapes.keys())
+    found = file(p.prefixed("model.diffusion_model.", shapes), "wan.safetensors")
+    sd = found.tensors
+    assert (found.family, sd.keys()) == ("wan", shapes.keys())
     found = stream_config(sd, "video", "wan.safetensors")
     sizes = p.WAN[name]
     assert found == StreamConfig(
@@ -232,10 +246,10 @@ def test_first_and_last_frame_wan_keeps_its_position_table():
 )
 def test_wan_models_with_other_conditions_are_refused(channels, marks):
     sizes = p.Sizes(1536, 8960, 1, channels, 16)
-    kind, sd = translate(p.meta(p.wan(sizes) | marks), "other.safetensors")
-    assert kind == "wan"
+    other = file(p.wan(sizes) | marks, "other.safetensors")
+    assert other.family == "wan"
     with pytest.raises(ValueError, match=rf"other\.safetensors is a Wan video model of the type \w.* with {channels} "):
-        stream_config(sd, "video", "other.safetensors")
+        stream_config(other.tensors, "video", "other.safetensors")
 
 
 def test_the_host_does_not_take_ovi_or_mova_for_another_model():
@@ -280,14 +294,12 @@ def test_mixed_up_names_are_refused():
 def test_incomplete_set_of_sections_is_refused():
     tensors = {key: value for key, value in p.meta(p.mova(*p.TINY_MOVA)).items() if "audio_to_video" not in key}
     with pytest.raises(ValueError, match=r"cut\.safetensors holds only audio, low_noise, v2a, video of a joint model"):
-        translate(tensors, "cut.safetensors")
+        file(tensors, "cut.safetensors")
 
 
 def test_trained_bridge_strength_is_dropped_at_one_and_refused_otherwise():
     tensors = p.weights(p.bridge(*p.TINY_MOVA))
-    kind, sd = translate(tensors | {"condition_scale": torch.ones(1)}, "bridge.safetensors")
-    assert kind == "mova_bridge"
-    assert "condition_scale" not in sd
+    assert "condition_scale" not in translate(tensors | {"condition_scale": torch.ones(1)}, "bridge.safetensors")
     key = "audio_to_video_conditioners.1.condition_scale"
     with pytest.raises(ValueError, match=r"bridge\.safetensors: interaction\.1\.a2v\.condition_scale is \[0\.5\]"):
         translate(tensors | {key: torch.tensor([0.5])}, "bridge.safetensors")
@@ -300,17 +312,37 @@ def test_damaged_list_of_quantised_layers_is_named():
 
 def test_heads_that_no_shape_tells_enter_through_configure():
     small = p.Sizes(56, 64, 1, 48, 48, 32, 64), p.Sizes(56, 64, 1, 20, 20, 32, 64), 256
-    kind, sd = translate(p.meta(p.ovi(*small)), "small")
+    sd = translate(p.meta(p.ovi(*small)), "small")
     with pytest.raises(ValueError, match="small has a video stream of width 56, wanted a multiple of 128"):
-        configure(kind, sd, "small")
+        published_config("ovi", sd, "small")
     given = {"num_heads": 2, "text_len": 16}
-    config = configure(kind, sd, "small", video=given, audio=given, clock_scale=0.25)
+    config = published_config("ovi", sd, "small", video=given, audio=given, clock_scale=0.25)
     assert (config.video.num_heads, config.audio.text_len, config.clock_scale) == (2, 16, 0.25)
     assert (config.video.freq_dim, config.audio.stem_dim) == (64, 256)
 
 
 def test_missing_tensor_that_sizes_come_from_is_named():
-    kind, sd = translate(p.meta(p.ovi(*p.TINY_OVI)), "ovi.safetensors")
+    sd = translate(p.meta(p.ovi(*p.TINY_OVI)), "ovi.safetensors")
     del sd["audio.head.head.weight"]
     with pytest.raises(ValueError, match=r"ovi\.safetensors lacks audio\.head\.head\.weight"):
-        configure(kind, sd, "ovi.safetensors")
+        published_config("ovi", sd, "ovi.safetensors")
+
+
+BRIDGE = ("q", "k", "v", "o", "norm_y", "norm_q", "norm_k")
+PLAIN = {f"interaction.0.a2v.{module}.weight": (8, 8) for module in BRIDGE}
+BOTH = PLAIN | {key.replace("a2v", "v2a"): shape for key, shape in PLAIN.items()}
+
+
+@pytest.mark.parametrize("module", ["mask_head", "gate"])
+def test_an_interaction_of_unknown_modules_is_refused_by_their_names(module):
+    """It holds all modules of a bridge, and is none."""
+    assert file(BOTH).family == "mova"
+    shapes = BOTH | {f"interaction.0.a2v.{module}.weight": (8, 8)}
+    with pytest.raises(ValueError, match=rf"x\.safetensors holds an interaction of the modules .*{module}.*MOVA \(k, "):
+        file(shapes, "x.safetensors")
+
+
+def test_an_interaction_that_lacks_a_module_is_no_other():
+    shapes = {key: shape for key, shape in BOTH.items() if ".o." not in key}
+    with pytest.raises(ValueError, match="modules k, norm_k, norm_q, norm_y, q, v, known are those of CCL"):
+        file(shapes)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny_vaes import audio_vae, release, video_vae
 
-from ccl_pack.ccl_core.host.files.assemble import read
+from ccl_pack.ccl_core.host.files.identify import stated_config
+from ccl_pack.ccl_core.host.files.read import read
 from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
 from ccl_pack.ccl_core.training.finetune.media import Media
 from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
@@ -28,7 +29,7 @@ def data(tmp_path: Path) -> DataSettings:
 
 @pytest.fixture
 def encoders() -> Iterator[Encoders]:
-    yield Encoders(EncoderSettings(checkpoint=str(CCL_TINY)), read(str(CCL_TINY)).config)
+    yield Encoders(EncoderSettings(checkpoint=str(CCL_TINY)), stated_config(read(str(CCL_TINY))))
     release()
 
 

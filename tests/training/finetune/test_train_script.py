@@ -17,10 +17,10 @@ import torch
 import train as script
 from safetensors.torch import load_file
 
-from ccl_pack.ccl_core.host.files.assemble import assemble, read_parts
-from ccl_pack.ccl_core.host.files.build import load_model
-from ccl_pack.ccl_core.host.files.identify import section
+from ccl_pack.ccl_core.host.files.build import load_model, put_together
+from ccl_pack.ccl_core.host.files.identify import identify_files, section
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
+from ccl_pack.ccl_core.host.files.read import read_files
 from ccl_pack.ccl_core.training.finetune.cache import Cache
 from ccl_pack.ccl_core.training.finetune.run import finetune
 from ccl_pack.ccl_core.training.finetune.settings import read_settings
@@ -67,9 +67,9 @@ def run_here(path: Path) -> tuple[float, FineTuner]:
     """The cache phase by the script, then training; the loss of a fixed draw before it and the trainer after it."""
     script.main(script.arguments(["--config", str(path), "--phase", "cache", "--cpu"]))
     settings = read_settings(path)
-    assembly = assemble(read_parts(settings.model.parts))
-    before = fixed_loss(FineTuner(settings, assembly, torch.device("cpu")))
-    return before, finetune(settings, assembly, torch.device("cpu"))
+    assembly, config = put_together(identify_files(read_files(settings.model.parts)))
+    before = fixed_loss(FineTuner(settings, assembly, config, torch.device("cpu")))
+    return before, finetune(settings, assembly, config, torch.device("cpu"))
 
 
 def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -
         folder.mkdir()
         paths.append(configuration(folder, train=how, held_out=1))
     whole = read_settings(paths[0])
-    finetune(whole, assemble(read_parts(whole.model.parts)), torch.device("cpu"))
+    finetune(whole, *put_together(identify_files(read_files(whole.model.parts))), torch.device("cpu"))
 
     command = [
         sys.executable,

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig, StreamConfig
-from ccl_pack.ccl_core.host.files.assemble import Parts, assemble, read_parts
-from ccl_pack.ccl_core.host.files.build import load_model, load_parts
+from ccl_pack.ccl_core.host.files.build import load_files, load_model, put_together
+from ccl_pack.ccl_core.host.files.identify import identify_files
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
+from ccl_pack.ccl_core.host.files.read import ModelPaths, read_files
 from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.streams import rotary_table
@@ -36,7 +37,7 @@ def in_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_of(chosen: Settings) -> FineTuner:
-    return FineTuner(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    return FineTuner(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
 
 
 def forward(model: JointModel, **more: Any) -> list[torch.Tensor]:
@@ -187,13 +188,13 @@ def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path: Path)
         trainer.update()
         average = 0.5 * average + 0.5 * trainer.trained[name].detach()
     torch.testing.assert_close(trainer.average[name], average)
-    finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
     torch.testing.assert_close(load_file(tmp_path / "out" / "model.safetensors")[name], average)
 
 
 def test_the_whole_model_loads_as_it_was_trained(tmp_path: Path) -> None:
     chosen = settings(tmp_path, train={"audio": "full"}, held_out=1)
-    trainer = finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    trainer = finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
     loaded = load_model(str(tmp_path / "out" / "model.safetensors"), {"dtype": torch.float32})
     for made, wanted in zip(forward(loaded.model.diffusion_model), forward(trainer.model), strict=True):
         torch.testing.assert_close(made, wanted)
@@ -218,18 +219,18 @@ def test_parts_of_their_own_are_exported_alone(tmp_path: Path) -> None:
     chosen = read_settings(path)
     trainer = trainer_of(chosen)
     assert not trainer.model.interaction["0"].a2v.o.weight.any()
-    trainer = finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    trainer = finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "interaction.safetensors",
         "log.jsonl",
         "state.pt",
     ]
-    files = Parts(
+    files = ModelPaths(
         str(tmp_path / "video.safetensors"),
         str(tmp_path / "audio.safetensors"),
         str(tmp_path / "out" / "interaction.safetensors"),
     )
-    loaded = load_parts(files, {"dtype": torch.float32})
+    loaded = load_files(files, {"dtype": torch.float32})
     for made, wanted in zip(forward(loaded.model.diffusion_model), forward(trainer.model), strict=True):
         torch.testing.assert_close(made, wanted)
 
@@ -238,7 +239,7 @@ def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path: Path) -> None:
     how = {"interaction": "lora", "audio": "lora", "video": "lora"}
     chosen = settings(tmp_path, train=how)
     before = forward(trainer_of(chosen).model)
-    trainer = finetune(chosen, assemble(read_parts(chosen.model.parts)), CPU)
+    trainer = finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
     wanted = forward(trainer.model)
     assert not torch.allclose(wanted[0], before[0], atol=1e-3) and not torch.allclose(wanted[1], before[1], atol=1e-3)
     plain = load_model(str(tmp_path / "tiny.safetensors"), {"dtype": torch.float32})
@@ -258,11 +259,11 @@ def test_numbers_that_are_not_finite_stop_the_run_with_the_clip_named(tmp_path: 
 
 def test_quantised_files_are_refused(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
-    assembly = assemble(read_parts(chosen.model.parts))
+    assembly, config = put_together(identify_files(read_files(chosen.model.parts)))
     key = "blocks.0.ffn.0.weight"
     assembly.sd[key] = assembly.sd[key].to(torch.float8_e4m3fn)
     with pytest.raises(ValueError, match=r"tiny\.safetensors is quantised"):
-        FineTuner(chosen, assembly, CPU)
+        FineTuner(chosen, assembly, config, CPU)
 
 
 def test_lines_after_the_checkpoint_are_cut(tmp_path: Path) -> None:

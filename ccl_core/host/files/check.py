@@ -1,0 +1,83 @@
+"""Whether the tensors are those of the configuration: every key in its shape, and the two experts of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import comfy.ops
+from torch import Tensor
+
+from ...config import CCLConfig
+from ...model.joint import JointModel
+from .assemble import Assembly
+from .configure import like
+from .identify import section
+from .quantised import FORMAT, SCALES, check_layers
+
+
+def check(assembly: Assembly, config: CCLConfig) -> None:
+    """Every tensor of the files has its place in the model and every place its tensor; else ValueError."""
+    if assembly.low_noise:
+        check_experts(assembly, config)
+    wanted = wanted_tensors(config)
+    for expert in assembly.experts():
+        name = expert.sources["video"]
+        # The layers of ComfyUI-GGUF are of another kind.
+        if not assembly.gguf:
+            check_layers(expert.sd, name, expert.sources)
+        check_keys(expert.sd, wanted, name, expert.sources)
+
+
+def wanted_tensors(config: CCLConfig) -> dict[str, Tensor]:
+    """The tensors of a model, without memory for any of them."""
+    return JointModel(config, device="meta", operations=comfy.ops.disable_weight_init).state_dict()
+
+
+def check_keys(
+    sd: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    name: str,
+    sources: Mapping[str, str] | None = None,
+) -> None:
+    """Every key the model wants is there in its shape, and nothing else; ValueError names the first fault.
+
+    name: of the file, for messages; sources: the file of each section where there are several.
+    """
+    sources = sources or {}
+    for key, value in wanted.items():
+        file = sources.get(section(key), name)
+        if key not in sd:
+            raise ValueError(f"{file} lacks {key} {tuple(value.shape)}: the file is incomplete or of another model")
+        found = sd[key].shape
+        quantised = f"{key.removesuffix('.weight')}.comfy_quant" in sd
+        if (found[:1] != value.shape[:1]) if quantised else (found != value.shape):
+            raise ValueError(
+                f"{file}: {key} has shape {tuple(found)}, wanted {tuple(value.shape)}: "
+                "the file is damaged, or of another model than the configuration or the other files"
+            )
+    extra = [key for key in sd if key not in wanted and not _belongs(key, wanted)]
+    if extra:
+        raise ValueError(
+            f"{sources.get(section(extra[0]), name)} holds {len(extra)} unknown keys, the first is {extra[0]}: "
+            "the file is of another model or a newer pack"
+        )
+
+
+def _belongs(key: str, wanted: Mapping[str, Tensor]) -> bool:
+    """Whether a key stands beside a quantised weight of the model."""
+    suffix = next((suffix for suffix in (FORMAT, *SCALES) if key.endswith(suffix)), None)
+    return suffix is not None and f"{key.removesuffix(suffix)}.weight" in wanted
+
+
+def check_experts(assembly: Assembly, config: CCLConfig) -> None:
+    """The low-noise expert is of the sizes of the other; else ValueError names the field."""
+    sources = assembly.sources
+    found = like(config.video, assembly.low_noise, "video", sources["low_noise"])
+    for field in fields(found):
+        low, high = getattr(found, field.name), getattr(config.video, field.name)
+        if low != high:
+            raise ValueError(
+                f"{sources['low_noise']} has the {field.name} {low}, {sources['video']} {high}: "
+                "wanted the two experts of one model"
+            )

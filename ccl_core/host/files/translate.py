@@ -1,0 +1,93 @@
+"""The keys of a file under our names, whichever family's names it has, and every quantised layer in one form.
+
+Our names are those of JointModel: the video stream under Wan's names at the root, `audio.` + Wan's names,
+`interaction.{i}.a2v.` and `interaction.{i}.v2a.`; beside them `low_noise.` + Wan's names for a second video expert.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...families import FAMILIES, Family
+from .read import quantised_layers
+
+MODEL_PREFIX = "model.diffusion_model."
+
+
+def translate(tensors: Mapping[str, Tensor], name: str, metadata: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file under our names, every quantised layer with `.comfy_quant`.
+
+    name: the file's, for messages. metadata: read for the layers it says are quantised. Raises ValueError for two keys
+    of one meaning, and for weights it cannot honour.
+    """
+    sd = {key.removeprefix(MODEL_PREFIX): value for key, value in tensors.items()}
+    _as_layers(sd, metadata or {}, name)
+    sd = _convert_quants(sd)
+    marked = marked_family(sd)
+    families = FAMILIES.values() if marked is None else [FAMILIES[marked]]
+    root = "audio." if _is_audio_at_root(sd) else ""
+    renamed: dict[str, Tensor] = {}
+    for key, value in sd.items():
+        ours = rename(root + key, families)
+        if ours in renamed:
+            raise ValueError(f"{name} holds {ours} twice, under different names (one is {key}): the file is mixed up")
+        renamed[ours] = value
+    _drop_neutral_scales(renamed, name)
+    patch = renamed.get("audio.patch_embedding.weight")
+    if patch is not None and patch.ndim == 3:  # a convolution over time alone
+        renamed["audio.patch_embedding.weight"] = patch[..., None, None]
+    return renamed
+
+
+def marked_family(keys: Iterable[str]) -> str | None:
+    """The family whose published names the interaction's keys have."""
+    names = list(keys)
+    for name, family in FAMILIES.items():
+        if family.mark is not None and any(re.search(family.mark, key) for key in names):
+            return name
+    return None
+
+
+def rename(key: str, families: Iterable[Family] | None = None) -> str:
+    """A published key of these families (all of them), with the prefix of its part, under our name."""
+    for family in FAMILIES.values() if families is None else families:
+        for pattern, name in family.renames:
+            key = re.sub(pattern, name, key)
+    return key
+
+
+def _is_audio_at_root(sd: Mapping[str, Tensor]) -> bool:
+    patch = sd.get("patch_embedding.weight")
+    return "patch_embedding.2.w1.weight" in sd or ("head.modulation" in sd and patch is not None and patch.ndim == 3)
+
+
+def _as_layers(sd: dict[str, Tensor], metadata: Mapping[str, str], name: str) -> None:
+    """Put what the metadata says of quantised layers beside their weights, under `.comfy_quant`."""
+    for layer, entry in quantised_layers(metadata, name).items():
+        layer = layer.removeprefix(MODEL_PREFIX)
+        if f"{layer}.weight" in sd:  # an all-in-one file lists its text encoder too
+            sd[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(entry).encode()), dtype=torch.uint8)
+
+
+def _convert_quants(sd: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The host's conversion of files from before `.comfy_quant`, for the whole and for each part with its own mark."""
+    for mark in [key for key in sd if key == "scaled_fp8" or key.endswith(".scaled_fp8")]:
+        sd, _ = comfy.utils.convert_old_quants(sd, mark.removesuffix("scaled_fp8"))
+    return sd
+
+
+def _drop_neutral_scales(sd: dict[str, Tensor], name: str) -> None:
+    """Drop the trained strength that a bridge may have, 1 where it was not trained; another has no place here."""
+    for key in [key for key in sd if key == "condition_scale" or key.endswith(".condition_scale")]:
+        strength = sd.pop(key).float()
+        if not torch.all(strength == 1):
+            raise ValueError(
+                f"{name}: {key} is {strength.flatten().tolist()}, wanted 1: bridges with a trained strength are not "
+                "supported. Use the published bridge"
+            )
