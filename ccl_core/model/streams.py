@@ -195,7 +195,7 @@ class VideoStream(Stream):
 
 
 class GatedConvStem(torch.nn.Sequential):
-    """Ovi's audio stem: a convolution, SiLU, and a gated convolution MLP, all over 7 tokens (arXiv 2510.01284)."""
+    """The audio stem of Ovi: a convolution, SiLU, and a gated convolution MLP, all over 7 tokens (arXiv 2510.01284)."""
 
     def __init__(self, config: StreamConfig, operations: Any, **factory: Any) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""MOVA's continuous DAC autoencoder as the host's VAE object."""
+"""The continuous DAC autoencoder of MOVA as the host's VAE object."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def index_positions(config: CCLConfig) -> CCLConfig:
     return replace(config, clock="linear", clock_scale=1.0)
 
 
-def ovi_style(config: CCLConfig) -> CCLConfig:
+def linear_fusion(config: CCLConfig) -> CCLConfig:
     """Fusion with Ovi's linear clock; the feed-forwards get the parameters that CCA has beyond it."""
     video, audio = config.video, config.audio
     wide = replace(
@@ -163,7 +163,7 @@ VARIANTS = {
     "no_lct": Variant("without LCT", lambda config: couple(config, "cca_unanchored", options=CCAOptions(0))),
     "no_dcr": Variant("without DCR", lambda config: couple(config, "cca_unrouted")),
     "gated": Variant("tanh-gated cross-attention", lambda config: couple(config, "gated", options=CCAOptions(0))),
-    "fusion": Variant("Ovi-style fusion", ovi_style),
+    "fusion": Variant("fusion (Ovi-style)", linear_fusion),
 }
 
 

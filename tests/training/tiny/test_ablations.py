@@ -22,7 +22,7 @@ from ccl_pack.ccl_core.training.tiny.ablations import (
     configuration,
     couple,
     index_positions,
-    ovi_style,
+    linear_fusion,
     parameters,
     register,
     whole,
@@ -128,8 +128,8 @@ def test_index_positions_keep_the_partition():
     assert max(ccl.audio_positions) < 5
 
 
-def test_ovi_style_counts_its_clock_in_latent_frames():
-    positions = Timeline.of(ovi_style(CONFIG), 5, 34).audio_positions
+def test_fusion_on_a_linear_clock_counts_its_clock_in_latent_frames():
+    positions = Timeline.of(linear_fusion(CONFIG), 5, 34).audio_positions
     assert float(positions[8]) == pytest.approx(1.0), "8 audio tokens at 32/s last as long as 4 frames at 16/s"
 
 
