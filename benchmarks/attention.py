@@ -74,14 +74,18 @@ def compare(direction: str, heads: int, repeats: int, ticker: Ticker) -> dict[st
     """Median times of both, their ratio and their largest difference."""
     from ccl_pack.ccl_core.alignment.tarp import plan
     from ccl_pack.ccl_core.alignment.timeline import Timeline
+    from ccl_pack.ccl_core.model.attention import Place
+    from ccl_pack.ccl_core.model.interactions import KV
     from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 
     made = plan(Timeline(LATENT_FRAMES, AUDIO_TOKENS, Fraction(16), Fraction(32), "uniform"))
     partition, ranges = {"a2v": (frames_to_windows, made.a2v), "v2a": (tokens_to_frames, made.v2a)}[direction]
     q, k, v, anchor = tensors(direction, heads)
+    size = (q.shape[1], k.shape[1])
+    place = Place(direction, slice(0, size[0]), slice(0, size[1]), CONTEXT_TOKENS, size)
     mask = dense_mask(direction, ranges, SPATIAL_TOKENS, CONTEXT_TOKENS, AUDIO_TOKENS)
     runs = {
-        "partitioned": lambda: partition(q, k, v, anchor, ranges, heads, {}),
+        "partitioned": lambda: partition(q, KV(k, v), KV(*anchor), ranges, heads, {}, place),
         "dense": lambda: dense_attention(q, k, v, anchor, mask, heads),
     }
     difference = (runs["partitioned"]() - runs["dense"]()).abs().max().item()

@@ -85,7 +85,8 @@ def random_model(config: Any, dtype: torch.dtype) -> ModelPatcher:
     import comfy.model_patcher
     from comfy.ldm.modules.attention import attention_pytorch
 
-    from ccl_pack.ccl_core.host.base_model import CCLModelConfig, sample_streams
+    from ccl_pack.ccl_core.host.base_model import CCLModelConfig
+    from ccl_pack.ccl_core.host.run import sample_in_run
 
     description = CCLModelConfig(config)
     description.set_inference_dtype(dtype, None)
@@ -94,7 +95,7 @@ def random_model(config: Any, dtype: torch.dtype) -> ModelPatcher:
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.02)
     patcher = comfy.model_patcher.ModelPatcher(model, device, device)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "ccl", sample_streams)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "ccl", sample_in_run)
     patcher.model_options["transformer_options"]["optimized_attention_override"] = lambda _, *args, **kwargs: (
         attention_pytorch(*args, **kwargs)
     )
@@ -237,12 +238,12 @@ def trace(
     latents = [
         torch.empty(2, *shape, **kind) for shape in ((config.video.in_dim, *video), (config.audio.in_dim, audio))
     ]
-    times = [torch.empty(2, *count, device="meta") for count in ([(), ()] if mask == "clip" else [video[:1], (audio,)])]
+    times = [torch.empty(2, *count, device="meta") for count in ([(), ()] if mask == "clip" else [video[:1], ()])]
     options = {"optimized_attention_override": lambda _, q, *args, **kwargs: torch.empty_like(q)}  # noqa: ARG005
     text = torch.empty(2, TEXT, config.video.text_dim, **kind)
     measured = traced_peak(lambda: model(latents, tuple(times), text, transformer_options=options))
 
-    clip = Clip(video, audio, passes=2, mask=mask, audio_masked=mask != "clip")
+    clip = Clip(video, audio, passes=2, video_times=1 if mask == "clip" else video[0])
     # The meta device runs RMS norm in single operations, like a CPU, and RoPE as one.
     estimate = step_bytes(config, clip, Kernels(2, fused_norm=False, fused_rope=True)) - clip.sampler_bytes(config)
     ratio = estimate / measured

@@ -59,10 +59,8 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
     generator = torch.Generator().manual_seed(seed)
     clean = [WorldEncoders.normalise(latent.video), latent.audio]
     noised = [torch.lerp(x, torch.randn(x.shape, generator=generator), sigma) for x in clean]
-    recorder = Recorder(model, model.align(latent.video.shape[2], latent.audio.shape[-1]))
-    with recorder:
-        options = {"optimized_attention_override": recorder.attend}
-        model(noised, torch.tensor([1000.0 * sigma]), text, transformer_options=options)
+    recorder = Recorder(model)
+    model(noised, torch.tensor([1000.0 * sigma]), text, transformer_options={"ccl_taps": recorder.taps})
     return recorder.maps
 
 

@@ -1,23 +1,21 @@
-"""The attention of the coupling made visible (CCL, Figure 3), and how much of it rests on the context tokens.
+"""The attention of the coupling made visible (CCL, arXiv 2603.18600, Figure 3), and how much of it rests on the context
+tokens.
 
-    with Recorder(model, tarp) as recorder:
-        model(..., transformer_options={"optimized_attention_override": recorder.attend})
+    recorder = Recorder(model)
+    model(..., transformer_options={"ccl_taps": recorder.taps})
     recorder.maps  # a2v and v2a of every layer and pass
 
-`model` is anything with `interaction[layer].a2v` and `.v2a` that have `q`, `o` and `context`. Recording computes the
-rows a second time beside the attention itself, whose result it hands on as it is.
+Recording computes the rows a second time beside the attention itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from .alignment.tarp import Tarp
 
 CONTEXT_COLOUR = (1.0, 0.6, 0.1)
 SOURCE_COLOUR = (0.5, 0.85, 1.0)
@@ -42,84 +40,60 @@ class AttentionMap:
         return self.rows.mean((0, 1))
 
 
-class Recorder:
-    """Records the maps of the chosen layers (all by default) while the context is entered.
+@dataclass
+class Open:
+    """A map that is being put together, and the queries that it has rows of."""
 
-    tarp: the alignment of the passes that are recorded, as the model's `align` gives it. A map takes batch x heads x
-    queries x columns numbers in main memory: choose layers of a large model. ValueError for a layer without coupling.
+    found: AttentionMap
+    filled: set[int] = field(default_factory=set)
+
+
+class Recorder:
+    """Records the maps of the chosen layers (all by default) of a joint model.
+
+    A map takes batch x heads x queries x columns numbers in main memory: choose layers of a large model. ValueError for
+    a layer without coupling.
     """
 
-    def __init__(self, model: Any, tarp: Tarp, layers: Iterable[int] | None = None) -> None:
-        chosen = list(map(int, model.interaction)) if layers is None else list(layers)
-        missing = [i for i in chosen if str(i) not in model.interaction]
+    def __init__(self, model: Any, layers: Iterable[int] | None = None) -> None:
+        self.layers = set(map(int, model.interaction)) if layers is None else set(layers)
+        missing = sorted(i for i in self.layers if str(i) not in model.interaction)
         if missing:
             known = ", ".join(model.interaction)
             raise ValueError(f"layers {missing} have no coupling to record, layers {known} have one")
-        self.tarp = tarp
         self.maps: list[AttentionMap] = []
-        self._directions = [
-            (i, name, getattr(model.interaction[str(i)], name)) for i in chosen for name in ("a2v", "v2a")
-        ]
-        self._calls: list[Tensor] | None = None
-        self._handles: list[Any] = []
+        self._open: dict[tuple[int, str], Open] = {}
 
-    def __enter__(self) -> Recorder:
-        for layer, name, direction in self._directions:
-            self._handles.append(direction.q.register_forward_pre_hook(self._begin))
-            finish = self._finisher(layer, name, direction.context.shape[0])
-            self._handles.append(direction.o.register_forward_pre_hook(finish))
-        return self
+    @property
+    def taps(self) -> dict[str, Callable[..., None]]:
+        """The value of the transformer option `ccl_taps`."""
+        return {"attention": self._record}
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._calls = None
+    def _record(self, layer: int, q: Tensor, k: Tensor, heads: int, place: Any) -> None:
+        """One call of attention: queries (b, n, d) and keys (b, m, d), and where they stand."""
+        if layer not in self.layers:
+            return
+        if place.partial:
+            raise ValueError(
+                "a pass mixes samples on open and closed routes, whose maps differ in size: record passes of one route"
+            )
+        weights, context = rows(q, k, heads).cpu(), place.context
+        into = self._map_of(layer, weights, place)
+        into[:, :, place.queries, :context] = weights[..., :context]
+        if place.keys is not None:
+            into[:, :, place.queries, context:][..., place.keys] = weights[..., context:]
 
-    def attend(self, attention: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """The host's `optimized_attention_override`: the attention unchanged, its rows recorded."""
-        if self._calls is not None:
-            q, k = args[:2]
-            self._calls.append(rows(q, k, kwargs["heads"]).cpu())
-        return attention(*args, **kwargs)
-
-    def _begin(self, *_: object) -> None:
-        self._calls = []
-
-    def _finisher(self, layer: int, name: str, context: int) -> Callable[..., None]:
-        def finish(_: Any, args: tuple[Tensor, ...]) -> None:
-            calls, self._calls = self._calls, None
-            if any(len(call) != len(args[0]) for call in calls):
-                raise ValueError(
-                    "a pass mixes samples on open and closed routes, whose maps differ in size: "
-                    "record passes of one route"
-                )
-            assembled = self._assemble(name, calls, context)
-            self.maps.append(AttentionMap(layer, name, context, assembled))
-
-        return finish
-
-    def _assemble(self, name: str, calls: list[Tensor], context: int) -> Tensor:
-        """The rows of all partitions at their columns."""
-        if len(calls) == 1 and calls[0].shape[-1] == context:
-            return calls[0]
-        audio_tokens, frames = len(self.tarp.audio_positions), len(self.tarp.a2v)
-        if name == "a2v":
-            spatial, keys = calls[0].shape[-2], audio_tokens
-            places = [(slice(i * spatial, (i + 1) * spatial), window) for i, window in enumerate(self.tarp.a2v)]
-            queries = frames * spatial
-        else:
-            spatial = calls[0].shape[-1] - context
-            ranges = enumerate(self.tarp.v2a)
-            places = [
-                (slice(start, stop), (i * spatial, (i + 1) * spatial)) for i, (start, stop) in ranges if stop > start
-            ]
-            queries, keys = audio_tokens, frames * spatial
-        out = torch.zeros(*calls[0].shape[:2], queries, context + keys)
-        for call, (own, (start, stop)) in zip(calls, places, strict=True):
-            out[:, :, own, :context] = call[..., :context]
-            out[:, :, own, context + start : context + stop] = call[..., context:]
-        return out
+    def _map_of(self, layer: int, weights: Tensor, place: Any) -> Tensor:
+        """The rows of the map that this call belongs to; a query that has its row already begins another pass."""
+        key, first = (layer, place.direction), place.queries.start
+        if key not in self._open or first in self._open[key].filled:
+            queries, keys = place.size
+            columns = place.context + (0 if place.keys is None else keys)
+            whole = torch.zeros(*weights.shape[:2], queries, columns)
+            self._open[key] = Open(AttentionMap(layer, place.direction, place.context, whole))
+            self.maps.append(self._open[key].found)
+        self._open[key].filled.add(first)
+        return self._open[key].found.rows
 
 
 def rows(q: Tensor, k: Tensor, heads: int) -> Tensor:

@@ -60,16 +60,15 @@ class Clip:
     """What one call of the model works on. video: t, h, w of the latent; audio: its tokens, 0 where it is absent.
 
     batch: clips; passes: branches of guidance that run as one batch, each with all clips.
-    mask: what gets a diffusion time of its own under a mask, "clip" (no mask), "frame" or "token" of the video;
-    an audio mask always counts per token.
+    video_times, audio_times: distinct diffusion times of a stream, 1 where no mask gives its tokens times of their own.
     """
 
     video: tuple[int, int, int]
     audio: int = 0
     batch: int = 1
     passes: int = 1
-    mask: str = "clip"
-    audio_masked: bool = False
+    video_times: int = 1
+    audio_times: int = 1
 
     def video_tokens(self, config: CCLConfig) -> int:
         return math.prod(-(-cells // step) for cells, step in zip(self.video, config.video.patch_size, strict=True))
@@ -99,9 +98,9 @@ class Kernels:
 def step_bytes(config: CCLConfig, clip: Clip, kernels: Kernels) -> int:
     """Peak of one step beside the weights. The two streams take turns at working."""
     n = clip.video_tokens(config)
-    streams = [(config.video, n, {"clip": 1, "frame": clip.video[0], "token": n}[clip.mask])]
+    streams = [(config.video, n, clip.video_times)]
     if clip.audio:
-        streams.append((config.audio, clip.audio, clip.audio if clip.audio_masked else 1))
+        streams.append((config.audio, clip.audio, clip.audio_times))
     sizes = [_stream_bytes(*stream, clip.batch * clip.passes, len(streams), kernels) for stream in streams]
     return sum(resting for resting, _ in sizes) + max(working for _, working in sizes) + clip.sampler_bytes(config)
 
@@ -116,10 +115,10 @@ def _stream_bytes(
     """
     row = batch * stream.dim * kernels.itemsize
     rotary = tables * tokens * (stream.dim // stream.num_heads) * 2 * 4
-    resting = (tokens + TEXT_TOKENS + 7 * times) * row + rotary
-    spread = 3 if 1 < times < tokens else 0  # shift, scale and gate, repeated for the tokens of a frame
-    attention = 2 + spread + max(2 + kernels.temporaries(), 4)  # in block 0 the patch embedding is still there
-    feed_forward = 1 + spread + 2 * stream.ffn_dim / stream.dim
+    # The tokens, and those that came into the block, which its caller holds until it returns.
+    resting = (2 * tokens + TEXT_TOKENS + 7 * times) * row + rotary
+    attention = 1 + max(2 + kernels.temporaries(), 4)
+    feed_forward = 1 + 2 * stream.ffn_dim / stream.dim
     return resting, int((6 * times + max(attention, feed_forward) * tokens) * row)
 
 
@@ -187,7 +186,8 @@ def shorter(clip: Clip) -> Iterator[Clip]:
     """The same clip with ever fewer latent frames, the audio cut alike."""
     frames = clip.video[0]
     for t in range(frames - 1, 0, -1):
-        yield replace(clip, video=(t, *clip.video[1:]), audio=-(-clip.audio * t // frames))
+        times = min(clip.video_times, t)
+        yield replace(clip, video=(t, *clip.video[1:]), audio=-(-clip.audio * t // frames), video_times=times)
 
 
 def smaller(clip: Clip, patch: int) -> Iterator[Clip]:

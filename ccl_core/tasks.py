@@ -1,4 +1,4 @@
-"""Tasks of the joint model and the DCR route of each direction (CCL, Dynamic Context Routing; design section 3.3)."""
+"""Tasks of the joint model and the DCR route of each direction (CCL, Dynamic Context Routing, arXiv 2603.18600)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ class Task:
 
     @property
     def a2v_open(self) -> bool:
-        """Audio feeds video only where both are there and the video is being made."""
-        return self.video is State.GENERATED and self.audio is not State.ABSENT
+        return routes_of(self.video, self.audio)[0]
 
     @property
     def v2a_open(self) -> bool:
-        return self.audio is State.GENERATED and self.video is not State.ABSENT
+        return routes_of(self.video, self.audio)[1]
+
+
+def routes_of(video: State, audio: State) -> tuple[bool, bool]:
+    """DCR: whether a2v and v2a are open. A stream reads the other only where that is there and it is being made."""
+    a2v = video is State.GENERATED and audio is not State.ABSENT
+    return a2v, audio is State.GENERATED and video is not State.ABSENT
 
 
 TASKS = {

@@ -121,24 +121,18 @@ def states(model: Any) -> Iterator[Results]:
     hooks = []
     for stream, tower in zip(STREAMS, (model, model.audio), strict=True):
         for i, block in enumerate(tower.blocks):
-            block.feed_forward = _kept(block.feed_forward, kept, f"block{i}_{stream}")
+            hooks.append(block.register_forward_hook(_output(kept, f"block{i}_{stream}")))
             hooks.append(block.norm1.register_forward_pre_hook(_input(kept, f"bridge{i}_{stream}")))
     for layer in model.interaction.values():
-        hooks.append(layer.a2v.register_forward_pre_hook(_tables(kept)))
+        hooks.append(layer.register_forward_pre_hook(_tables(kept)))
     yield kept
     for hook in hooks:
         hook.remove()
-    for tower in (model, model.audio):
-        for block in tower.blocks:
-            del block.feed_forward
 
 
-def _kept(function: Callable[..., Tensor], kept: Results, name: str) -> Callable[..., Tensor]:
-    def wrapped(*args: Any) -> Tensor:
-        kept[name] = function(*args)
-        return kept[name]
-
-    return wrapped
+def _output(kept: Results, name: str) -> Callable[..., None]:
+    """The tokens, which stand before those of the other stream where the streams meet inside the block."""
+    return lambda _, __, out: kept.update({name: out if torch.is_tensor(out) else out[0]})
 
 
 def _input(kept: Results, name: str) -> Callable[..., None]:
@@ -149,7 +143,8 @@ def _tables(kept: Results) -> Callable[..., None]:
     """The reference stores cosine and sine of both halves of a head, ours are rotations (1, n, 1, d / 2, 2, 2)."""
 
     def keep(_: Any, args: tuple[Any, ...]) -> None:
-        for stream, table in zip(STREAMS, args[2], strict=True):
+        link = args[2]
+        for stream, table in zip(STREAMS, link.a2v, strict=True):
             for name, row in (("cos", 0), ("sin", 1)):
                 half = table[:, :, 0, :, row, 0]
                 kept[f"cross_rope/{stream}_{name}"] = torch.cat([half, half], dim=-1)

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from ccl_pack.ccl_core.alignment.tarp import align
+from ccl_pack.ccl_core.alignment import tarp
 from ccl_pack.ccl_core.attention_maps import Recorder, context_share, image, rows
+from ccl_pack.ccl_core.model.attention import TAPS
 from tiny import CONFIG, latents, patcher
 
 FRAMES, TOKENS, SPATIAL, CONTEXT = 3, 18, 6, 3  # of the tiny model's latents: 4x6 in patches of 2x2
@@ -27,9 +28,8 @@ def run(model, options, routes=(True, True)):
 
 
 def recorded(model, layers=None, routes=(True, True)):
-    recorder = Recorder(model, model.align(FRAMES, TOKENS), layers)
-    with recorder:
-        out = run(model, {"optimized_attention_override": recorder.attend}, routes)
+    recorder = Recorder(model, layers)
+    out = run(model, {TAPS: recorder.taps}, routes)
     return recorder.maps, out
 
 
@@ -67,11 +67,11 @@ def test_recording_changes_nothing_and_leaves_nothing_behind(model):
 
 def test_rows_sum_to_one_and_are_zero_outside_the_partition(model):
     maps, _ = recorded(model)
-    tarp = align("causal", FRAMES, TOKENS)
+    plan = tarp.plan(model.timeline(FRAMES, TOKENS))
     a2v = torch.zeros(FRAMES * SPATIAL, CONTEXT + TOKENS, dtype=torch.bool)
     v2a = torch.zeros(TOKENS, CONTEXT + FRAMES * SPATIAL, dtype=torch.bool)
     a2v[:, :CONTEXT] = v2a[:, :CONTEXT] = True
-    for i, (window, queries) in enumerate(zip(tarp.a2v, tarp.v2a, strict=True)):
+    for i, (window, queries) in enumerate(zip(plan.a2v, plan.v2a, strict=True)):
         a2v[i * SPATIAL : (i + 1) * SPATIAL, CONTEXT + window[0] : CONTEXT + window[1]] = True
         v2a[queries[0] : queries[1], CONTEXT + i * SPATIAL : CONTEXT + (i + 1) * SPATIAL] = True
     for found in maps:
@@ -106,7 +106,7 @@ def test_a_batch_of_both_routes_is_refused(model):
 def test_only_layers_with_a_coupling_can_be_recorded(model):
     assert {found.layer for found in recorded(model, layers=[1])[0]} == {1}
     with pytest.raises(ValueError, match=r"layers \[2\] have no coupling to record, layers 0, 1 have one"):
-        Recorder(model, align("causal", FRAMES, TOKENS), [2])
+        Recorder(model, [2])
 
 
 def test_a_run_of_the_host_is_recorded_pass_by_pass():
@@ -116,11 +116,10 @@ def test_a_run_of_the_host_is_recorded_pass_by_pass():
 
     loaded = patcher()
     network = loaded.model.diffusion_model
-    recorder = Recorder(network, network.align(FRAMES, TOKENS), [0])
-    loaded.model_options["transformer_options"]["optimized_attention_override"] = recorder.attend
+    recorder = Recorder(network, [0])
+    loaded.model_options["transformer_options"][TAPS] = recorder.taps
     latent = av_latent()["samples"]
     noise = comfy.sample.prepare_noise(latent, 0)
-    with recorder:
-        comfy.sample.sample(loaded, noise, 2, 1.0, "euler", "simple", conditioning(), conditioning(3), latent)
+    comfy.sample.sample(loaded, noise, 2, 1.0, "euler", "simple", conditioning(), conditioning(3), latent)
     assert [found.direction for found in recorder.maps] == ["a2v", "v2a"] * 2
     assert CONFIG.interaction.options.context_tokens == recorder.maps[0].context_tokens

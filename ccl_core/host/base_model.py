@@ -20,8 +20,9 @@ from torch import Tensor
 from ..alignment.timeline import TEMPORAL_STRIDE
 from ..config import CCLConfig
 from ..families import FAMILIES
-from ..model.joint import JointModel
-from ..tasks import State, task_of
+from ..model.joint import KEPT, JointModel
+from .audio_shift import at_own_level, audio_noise_scale
+from .run import RUN, Run, unpack
 from .texts import of_streams
 
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
@@ -39,7 +40,7 @@ class CCLModel(comfy.model_base.WAN21):
 
     def __init__(self, model_config: CCLModelConfig, device: Any = None) -> None:
         self.ccl_config = model_config.ccl_config
-        self.latent_shapes: list[torch.Size] = []
+        self.run: Run | None = None  # while one samples; set by its wrapper
         comfy.model_base.BaseModel.__init__(
             self,
             model_config,
@@ -50,24 +51,33 @@ class CCLModel(comfy.model_base.WAN21):
         self.image_to_video = self.ccl_config.video.in_dim > self.ccl_config.video.out_dim
         self.audio_shift = self.ccl_config.audio_shift  # the node sets it as an object patch of this name
 
-    def _apply_model(self, x: Tensor, t: Tensor, *args: Any, **conds: Any) -> Tensor:
-        """The host's, in the audio stream's own time (`audio_noise_scale`)."""
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},  # noqa: B006 - the host's signature
+        **conds: Any,
+    ) -> Tensor:
+        """The host's prediction (b, 1, n), under the routes of the run and with the audio at its own noise level."""
+        run: Run | None = transformer_options.get(RUN)
+        if run is not None:
+            conds["routes"] = run.routes
+            transformer_options = {**transformer_options, KEPT: run.kept_for(transformer_options)}
+        predict = partial(super()._apply_model, t=t, c_concat=c_concat, c_crossattn=c_crossattn, control=control)
+        predict = partial(predict, transformer_options=transformer_options, **conds)
         scale = audio_noise_scale(self.audio_shift, self.model_sampling)
         shapes = conds.get("latent_shapes") or ()
         if scale == 1.0 or len(shapes) < 2:
-            return super()._apply_model(x, t, *args, **conds)
-        sigma, mask = t[:, None, None], conds.get("audio_mask")
-        shrink = 1 / (1 + (scale - 1) * (sigma if mask is None else sigma * mask))  # (b, 1, 1 or a)
-        video, audio = comfy.utils.unpack_latents(x, shapes)
-        audio = audio * scale * shrink
-        packed = comfy.utils.pack_latents([video, audio])[0]
-        video, denoised = comfy.utils.unpack_latents(super()._apply_model(packed, t, *args, **conds), shapes)
-        denoised = audio - scale * shrink * (audio - denoised)  # the host took one step of the video's sigma
-        return comfy.utils.pack_latents([video, denoised / scale])[0]
+            return predict(x)
+        return at_own_level(predict, x, t, shapes, conds.get("audio_mask"), scale)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         shapes = kwargs.get("latent_shapes") or []
-        masks = _unpack_mask(kwargs.get("denoise_mask"), shapes)
+        mask = kwargs.get("denoise_mask")
+        masks = [] if mask is None else unpack(mask, shapes)
         text, audio_text = of_streams(kwargs.get("cross_attn"))
         out = super().extra_conds(**_video_view(kwargs | {"cross_attn": text}, shapes))
         if len(shapes) > 1:
@@ -75,9 +85,8 @@ class CCLModel(comfy.model_base.WAN21):
             if "c_concat" in out:  # cannot be concatenated to a packed latent
                 out["video_concat"] = comfy.conds.CONDRegular(out.pop("c_concat").cond)
         for name, mask in zip(("video_mask", "audio_mask"), masks, strict=False):
-            if mask is not None and not (mask == 1).all():
+            if not (mask == 1).all():
                 out[name] = comfy.conds.CONDRegular(_mask_for_timesteps(mask))
-        out["routes"] = comfy.conds.CONDConstant(_routes(masks, len(shapes) > 1))
         if audio_text is not None:
             out["audio_context"] = comfy.conds.CONDRegular(audio_text)
         return out
@@ -131,7 +140,7 @@ class CCLModel(comfy.model_base.WAN21):
             return type(latent)([map_video(video), *map(map_audio, audio)])
         if latent.ndim == 5:
             return map_video(latent)
-        video, *audio = comfy.utils.unpack_latents(latent, self.latent_shapes)
+        video, *audio = comfy.utils.unpack_latents(latent, self.run.shapes)
         return comfy.utils.pack_latents([map_video(video), *map(map_audio, audio)])[0]
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] = {}) -> float:  # noqa: B006
@@ -140,7 +149,7 @@ class CCLModel(comfy.model_base.WAN21):
         A context window is a smaller n than that of the run.
         """
         if len(input_shape) == 3:
-            shapes = self.latent_shapes or [(1, self.latent_format.latent_channels, 1)]
+            shapes = [(1, self.latent_format.latent_channels, 1)] if self.run is None else self.run.shapes
             values = sum(math.prod(shape[1:]) for shape in shapes)
             positions = sum(math.prod(shape[2:]) for shape in shapes)
             input_shape = [input_shape[0], 1, input_shape[2] * positions // values]
@@ -152,8 +161,8 @@ class CCLModel(comfy.model_base.WAN21):
         """The audio tokens of a window are those TARP assigns to its latent frames."""
         if len(latent_shapes) < 2:
             return [primary_indices]
-        ranges = self.diffusion_model.align(latent_shapes[0][dim], latent_shapes[1][dim]).v2a
-        return [primary_indices, [j for i in primary_indices for j in range(*ranges[i])]]
+        timeline = self.diffusion_model.timeline(latent_shapes[0][dim], latent_shapes[1][dim])
+        return [primary_indices, timeline.tokens_of(primary_indices)]
 
     def resize_cond_for_context_window(
         self,
@@ -216,70 +225,9 @@ def _video_view(kwargs: dict[str, Any], shapes: list[torch.Size]) -> dict[str, A
     }
 
 
-def _unpack_mask(mask: Tensor | None, shapes: list[torch.Size]) -> list[Tensor | None]:
-    if mask is None:
-        return [None] * max(1, len(shapes))
-    return comfy.utils.unpack_latents(mask, shapes) if len(shapes) > 1 else [mask]
-
-
 def _mask_for_timesteps(mask: Tensor) -> Tensor:
     """One channel; one value per latent frame where the mask is the same all over it, which keeps modulation small."""
     mask = mask.amax(dim=1, keepdim=True)
     if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
         return mask[..., :1, :1]  # (b, 1, t, 1, 1)
     return mask
-
-
-def _routes(masks: list[Tensor | None], has_audio: bool) -> tuple[bool, bool]:
-    """DCR: a stream whose mask keeps everything is given, and a given stream reads only its anchor."""
-    states = [State.GIVEN if mask is not None and not mask.any() else State.GENERATED for mask in masks]
-    audio = states[1] if has_audio else State.ABSENT
-    if states[0] is State.GIVEN and audio is not State.GENERATED:
-        return False, False
-    task = task_of(states[0], audio)
-    return task.a2v_open, task.v2a_open
-
-
-def audio_noise_scale(audio_shift: float | None, model_sampling: Any) -> float:
-    """By how much the audio is smaller while it is sampled, so that its sigma has a shift of its own.
-
-    A shift is a factor k of the noise: with k = audio shift / video shift, the latent y = (1 - s) x0 / k + s noise is
-    (1 + (k - 1) s) / k times the latent of the audio's own sigma, k s / (1 + (k - 1) s). A sampler that knows only the
-    video's sigma s takes on y, from any denoise, the path of the audio's own schedule (euler: its very steps), and the
-    noise that ancestral and SDE samplers add is that of the audio's own sigma too. 1 without a shift of its own.
-    ValueError if the schedule of the video has no shift.
-    """
-    if audio_shift is None:
-        return 1.0
-    shift = getattr(model_sampling, "shift", None)
-    if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscreteFlow) or not shift > 0:
-        raise ValueError(
-            f"the audio stream has a sigma shift of its own ({audio_shift}), which needs one of the video above 0 "
-            f"to relate to, and its schedule has {shift}: set both with Stream Shift (CCL)"
-        )
-    return audio_shift / shift
-
-
-def sample_streams(
-    executor: Any,
-    noise: Tensor,
-    latent_image: Tensor,
-    sampler: Any,
-    sigmas: Tensor,
-    denoise_mask: Tensor | None = None,
-    *args: Any,
-    **kwargs: Any,
-) -> Tensor:
-    """Wrapper of the host's OUTER_SAMPLE: the model learns the shapes of a packed latent before it has to normalise it.
-
-    Kept regions come back bit-exact: the original is put back after the round trip through the normalisation.
-    """
-    model = executor.class_obj.model_patcher.model
-    model.latent_shapes = kwargs["latent_shapes"]
-    try:
-        samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
-    finally:
-        model.latent_shapes = []
-    if denoise_mask is None:
-        return samples
-    return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)

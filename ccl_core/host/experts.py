@@ -21,6 +21,8 @@ import comfy.sampler_helpers
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from .run import RUN
+
 KEY = "ccl_low_noise"
 COMPILE_KEY = "torch.compile"  # under which the host keeps the wrapper of its compile nodes
 SHARED = ("diffusion_model.audio.", "diffusion_model.interaction.")
@@ -83,6 +85,10 @@ class Experts:
         # a run that begins below the boundary (second pass, denoise) never needs the high-noise expert
         self.active = self.high if sigmas[0] >= self.boundary else self.low
 
+    @property
+    def name(self) -> str:
+        return "high" if self.active is self.high else "low"
+
     def at(self, sigma: torch.Tensor) -> ModelPatcher:
         """The expert for sigmas (b,) of the video, loaded. ValueError if they lie on both sides of the boundary."""
         above = (sigma >= self.boundary).tolist()
@@ -124,7 +130,7 @@ class Experts:
             self.low.set_in_use_by_current_prompt(in_use)
 
     def close(self) -> None:
-        self.low.model.latent_shapes = []
+        self.low.model.run = None
         self.low.model_options = {"transformer_options": {}}  # the patches in it are the high-noise expert's to release
         if self.low.model.current_patcher is self.low:
             self.low.cleanup()
@@ -181,8 +187,9 @@ def _sample_with_experts(
     guider = executor.class_obj
     _warn_of_one_sided(guider.model_patcher)
     experts = Experts(guider, noise.shape, sigmas)
-    experts.low.model.latent_shapes = kwargs["latent_shapes"]
-    guider.model_options["transformer_options"][KEY] = experts
+    run = guider.model_options["transformer_options"][RUN]
+    experts.low.model.run = run
+    run.experts = experts
     try:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
@@ -193,7 +200,7 @@ def _load_active(
     executor: Any, model: ModelPatcher, noise_shape: Any, conds: Any, model_options: dict[str, Any], **kwargs: Any
 ) -> tuple[Any, Any, list]:
     """Wrapper of the host's PREPARE_SAMPLING: it loads the active expert, the sampler talks to the high-noise one."""
-    experts = model_options["transformer_options"][KEY]
+    experts = model_options["transformer_options"][RUN].experts
     _, conds, models = executor(experts.active, noise_shape, conds, model_options=model_options, **kwargs)
     experts.loaded()
     return model.model, conds, models
@@ -210,7 +217,7 @@ def _apply_active(
     **conds: Any,
 ) -> torch.Tensor:
     """Wrapper of the host's APPLY_MODEL: the same arguments and further wrappers around the expert for this sigma."""
-    experts = transformer_options[KEY]
+    experts = transformer_options[RUN].experts
     expert = experts.at(t)
     arguments = (x, t, c_concat, c_crossattn, control, transformer_options)
     if expert is experts.high:

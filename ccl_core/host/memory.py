@@ -104,20 +104,23 @@ def clip_of(model: ModelPatcher, latent: dict[str, Any]) -> Clip:
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *ratios)
     check_latent(model.model, samples)
     av = split({**latent, "samples": samples})
-    audio_masked = av.audio is not None and (av.audio_mask is not None or av.video_mask is not None)
     return Clip(
         video=tuple(av.video.shape[2:]),
         audio=0 if av.audio is None else av.audio.shape[-1],
         batch=av.video.shape[0],
-        mask=_times(av.video_mask, av.video) if av.video_mask is not None else "frame" if audio_masked else "clip",
-        audio_masked=audio_masked,
+        video_times=_times(av.video_mask, av.video),
+        audio_times=_times(av.audio_mask, av.audio),
     )
 
 
-def _times(mask: torch.Tensor, video: torch.Tensor) -> str:
-    mask = comfy.utils.reshape_mask(mask, video.shape)  # (b, c, t, h, w)
-    even = torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4)))
-    return "frame" if even else "token"
+def _times(mask: torch.Tensor | None, latent: torch.Tensor | None) -> int:
+    """Diffusion times that the tokens of a stream have under a mask: one per frame, or one for each value in it."""
+    if mask is None or latent is None:
+        return 1
+    mask = comfy.utils.reshape_mask(mask, latent.shape)  # (b, c, t, h, w) or (b, c, a)
+    if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
+        return latent.shape[2]
+    return len(mask.unique())
 
 
 def machine_of(model: ModelPatcher) -> Machine:

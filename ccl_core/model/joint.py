@@ -1,42 +1,52 @@
-"""The joint model: a Wan video stream at the root, an audio stream, and an interaction per layer (design section 3)."""
+"""The joint model: a Wan video stream at the root, an audio stream, and an interaction per layer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.model_prefetch
 import torch
 from torch import Tensor
 
-from ..alignment.tarp import Tarp, align
+from ..alignment.timeline import Timeline
 from ..config import CCLConfig
-from .interactions import INTERACTIONS, Interaction, Link
+from .audio_stream import AudioStream
+from .interactions import INTERACTIONS, KV, Link
 from .interactions.base import Routes
-from .streams import AudioStream, StreamState, VideoStream
+from .layer import Layer, run_layer
+from .streams import StreamPass, VideoStream
 
 # Patches written for the video tokens of Wan must not meet audio tokens.
 VIDEO_ONLY_OPTIONS = ("patches", "patches_replace", "grid_sizes")
+# The transformer option under which a run keeps what a given stream hands out.
+KEPT = "ccl_kept"
+
+
+@dataclass
+class Kept:
+    """Keys and values of a given stream, one entry per layer, for one text of a run; the first pass fills them.
+
+    stream: "video" or "audio". The direction into it is closed, so it depends on neither the noise nor the step.
+    """
+
+    stream: str
+    sources: list[KV | None] | None = None
 
 
 @dataclass(frozen=True)
-class Switches:
-    """The host's per-pass flags, as LTX-2 has them: which streams run, which directions are open."""
+class Inputs:
+    """What comes into a pass; audio is None where the latent has none."""
 
-    run_vx: bool
-    run_ax: bool
-    a2v: Routes
-    v2a: Routes
-
-    @classmethod
-    def read(cls, options: dict[str, Any], routes: tuple[Routes, Routes]) -> Switches:
-        a2v, v2a = routes
-        return cls(
-            run_vx=options.get("run_vx", True),
-            run_ax=options.get("run_ax", True),
-            a2v=a2v if options.get("a2v_cross_attn", True) else False,
-            v2a=v2a if options.get("v2a_cross_attn", True) else False,
-        )
+    video: Tensor  # (b, c, t, h, w)
+    audio: Tensor | None  # (b, c, a)
+    video_time: Tensor
+    audio_time: Tensor
+    video_text: Tensor
+    audio_text: Tensor
+    routes: tuple[Routes, Routes]
+    options: dict[str, Any]
+    conds: dict[str, Any] = field(default_factory=dict)  # of the video stream alone
 
 
 class JointModel(VideoStream):
@@ -55,10 +65,9 @@ class JointModel(VideoStream):
         self.ccl_config = config
         self.audio = AudioStream(config.audio, operations, **factory)
         self.kind = INTERACTIONS[config.interaction.kind]
-        self.interaction = torch.nn.ModuleDict(
-            {str(i): self.kind(config, operations, **factory) for i in config.interaction.layers}
-        )
-        self.uncoupled = Interaction()
+        self.interaction = torch.nn.ModuleDict()
+        for i in config.interaction.layers:
+            self.interaction[str(i)] = self.kind(config, operations, **factory)
 
     def forward(self, x: Tensor | list[Tensor], timestep: Any, context: Tensor, **kwargs: Any) -> Tensor | list[Tensor]:
         """As `_forward`, inside the host's DIFFUSION_MODEL wrappers.
@@ -83,123 +92,173 @@ class JointModel(VideoStream):
         routes: tuple[Routes, Routes] = (True, True),
         **conds: Any,
     ) -> Tensor | list[Tensor]:
-        """Velocities of the streams that came in, in their shapes; one switched off by run_vx / run_ax gives zeros.
+        """Velocities of the streams that came in, in their shapes; one that does not run gives zeros.
 
         timestep: one tensor for both streams or one each, (b,) or per latent frame or per token. audio_context: text of
         the audio stream, by default the video's. video_concat: channels beside the video latent (Wan i2v).
-        routes: DCR routes (a2v, v2a) of the task, one bool or one per sample.
+        routes: DCR routes (a2v, v2a) of the task, one bool or one per sample. The options run_vx and run_ax leave a
+        stream out, a2v_cross_attn and v2a_cross_attn close a direction (the host's flags, as LTX-2 has them).
         """
-        alone = torch.is_tensor(x)
-        video_latent, audio_latent = (x, None) if alone else (x[0], x[1][:, 0])
+        conds |= {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat, "video_concat": video_concat}
+        video, audio = (x, None) if torch.is_tensor(x) else (x[0], x[1][:, 0])
         video_time, audio_time = (timestep, timestep) if torch.is_tensor(timestep) else timestep
-        switches = Switches.read(transformer_options, routes if self.kind.routed else (True, True))
+        audio_text = context if audio_context is None else audio_context
+        routes = self._routes(routes, transformer_options)
+        inputs = Inputs(video, audio, video_time, audio_time, context, audio_text, routes, transformer_options, conds)
+        made_video, made_audio = self._velocities(inputs)
+        return made_video if audio is None else [made_video, made_audio[:, None]]
 
-        video = audio = tarp = None
-        if switches.run_vx:
-            latent = video_latent if video_concat is None else torch.cat([video_latent, video_concat], dim=1)
-            video = self.embed_video(
-                latent, video_time, context, transformer_options, time_dim_concat, clip_fea=clip_fea, **conds
-            )
-        if audio_latent is not None and switches.run_ax:
-            window = transformer_options.get("context_window")
-            first = 0 if window is None else window.index_list[0]
-            tarp = self.align(video_latent.shape[2], audio_latent.shape[-1], first)
-            options = {key: value for key, value in transformer_options.items() if key not in VIDEO_ONLY_OPTIONS}
-            audio_text = context if audio_context is None else audio_context
-            audio = self.audio.embed_audio(audio_latent, audio_time, audio_text, tarp.audio_positions, options)
+    def timeline(self, latent_frames: int, audio_tokens: int, first: int = 0) -> Timeline:
+        """Both streams on the model's clock; `first` is the latent frame at which a context window starts."""
+        return Timeline.of(self.ccl_config, latent_frames, audio_tokens, first)
 
-        tables = self.kind.rotary(self, video, audio, tarp, transformer_options)
-        link = Link(tarp, *tables, switches.a2v, switches.v2a, transformer_options)
-        self._blocks(video, audio, link, transformer_options)
-        video_out = torch.zeros_like(video_latent) if video is None else self.unembed_video(video, video_latent.shape)
-        if alone:
-            return video_out
-        audio_out = torch.zeros_like(audio_latent) if audio is None else self.audio.unembed_audio(audio)
-        return [video_out, audio_out[:, None]]
+    def _routes(self, routes: tuple[Routes, Routes], options: dict[str, Any]) -> tuple[Routes, Routes]:
+        """The routes of the task, where the kind has an anchor, less the directions that the pass closes."""
+        a2v, v2a = routes if self.kind.routed else (True, True)
+        a2v = a2v if options.get("a2v_cross_attn", True) else False
+        v2a = v2a if options.get("v2a_cross_attn", True) else False
+        return a2v, v2a
 
-    def align(self, latent_frames: int, audio_tokens: int, first: int = 0) -> Tarp:
-        """TARP on the model's clock; `first` is the latent frame at which a context window starts."""
-        config = self.ccl_config
-        return align(config.clock, latent_frames, audio_tokens, first, config.clock_scale)
+    def _velocities(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Velocity of each stream, zeros for one that does not run; of a given one, what it hands out is kept."""
+        options = inputs.options
+        run_video = options.get("run_vx", True)
+        run_audio = inputs.audio is not None and options.get("run_ax", True)
+        kept: Kept | None = options.get(KEPT)
+        sources = None
+        if kept is not None:
+            given_video = kept.stream == "video"
+            is_read = inputs.routes[1 if given_video else 0]
+            if is_read and kept.sources is None:
+                *_, kept.sources = self._pass(inputs, given_video, not given_video, keep=True)
+            run_video, run_audio = run_video and not given_video, run_audio and given_video
+            sources = kept.sources if is_read else None
+        video, audio, _ = self._pass(inputs, run_video, run_audio, kept=sources)
+        video = torch.zeros_like(inputs.video) if video is None else video
+        if audio is None and inputs.audio is not None:
+            audio = torch.zeros_like(inputs.audio)
+        return video, audio
 
-    def _blocks(
-        self, video: StreamState | None, audio: StreamState | None, link: Link, options: dict[str, Any]
-    ) -> None:
-        """All layers; the deeper stream runs its last ones alone."""
-        layers = [self._layer(i, video, audio) for i in range(max(self._depths(video, audio)))]
-        device = (video or audio).tokens.device
-        queue = comfy.model_prefetch.make_prefetch_queue(
-            [torch.nn.ModuleList(filter(None, layer)) for layer in layers], device, options
-        )
-        replace = options.get("patches_replace", {}).get("dit", {})
-        options["total_blocks"] = len(layers)
-        options["block_type"] = "double"
+    def _pass(
+        self,
+        inputs: Inputs,
+        run_video: bool,
+        run_audio: bool,
+        keep: bool = False,
+        kept: list[KV | None] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, list[KV | None]]:
+        """Velocities of the streams that run, and, with `keep`, what the one that runs hands out in each layer."""
+        v, video = self._embed_video(inputs) if run_video else (None, None)
+        a, audio = self._embed_audio(inputs) if run_audio else (None, None)
+        link = self._link(inputs, video, audio, keep)
+        layers = self._layers(link)
+        device = inputs.video.device
+        queue = self._prefetch(layers, device, inputs.options)
+        sources: list[KV | None] = [None] * len(layers)
+        # The loop stands here, so that no frame holds the tokens from before it.
         for i, layer in enumerate(layers):
             comfy.model_prefetch.prefetch_queue_pop(queue, device, layer)
-            if i in options.get("skip_layers", ()):
+            if i in inputs.options.get("skip_layers", ()):
                 continue
-            options["block_index"] = i
-            if audio is not None:
-                audio.options["block_index"] = i
-            if video is not None and ("double_block", i) in replace:
-                _replaced(replace[("double_block", i)], layer, video, audio, link)
-            else:
-                run_layer(layer, video, audio, link)
+            _tell_layer(i, link)
+            made = self._run_layer(i, layer, v, a, link, kept)
+            v, a, sources[i] = _split_kept(made, link) if keep else (*made, None)
             if video is not None:
-                _patch_after(options, video, i)
+                v = _patch_after(inputs.options, video, v, i)
         comfy.model_prefetch.prefetch_queue_pop(queue, device, None)
+        made_video = None if video is None else self.unembed_video(v, video, inputs.video.shape)
+        made_audio = None if audio is None else self.audio.unembed_audio(a, audio)
+        return made_video, made_audio, sources
 
-    def _depths(self, video: StreamState | None, audio: StreamState | None) -> list[int]:
-        return [len(stream.blocks) for stream, state in ((self, video), (self.audio, audio)) if state is not None]
+    def _embed_video(self, inputs: Inputs) -> tuple[Tensor, StreamPass]:
+        conds = dict(inputs.conds)
+        beside = conds.pop("video_concat")
+        latent = inputs.video if beside is None else torch.cat([inputs.video, beside], dim=1)
+        return self.embed_video(latent, inputs.video_time, inputs.video_text, inputs.options, **conds)
 
-    def _layer(self, i: int, video: StreamState | None, audio: StreamState | None) -> tuple[Any, Any, Interaction]:
-        """Layer i: the video block, the audio block and their interaction; a stream that ended or is absent is None."""
-        video_block = self.blocks[i] if video is not None and i < len(self.blocks) else None
-        audio_block = self.audio.blocks[i] if audio is not None and i < len(self.audio.blocks) else None
-        coupled = str(i) in self.interaction
-        return video_block, audio_block, self.interaction[str(i)] if coupled else self.uncoupled
+    def _embed_audio(self, inputs: Inputs) -> tuple[Tensor, StreamPass]:
+        positions = self._timeline_of(inputs).audio_positions
+        options = {key: value for key, value in inputs.options.items() if key not in VIDEO_ONLY_OPTIONS}
+        return self.audio.embed_audio(inputs.audio, inputs.audio_time, inputs.audio_text, positions, options)
+
+    def _timeline_of(self, inputs: Inputs) -> Timeline:
+        window = inputs.options.get("context_window")
+        first = 0 if window is None else window.index_list[0]
+        return self.timeline(inputs.video.shape[2], inputs.audio.shape[-1], first)
+
+    def _link(self, inputs: Inputs, video: StreamPass | None, audio: StreamPass | None, keep: bool) -> Link:
+        plan = None
+        if inputs.audio is not None and (audio is not None or keep):
+            plan = self.kind.plan(self.ccl_config, self._timeline_of(inputs))
+        tables = self.kind.tables(self.ccl_config, self, self.audio, video, audio, plan, inputs.video.device)
+        return Link(video, audio, plan, *tables, *inputs.routes, inputs.options, keep)
+
+    def _layers(self, link: Link) -> list[Layer]:
+        """All layers; the deeper stream runs its last ones alone.
+
+        Looked up at each pass: a compiled block stands in `blocks` for the length of a call only.
+        """
+        streams = (self, link.video), (self.audio, link.audio)
+        depth = max(len(stream.blocks) for stream, running in streams if running is not None)
+        return [self._layer(i, link) for i in range(depth)]
+
+    @staticmethod
+    def _prefetch(layers: list[Layer], device: torch.device, options: dict[str, Any]) -> Any:
+        """The host's queue of the layers whose weights are brought in ahead."""
+        options["total_blocks"] = len(layers)
+        options["block_type"] = "double"
+        modules = [torch.nn.ModuleList(layer.modules) for layer in layers]
+        return comfy.model_prefetch.make_prefetch_queue(modules, device, options)
+
+    def _run_layer(
+        self, i: int, layer: Layer, v: Tensor | None, a: Tensor | None, link: Link, kept: list[KV | None] | None
+    ) -> tuple[Any, Any]:
+        """A layer, or what somebody put into its place."""
+        source = None if kept is None else kept[i]
+        replacement = link.options.get("patches_replace", {}).get("dit", {}).get(("double_block", i))
+        if replacement is not None and link.video is not None:
+            return _replaced(replacement, layer, v, a, link, source)
+        return run_layer(layer, v, a, link, source)
+
+    def _layer(self, i: int, link: Link) -> Layer:
+        """The modules of layer i that run in this pass."""
+        video = self.blocks[i] if link.video is not None and i < len(self.blocks) else None
+        audio = self.audio.blocks[i] if link.audio is not None and i < len(self.audio.blocks) else None
+        coupled = str(i) in self.interaction  # a ModuleDict has no `get`
+        return Layer(video, audio, self.interaction[str(i)] if coupled else None)
 
 
-def run_layer(
-    layer: tuple[Any, Any, Interaction], video: StreamState | None, audio: StreamState | None, link: Link
-) -> None:
-    """One joint layer: the coupling at its place in the block of each stream that has one."""
-    *blocks, interaction = layer
-    interaction.before_block(video, audio, link)
-    streams = [
-        (block, state, block.modulate(state))
-        for block, state in zip(blocks, (video, audio), strict=True)
-        if block is not None
-    ]
-    for block, state, modulation in streams:
-        state.tokens = block.self_attention(state, modulation)
-    interaction.text_attention(blocks, video, audio, link)
-    interaction.after_text(video, audio, link)
-    for block, state, modulation in streams:
-        state.tokens = block.feed_forward(state, modulation)
+def _tell_layer(i: int, link: Link) -> None:
+    """Put the number of the layer where patches and observers look for it."""
+    link.options["block_index"] = i
+    if link.audio is not None:
+        link.audio.options["block_index"] = i
 
 
-def _replaced(
-    patch: Any, layer: tuple[Any, Any, Interaction], video: StreamState, audio: StreamState | None, link: Link
-) -> None:
+def _split_kept(made: tuple[Any, Any], link: Link) -> tuple[Tensor | None, Tensor | None, KV | None]:
+    """The tokens of the one stream that runs, and what it hands out."""
+    v, a = made
+    return (v, None, a) if link.audio is None else (None, a, v)
+
+
+def _replaced(patch: Any, layer: Layer, v: Tensor, a: Tensor | None, link: Link, kept: KV | None) -> tuple[Tensor, Any]:
     """The host's `patches_replace["dit"]`: the patch sees the video tokens, the audio goes along inside the block."""
+    video = link.video
+    other = [None if link.keep else a]
 
     def original_block(args: dict[str, Any]) -> dict[str, Any]:
-        video.tokens, video.context, video.modulation, video.freqs = args["img"], args["txt"], args["vec"], args["pe"]
-        run_layer(layer, video, audio, link)
-        return {"img": video.tokens}
+        given = video._replace(context=args["txt"], e=args["vec"], freqs=args["pe"])
+        made, other[0] = run_layer(layer, args["img"], a, replace(link, video=given), kept)
+        return {"img": made}
 
-    args = {
-        "img": video.tokens,
-        "txt": video.context,
-        "vec": video.modulation,
-        "pe": video.freqs,
-        "transformer_options": video.options,
-    }
-    video.tokens = patch(args, {"original_block": original_block})["img"]
+    args = {"img": v, "txt": video.context, "vec": video.e, "pe": video.freqs, "transformer_options": video.options}
+    return patch(args, {"original_block": original_block})["img"], other[0]
 
 
-def _patch_after(options: dict[str, Any], video: StreamState, i: int) -> None:
+def _patch_after(options: dict[str, Any], video: StreamPass, v: Tensor, i: int) -> Tensor:
+    """The host's patches behind a block, which see the video tokens."""
     for patch in options.get("patches", {}).get("double_block", ()):
-        args = {"img": video.tokens, "x": video.latent, "vec": video.time, "block_index": i}
-        video.tokens = patch(args | {"img_offset": video.main.start, "transformer_options": options})["img"]
+        args = {"img": v, "x": video.latent, "vec": video.time, "block_index": i}
+        args |= {"img_offset": video.spans.seen.start, "transformer_options": options}
+        v = patch(args)["img"]
+    return v

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.guidance import MODES
+from ccl_pack.ccl_core.model.attention import Place
+from ccl_pack.ccl_core.model.interactions import KV
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 from ccl_pack.ccl_core.training.world.evaluate import Lesson
 from console import ScriptError
@@ -45,11 +47,13 @@ def test_partition_equals_dense_mask(direction: str, latent_frames: int, audio_t
     q, k, v = (torch.randn(2, n, dim) for n in (queries, keys, keys))
     anchor = (torch.randn(1, context, dim), torch.randn(1, context, dim))
     partition, ranges = {"a2v": (frames_to_windows, made.a2v), "v2a": (tokens_to_frames, made.v2a)}[direction]
+    place = Place(direction, slice(0, queries), slice(0, keys), context, (queries, keys))
     mask = attention.dense_mask(direction, ranges, spatial, context, audio_tokens)
     assert mask.shape == (queries, context + keys)
     assert (mask[:, :context].all() and not mask.all()) or latent_frames == 1
     torch.testing.assert_close(
-        partition(q, k, v, anchor, ranges, heads, {}), attention.dense_attention(q, k, v, anchor, mask, heads)
+        partition(q, KV(k, v), KV(*anchor), ranges, heads, {}, place),
+        attention.dense_attention(q, k, v, anchor, mask, heads),
     )
 
 

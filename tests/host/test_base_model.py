@@ -26,6 +26,7 @@ from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.base_model import CCLModelConfig
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
+from ccl_pack.ccl_core.host.run import run_of
 from tiny import CONFIG, av_latent, conditioning, config, dual_conditioning, latents, patcher, state_dict
 
 
@@ -39,12 +40,13 @@ def sample(model, latent, steps=3, cfg=3.0, seed=1, positive=None, **conds):
 def test_packed_latent_normalises_like_the_unpacked_one():
     model = patcher().model
     video, audio = latents()
-    packed, model.latent_shapes = comfy.utils.pack_latents([video, audio])
+    packed, shapes = comfy.utils.pack_latents([video, audio])
+    model.run = run_of(model, shapes, None, False)
     for packed_out, plain in (
         (model.process_latent_in(packed), model.process_latent_in(video)),
         (model.process_latent_out(packed), model.process_latent_out(video)),
     ):
-        video_out, audio_out = comfy.utils.unpack_latents(packed_out, model.latent_shapes)
+        video_out, audio_out = comfy.utils.unpack_latents(packed_out, shapes)
         assert torch.equal(video_out, plain)
         assert torch.equal(audio_out, audio)
     assert torch.equal(model.process_latent_in(video), comfy.latent_formats.Wan21().process_in(video))
@@ -103,25 +105,6 @@ def test_kept_tokens_are_read_at_time_zero():
     patch_mask[..., 3, 5] = 1  # one latent pixel generates its whole patch
     video, _ = model.process_timestep(timestep, latent_shapes=[(), ()], video_mask=patch_mask)
     assert torch.equal(video[0], torch.tensor([0.0, 0, 0, 0, 0, 500]))
-
-
-@pytest.mark.parametrize(
-    ("given", "routes"),
-    [(None, (True, True)), ("video", (False, True)), ("audio", (True, False))],
-)
-def test_masks_choose_the_routes_of_the_task(given, routes):
-    model = patcher().model
-    video, audio = latents()
-    masks = [
-        torch.zeros_like(video) if given == "video" else torch.ones_like(video),
-        torch.zeros_like(audio) if given == "audio" else torch.ones_like(audio),
-    ]
-    packed, shapes = comfy.utils.pack_latents([video, audio])
-    conds = model.extra_conds(
-        noise=packed, latent_shapes=shapes, denoise_mask=comfy.utils.pack_latents(masks)[0], device="cpu"
-    )
-    assert conds["routes"].cond == routes
-    assert model.extra_conds(noise=video, latent_shapes=[video.shape], device="cpu")["routes"].cond == (False, False)
 
 
 def silenced(weights):
@@ -229,7 +212,7 @@ def test_cancel_stops_and_the_next_run_works():
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         comfy.sample.sample(*arguments, callback=interrupt)
     comfy.model_management.interrupt_current_processing(False)
-    assert model.model.latent_shapes == []
+    assert model.model.run is None
     assert sample(model, av_latent()).unbind()[0].isfinite().all()
 
 
@@ -398,7 +381,7 @@ def test_fp16_only_where_it_is_sound(kind, fp16):
 
 def test_memory_estimate_of_a_context_window_is_its_share():
     model = patcher().model
-    model.latent_shapes = [(1, 16, 6, 4, 6), (1, 8, 42)]
+    model.run = run_of(model, [(1, 16, 6, 4, 6), (1, 8, 42)], None, False)
     whole = model.memory_required([1, 1, 16 * 6 * 4 * 6 + 8 * 42])
     assert model.memory_required([1, 1, (16 * 6 * 4 * 6 + 8 * 42) // 2]) == pytest.approx(whole / 2, rel=0.01)
     assert whole == model.memory_required([1, 16, 6 * 4 * 6 + 42, 1, 1])

@@ -147,11 +147,12 @@ def test_the_clip_is_what_the_sampler_sees():
     corner = torch.ones(1, 1, 3, 4, 6)
     corner[..., :2] = 0
     audio = torch.ones(1, 1, 18)
-    for mask, name in ((first, "frame"), (corner, "token")):
+    audio[..., :4] = 0
+    for mask, times in ((first, 3), (corner, 2)):
         masked = clip_of(model(), tiny.av_latent(masks=(mask, audio)))
-        assert masked == Clip(video=(3, 4, 6), audio=18, mask=name, audio_masked=True)
+        assert masked == Clip(video=(3, 4, 6), audio=18, video_times=times, audio_times=2)
         alone = clip_of(model(), {"samples": tiny.latents()[0], "noise_mask": mask})
-        assert alone == Clip(video=(3, 4, 6), mask=name)
+        assert alone == Clip(video=(3, 4, 6), video_times=times)
 
 
 def test_an_empty_latent_of_another_model_is_taken_as_the_sampler_takes_it():

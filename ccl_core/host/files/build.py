@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ...config import CCLConfig
 from ...families import FAMILIES
-from ..base_model import CCLModelConfig, sample_streams
+from ..base_model import CCLModelConfig
 from ..experts import attach_low_noise
+from ..run import sample_in_run
 from ..vae.audio import load_audio_vae
 from ..vae.text_encoder import load_text_encoder
 from .assemble import Assembly, assemble
@@ -178,7 +179,7 @@ def build(
     if options.get("dtype") is None:
         _keep_wider(model.diffusion_model, sd)
     model.load_model_weights(sd, "", assign=patcher.is_dynamic())
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "ccl", sample_streams)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "ccl", sample_in_run)
     return patcher
 
 

@@ -1,10 +1,10 @@
 """The couplings of the two streams, one file each, and the table that names them."""
 
-from .base import Interaction, Link
+from .base import KV, Interaction, Link
 from .bridge import Bridge
 from .cca import CCA
 from .fusion import Fusion
 
-INTERACTIONS = {"cca": CCA, "fusion": Fusion, "bridge": Bridge}
+INTERACTIONS: dict[str, type[Interaction]] = {"cca": CCA, "fusion": Fusion, "bridge": Bridge}
 
-__all__ = ["CCA", "INTERACTIONS", "Bridge", "Fusion", "Interaction", "Link"]
+__all__ = ["CCA", "INTERACTIONS", "KV", "Bridge", "Fusion", "Interaction", "Link"]

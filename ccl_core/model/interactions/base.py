@@ -1,89 +1,125 @@
-"""Where and how two streams may meet in a block (design section 3)."""
+"""Where and how two streams may meet in a block, and what every kind of coupling gives."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from comfy.ldm.flux.math import apply_rope1
 from torch import Tensor
 
-from ...alignment.tarp import Tarp
-from ..streams import StreamBlock, StreamState, temporal_freqs
+from ...alignment.plan import Plan, Ranges, whole_clip
+from ...alignment.timeline import Timeline
+from ...config import CCLConfig
+from ..attention import Place
+from ..rotary import Tables, time_table
+from ..streams import Stream, StreamPass
 
 EPS = 1e-6  # of every norm in Wan and in the published couplings
 Routes = bool | tuple[bool, ...]
-Tables = tuple[Tensor, Tensor | None]
+
+
+class KV(NamedTuple):
+    """Keys, rotated, and values of one stream for one direction: (b, m, d) twice.
+
+    A tuple, since FSDP finds tensors in tuples and a trace cannot make a dataclass.
+    """
+
+    k: Tensor
+    v: Tensor
+
+
+class Way(NamedTuple):
+    """One direction in a pass: who may ask, what may be read, rotary tables, DCR route, and who sees whom."""
+
+    direction: str
+    updated: slice
+    seen: slice
+    tables: Tables
+    route: Routes
+    ranges: Ranges | None
+
+    def place(self, context: int = 0) -> Place:
+        """All queries on all keys, counted within the two spans. context: tokens that stand before the keys."""
+        size = self.updated.stop - self.updated.start, self.seen.stop - self.seen.start
+        return Place(self.direction, slice(0, size[0]), slice(0, size[1]), context, size)
 
 
 @dataclass(frozen=True)
 class Link:
-    """What one forward pass knows about the coupling.
+    """What one pass knows about the coupling; nothing in it changes from layer to layer.
 
-    tarp: alignment of the streams, None where one is absent. a2v_freqs: rotary tables (video queries, audio keys) in
-    the head width of the video stream; v2a_freqs: (audio queries, video keys) in that of the audio stream.
-    a2v_open, v2a_open: the DCR route of each direction, one bool or one per sample.
+    video, audio: what the blocks of the streams read, None where a stream does not run. plan: who sees whom, None where
+    the pass has no audio. a2v, v2a: rotary tables of the directions, in the head width of the stream that asks.
+    a2v_open, v2a_open: the DCR route of each direction, one bool or one per sample. keep: a stream runs alone and hands
+    out its keys and values in the place of the other stream's tokens.
     """
 
-    tarp: Tarp | None
-    a2v_freqs: Tables | None
-    v2a_freqs: Tables | None
+    video: StreamPass | None
+    audio: StreamPass | None
+    plan: Plan | None
+    a2v: Tables
+    v2a: Tables
     a2v_open: Routes
     v2a_open: Routes
     options: dict[str, Any]
+    keep: bool = False
+
+    def way(self, direction: str) -> Way:
+        """What the link says of one direction, "a2v" or "v2a"."""
+        if direction == "a2v":
+            asks, read, tables, route = self.video, self.audio, self.a2v, self.a2v_open
+            ranges = None if self.plan is None else self.plan.a2v
+        else:
+            asks, read, tables, route = self.audio, self.video, self.v2a, self.v2a_open
+            ranges = None if self.plan is None else self.plan.v2a
+        seen = slice(0, 0) if read is None else read.spans.seen
+        return Way(direction, asks.spans.updated, seen, tables, route, ranges)
 
 
 class Interaction(torch.nn.Module):
-    """A layer without coupling, and the base of every kind: override the place at which the streams meet.
+    """The base of every coupling: `forward(v, a, link, kept)` takes both streams' tokens and gives new ones.
 
-    A stream that is absent is None, and so is the block of one that has ended. Both directions read the states as they
-    are when the place is reached.
+    place: where in the block the streams meet. "before_block" and "after_text" give new tokens of both streams,
+    "inside_text" what each text attention reads beside its text. A stream that does not run is None. Both directions
+    read the tokens as they come in. kept: keys and values that stand for a stream that does not run in this pass.
 
     routed: the kind has an anchor that the task of a run may route a direction to (DCR); the others know open and off.
     rotates_halves: its RoPE pairs the two halves of a head, by a kernel of the host that has no gradient.
     """
 
+    place: ClassVar[str]
     routed: ClassVar[bool] = False
     rotates_halves: ClassVar[bool] = False
 
     @staticmethod
-    def rotary(
-        model: Any, video: StreamState | None, audio: StreamState | None, tarp: Tarp | None, options: dict[str, Any]
-    ) -> tuple[Tables | None, Tables | None]:
+    def plan(config: CCLConfig, timeline: Timeline) -> Plan:  # noqa: ARG004 - read by kinds with options
+        """Who sees whom: every token the whole of the other stream, on one clock."""
+        return whole_clip(timeline)
+
+    @staticmethod
+    def tables(
+        config: CCLConfig,  # noqa: ARG004 - read by kinds with options
+        video: Stream,
+        audio: Stream,
+        video_pass: StreamPass | None,
+        audio_pass: StreamPass | None,  # noqa: ARG004 - read by kinds that need both
+        plan: Plan | None,
+        device: torch.device,
+    ) -> tuple[Tables, Tables]:
         """Tables of a2v and v2a: both streams on the three axes of Wan's RoPE, sound at (its time, 0, 0)."""
-        a2v = v2a = None
-        if video is not None:
-            keys = None if audio is None else temporal_freqs(model, tarp.audio_positions, video.tokens.device)
-            a2v = (video.freqs[:, video.main], keys)
-        if audio is not None:
-            device, keys = audio.tokens.device, None
-            queries = temporal_freqs(model.audio, tarp.audio_positions, device)
-            if video is not None:
-                table = model.audio.rope_encode(
-                    *video.grid, device=device, dtype=torch.float32, transformer_options=options
-                )
-                keys = table[:, : video.main.stop - video.main.start]
-            v2a = (queries, keys)
-        return a2v, v2a
-
-    def before_block(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
-        """Before self-attention, on the raw hidden states (MOVA's bridge, UniAVGen's asymmetric aligners)."""
-
-    def text_attention(
-        self,
-        blocks: tuple[StreamBlock | None, StreamBlock | None],
-        video: StreamState | None,
-        audio: StreamState | None,
-        link: Link,  # noqa: ARG002 - read by kinds that fuse inside text attention
-    ) -> None:
-        """In place of both text attentions (Ovi's fusion shares their queries and output projection)."""
-        for block, state in zip(blocks, (video, audio), strict=True):
-            if block is not None:
-                state.tokens = block.text_attention(state)
-
-    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
-        """After text attention, before the feed-forward (CCL's cross-modal context attention)."""
+        a2v_queries = a2v_keys = v2a_queries = v2a_keys = None
+        if video_pass is not None:
+            a2v_queries = video_pass.freqs[:, video_pass.spans.updated]
+        if plan is not None:
+            a2v_keys = time_table(video, plan.audio_positions, device)
+            v2a_queries = time_table(audio, plan.audio_positions, device)
+        if plan is not None and video_pass is not None:
+            seen = video_pass.spans.seen
+            options = video_pass.options
+            grid = audio.rope_encode(*video_pass.grid, device=device, dtype=torch.float32, transformer_options=options)
+            v2a_keys = grid[:, : seen.stop - seen.start]
+        return Tables(a2v_queries, a2v_keys), Tables(v2a_queries, v2a_keys)
 
 
 class CrossAttention(torch.nn.Module):
@@ -99,8 +135,3 @@ class CrossAttention(torch.nn.Module):
         self.o = operations.Linear(dim, dim, **factory)
         self.norm_q = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
         self.norm_k = operations.RMSNorm(dim, eps=EPS, elementwise_affine=True, **factory)
-
-
-def rotate(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
-    """Wan's RoPE, in interleaved pairs."""
-    return apply_rope1(x.unflatten(2, (heads, -1)), freqs).flatten(2)  # (b, n, d)

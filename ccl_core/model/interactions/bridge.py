@@ -1,4 +1,4 @@
-"""The bridge, the coupling of MOVA (arXiv 2602.08794): cross-attention before the blocks, on the raw hidden states.
+"""The bridge, a coupling by cross-attention before the blocks, on the raw hidden states (MOVA, arXiv 2602.08794).
 
     x + scale * o Attn(R q(x), R k(norm y), v(norm y)),  both directions from the states before the layer
 
@@ -8,35 +8,38 @@ i * audio tokens per latent frame, wherever in the frame.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
-import comfy.quant_ops
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ...alignment.tarp import Tarp
+from ...alignment.plan import Plan, in_audio_tokens
+from ...alignment.timeline import Timeline
 from ...config import CCLConfig
-from ..streams import StreamState, rotary_table
-from .base import CrossAttention, Interaction, Link, Tables
-
-TEMPORAL_STRIDE = 4  # pixel frames per latent frame of Wan's VAEs
+from ..attention import attend
+from ..rotary import Tables, axis_table, rotate_halves
+from ..spans import add_to_span
+from ..streams import Stream, StreamPass
+from .base import KV, CrossAttention, Interaction, Link, Way
 
 
 class Conditioner(CrossAttention):
     """One direction: queries from the stream x, which is not normalised, keys and values from the stream y."""
 
-    def forward(self, x: Tensor, y: Tensor, freqs: Tables, options: dict[str, Any]) -> Tensor:
-        own_freqs, source_freqs = freqs
+    def source(self, y: Tensor, table: Tensor) -> KV:
         y = self.norm_y(y)
-        q = _rotate_halves(self.norm_q(self.q(x)), own_freqs, self.heads)
-        k = _rotate_halves(self.norm_k(self.k(y)), source_freqs, self.heads)
-        return self.o(optimized_attention(q, k, self.v(y), heads=self.heads, transformer_options=options))  # (b, x, d)
+        return KV(rotate_halves(self.norm_k(self.k(y)), table, self.heads), self.v(y))  # (b, y, d) twice
+
+    def attend(self, x: Tensor, kv: KV, way: Way, options: dict[str, Any]) -> Tensor:
+        q = rotate_halves(self.norm_q(self.q(x)), way.tables.queries, self.heads)
+        return self.o(attend(q, *kv, self.heads, options, way.place()))  # (b, x, d)
 
 
 class Bridge(Interaction):
     """Both directions of one layer. The options a2v_scale and v2a_scale weigh them, 1 as published."""
 
+    place = "before_block"
     rotates_halves = True
 
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
@@ -47,40 +50,56 @@ class Bridge(Interaction):
         self.v2a = Conditioner(audio.dim, video.dim, heads[1], operations, **factory)
 
     @staticmethod
-    def rotary(
-        model: Any,
-        video: StreamState | None,
-        audio: StreamState | None,
-        tarp: Tarp | None,
-        options: dict[str, Any],  # noqa: ARG004
-    ) -> tuple[Tables | None, Tables | None]:
-        if video is None or audio is None:
-            return None, None
-        config, device = model.ccl_config, video.tokens.device
-        per_frame = float(config.audio_latent.rate * TEMPORAL_STRIDE / config.fps)
-        spatial = (video.main.stop - video.main.start) // len(tarp.a2v)
-        frames = torch.arange(len(tarp.a2v), device=device)
-        if config.interaction.options.first_frame_bias:
-            frames = (frames - 3 / TEMPORAL_STRIDE).clamp(min=0)  # one pixel frame, then whole strides
-        tokens = torch.arange(audio.tokens.shape[1], device=device)
+    def plan(config: CCLConfig, timeline: Timeline) -> Plan:
+        return in_audio_tokens(timeline, config.interaction.options.first_frame_bias)
 
-        def tables(width: int) -> tuple[Tensor, Tensor]:
-            of_frames = rotary_table(frames * per_frame, width)
-            return of_frames.repeat_interleave(spatial, dim=1), rotary_table(tokens, width)
+    @staticmethod
+    def tables(
+        config: CCLConfig,
+        video: Stream,  # noqa: ARG004 - of kinds on Wan's axes
+        audio: Stream,  # noqa: ARG004
+        video_pass: StreamPass | None,
+        audio_pass: StreamPass | None,
+        plan: Plan | None,
+        device: torch.device,
+    ) -> tuple[Tables, Tables]:
+        """Tables of a2v and v2a on the one axis of time, each in the head width of the stream that asks."""
+        if plan is None or video_pass is None or audio_pass is None:
+            return Tables(None, None), Tables(None, None)
+        seen = video_pass.spans.seen
+        spatial = (seen.stop - seen.start) // len(plan.frame_positions)
+        frames = _positions(plan.frame_positions, device) * float(plan.frame_unit)
+        tokens = _positions(plan.audio_positions, device)
+        video_width, audio_width = head_widths(config)
+        by_width = {}
+        for width in {video_width, audio_width}:
+            by_width[width] = axis_table(frames, width).repeat_interleave(spatial, dim=1), axis_table(tokens, width)
+        of_frames, of_tokens = by_width[audio_width]
+        return Tables(*by_width[video_width]), Tables(of_tokens, of_frames)
 
-        widths = head_widths(config)
-        of_width = {width: tables(width) for width in set(widths)}
-        return of_width[widths[0]], of_width[widths[1]][::-1]
+    def forward(
+        self,
+        v: Tensor | None,
+        a: Tensor | None,
+        link: Link,
+        kept: KV | None = None,  # noqa: ARG002 - of routed kinds
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """New tokens of both streams, which stay as they are where one of them is absent."""
+        if v is None or a is None:
+            return v, a
+        new_v, new_a = v, a
+        a2v, v2a = link.way("a2v"), link.way("v2a")
+        if v2a.route:
+            new_a = self._added(self.v2a, v2a, a, v, link)
+        if a2v.route:
+            new_v = self._added(self.a2v, a2v, v, a, link)
+        return new_v, new_a
 
-    def before_block(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
-        if video is None or audio is None:
-            return
-        v, a = video.tokens[:, video.main], audio.tokens
-        scales = link.options.get("a2v_scale", 1.0), link.options.get("v2a_scale", 1.0)
-        if link.v2a_open:
-            audio.tokens = a + scales[1] * self.v2a(a, v, link.v2a_freqs, link.options)
-        if link.a2v_open:
-            video.add(scales[0] * self.a2v(v, a, link.a2v_freqs, link.options))
+    @staticmethod
+    def _added(conditioner: Conditioner, way: Way, x: Tensor, y: Tensor, link: Link) -> Tensor:
+        scale = link.options.get(f"{way.direction}_scale", 1.0)
+        kv = conditioner.source(y[:, way.seen], way.tables.keys)
+        return add_to_span(x, way.updated, scale * conditioner.attend(x[:, way.updated], kv, way, link.options))
 
 
 def head_widths(config: CCLConfig) -> list[int]:
@@ -89,6 +108,5 @@ def head_widths(config: CCLConfig) -> list[int]:
     return [width or stream.dim // stream.num_heads for stream in (config.video, config.audio)]
 
 
-def _rotate_halves(x: Tensor, freqs: Tensor, heads: int) -> Tensor:
-    x = x.unflatten(2, (heads, -1))  # (b, n, heads, d / heads)
-    return comfy.quant_ops.ck.apply_rope_split_half1(x, freqs).flatten(2)
+def _positions(positions: tuple[Fraction, ...], device: torch.device) -> Tensor:
+    return torch.tensor([float(position) for position in positions], device=device)

@@ -1,25 +1,33 @@
 """CCA, cross-modal context attention, with learnable context tokens (LCT) and dynamic context routing (DCR).
 
-CCL, arXiv 2603.18600; the equations are those of design section 3.1. The public text fixes neither the number of
-context tokens nor where they enter; here they pass through the same norm and projections as real tokens of the source
-stream.
+CCL, arXiv 2603.18600. For the query stream x and the source stream y:
+
+    q = RoPE(RMSNorm(Wq LN x)),  K = [Kc; RoPE(RMSNorm(Wk LN y))],  V = [Vc; Wv LN y]
+    delta = Wo softmax(q K^T / sqrt(dh)) V,  Kc = RMSNorm(Wk LN C),  Vc = Wv LN C
+
+C are the context tokens. The public text fixes neither their number nor where they enter; here they pass through the
+same norm and projections as real tokens of the source stream, so that they are a context like any other.
 
 Axes: b batch, v video tokens, a audio tokens, t latent frames, s spatial tokens of a frame, c context tokens, d width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import comfy.ops
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from ...alignment import tarp
+from ...alignment.plan import Plan, Ranges
+from ...alignment.timeline import Timeline
 from ...config import CCLConfig
-from ..streams import StreamState
-from .base import EPS, CrossAttention, Interaction, Link, Routes, rotate
+from ..attention import Place, attend
+from ..rotary import rotate
+from ..spans import add_to_span
+from .base import EPS, KV, CrossAttention, Interaction, Link, Routes, Way
 
 
 class ContextAttention(CrossAttention):
@@ -32,17 +40,17 @@ class ContextAttention(CrossAttention):
         self.norm_x = operations.LayerNorm(dim, EPS, **factory)
         self.context = torch.nn.Parameter(torch.empty(context_tokens, source_dim, **factory))
 
-    def query(self, x: Tensor, freqs: Tensor) -> Tensor:
-        return rotate(self.norm_q(self.q(self.norm_x(x))), freqs, self.heads)  # (b, x, d)
+    def query(self, x: Tensor, table: Tensor) -> Tensor:
+        return rotate(self.norm_q(self.q(self.norm_x(x))), table, self.heads)  # (b, x, d)
 
-    def source(self, y: Tensor, freqs: Tensor) -> tuple[Tensor, Tensor]:
+    def source(self, y: Tensor, table: Tensor) -> KV:
         y = self.norm_y(y)
-        return rotate(self.norm_k(self.k(y)), freqs, self.heads), self.v(y)  # (b, y, d) twice
+        return KV(rotate(self.norm_k(self.k(y)), table, self.heads), self.v(y))  # (b, y, d) twice
 
-    def anchor(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the context tokens; they carry no position."""
+    def anchor(self, x: Tensor) -> KV:
+        """Keys and values of the context tokens, which carry no position: (1, c, d) twice."""
         y = self.norm_y(comfy.ops.cast_to_input(self.context, x)[None])
-        return self.norm_k(self.k(y)), self.v(y)  # (1, c, d) twice
+        return KV(self.norm_k(self.k(y)), self.v(y))
 
 
 class CCA(Interaction):
@@ -51,6 +59,7 @@ class CCA(Interaction):
     No gate: `o` starts at zero, so a fresh model is its two streams.
     """
 
+    place = "after_text"
     routed = True
 
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
@@ -59,49 +68,84 @@ class CCA(Interaction):
         self.a2v = ContextAttention(video.dim, audio.dim, video.num_heads, count, operations, **factory)
         self.v2a = ContextAttention(audio.dim, video.dim, audio.num_heads, count, operations, **factory)
 
-    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
-        v = None if video is None else video.tokens[:, video.main]  # (b, v, d_v)
-        a = None if audio is None else audio.tokens  # (b, a, d_a)
+    @staticmethod
+    def plan(config: CCLConfig, timeline: Timeline) -> Plan:  # noqa: ARG004 - every CCA has TARP's plan
+        return tarp.plan(timeline)
+
+    def forward(
+        self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None
+    ) -> tuple[Tensor | KV | None, Tensor | KV | None]:
+        """New tokens of both streams. With `link.keep` the absent one's place holds what it would read of the other."""
+        to_v = to_a = None
         if v is not None:
-            windows = link.tarp and link.tarp.a2v
-            to_video = _delta(self.a2v, v, a, link.a2v_freqs, link.a2v_open, frames_to_windows, windows, link.options)
+            to_v = _added(self.a2v, link.way("a2v"), v, a, kept, frames_to_windows, link.options)
+        elif link.keep:
+            to_v = self.a2v.source(a[:, link.audio.spans.seen], link.a2v.keys)
         if a is not None:
-            ranges = link.tarp and link.tarp.v2a
-            to_audio = _delta(self.v2a, a, v, link.v2a_freqs, link.v2a_open, tokens_to_frames, ranges, link.options)
-            audio.add(to_audio)
-        if v is not None:
-            video.add(to_video)
+            to_a = _added(self.v2a, link.way("v2a"), a, v, kept, tokens_to_frames, link.options)
+        elif link.keep:
+            to_a = self.v2a.source(v[:, link.video.spans.seen], link.v2a.keys)
+        return to_v, to_a
 
 
-def _delta(
-    direction: ContextAttention,
+def _added(
+    modules: ContextAttention,
+    way: Way,
     x: Tensor,
     y: Tensor | None,
-    freqs: tuple[Tensor, Tensor | None],
-    route: Routes,
-    partition: Any,
-    ranges: Sequence[tuple[int, int]] | None,
+    kept: KV | None,
+    by_frame: Callable[..., Tensor],
     options: dict[str, Any],
 ) -> Tensor:
-    """What one direction adds to the stream x; y is None where the other stream is absent."""
-    own_freqs, source_freqs = freqs
-    q, anchor = direction.query(x, own_freqs), direction.anchor(x)
+    """The asking stream x with what one direction adds to it.
 
-    def attend(q: Tensor, rows: slice | list[int]) -> Tensor:
-        k, v = direction.source(y[rows], source_freqs)
-        return partition(q, k, v, anchor, ranges, direction.heads, options)
+    y: tokens of the other stream, or `kept`: the keys and values they would give; both None where it is absent.
+    """
+    asking = x[:, way.updated]
+    q, anchor = modules.query(asking, way.tables.queries), modules.anchor(asking)
+    place = way.place(len(modules.context))
+    source = None if y is None else y[:, way.seen]
 
-    return direction.o(_routed(q, anchor, None if y is None else attend, route, direction.heads, options))
+    def read(q: Tensor, rows: list[int] | slice, place: Place) -> Tensor:
+        kv = modules.source(source[rows], way.tables.keys) if kept is None else kept
+        return by_frame(q, kv, anchor, way.ranges, modules.heads, options, place)
+
+    absent = source is None and kept is None
+    made = _routed(q, anchor, None if absent else read, way.route, modules.heads, options, place)
+    return add_to_span(x, way.updated, modules.o(made))
+
+
+def _routed(
+    q: Tensor,
+    anchor: KV,
+    read: Callable[[Tensor, list[int] | slice, Place], Tensor] | None,
+    route: Routes,
+    heads: int,
+    options: dict[str, Any],
+    place: Place,
+) -> Tensor:
+    """DCR: samples on an open route run `read`, the others see their context tokens alone."""
+    if read is None or route is False:
+        return _anchored(q, anchor, heads, options, place)
+    if route is True:
+        return read(q, slice(None), place)
+    out, place = torch.empty_like(q), place._replace(partial=True)
+    for is_open in set(route):
+        rows = [i for i, state in enumerate(route) if state is is_open]
+        if is_open:
+            out[rows] = read(q[rows], rows, place)
+        else:
+            out[rows] = _anchored(q[rows], anchor, heads, options, place)
+    return out
+
+
+def _anchored(q: Tensor, anchor: KV, heads: int, options: dict[str, Any], place: Place) -> Tensor:
+    k, v = (x.expand(q.shape[0], -1, -1) for x in anchor)  # (b, c, d)
+    return attend(q, k, v, heads, options, place._replace(keys=None))
 
 
 def frames_to_windows(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    anchor: tuple[Tensor, Tensor],
-    windows: Sequence[tuple[int, int]],
-    heads: int,
-    options: dict[str, Any],
+    q: Tensor, kv: KV, anchor: KV, windows: Ranges, heads: int, options: dict[str, Any], place: Place
 ) -> Tensor:
     """A2V: the queries (b, t*s, d) of each latent frame attend to the anchor and their own window of k, v (b, a, d).
 
@@ -110,48 +154,23 @@ def frames_to_windows(
     """
     out = torch.empty_like(q)
     for frame, (start, stop) in zip(_frames(q, len(windows)), windows, strict=True):
-        keys, values = _with_anchor(anchor, k[:, start:stop], v[:, start:stop])  # (b, c+n, d)
-        out[:, frame] = optimized_attention(q[:, frame], keys, values, heads=heads, transformer_options=options)
+        keys, values = _with_anchor(anchor, kv, slice(start, stop))  # (b, c+n, d)
+        here = place._replace(queries=frame, keys=slice(start, stop))
+        out[:, frame] = attend(q[:, frame], keys, values, heads, options, here)
     return out  # (b, t*s, d)
 
 
 def tokens_to_frames(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    anchor: tuple[Tensor, Tensor],
-    ranges: Sequence[tuple[int, int]],
-    heads: int,
-    options: dict[str, Any],
+    q: Tensor, kv: KV, anchor: KV, ranges: Ranges, heads: int, options: dict[str, Any], place: Place
 ) -> Tensor:
     """V2A: the queries (b, a, d) nearest to a latent frame attend to the anchor and its tokens of k, v (b, t*s, d)."""
     out = torch.empty_like(q)
-    for frame, (start, stop) in zip(_frames(k, len(ranges)), ranges, strict=True):
+    for frame, (start, stop) in zip(_frames(kv.k, len(ranges)), ranges, strict=True):
         if stop > start:
-            keys, values = _with_anchor(anchor, k[:, frame], v[:, frame])  # (b, c+s, d)
-            queries = q[:, start:stop]
-            out[:, start:stop] = optimized_attention(queries, keys, values, heads=heads, transformer_options=options)
+            keys, values = _with_anchor(anchor, kv, frame)  # (b, c+s, d)
+            here = place._replace(queries=slice(start, stop), keys=frame)
+            out[:, start:stop] = attend(q[:, start:stop], keys, values, heads, options, here)
     return out  # (b, a, d)
-
-
-def _routed(
-    q: Tensor, anchor: tuple[Tensor, Tensor], attend: Any, route: Routes, heads: int, options: dict[str, Any]
-) -> Tensor:
-    """DCR: samples on an open route run `attend(q, rows)`, the others see their context tokens alone."""
-    if attend is None or route is False:
-        return _anchored(q, anchor, heads, options)
-    if route is True:
-        return attend(q, slice(None))
-    out = torch.empty_like(q)
-    for is_open in set(route):
-        rows = [i for i, state in enumerate(route) if state is is_open]
-        out[rows] = attend(q[rows], rows) if is_open else _anchored(q[rows], anchor, heads, options)
-    return out
-
-
-def _anchored(q: Tensor, anchor: tuple[Tensor, Tensor], heads: int, options: dict[str, Any]) -> Tensor:
-    k, v = (x.expand(q.shape[0], -1, -1) for x in anchor)  # (b, c, d)
-    return optimized_attention(q, k, v, heads=heads, transformer_options=options)
 
 
 def _frames(x: Tensor, count: int) -> list[slice]:
@@ -159,5 +178,6 @@ def _frames(x: Tensor, count: int) -> list[slice]:
     return [slice(i * size, (i + 1) * size) for i in range(count)]
 
 
-def _with_anchor(anchor: tuple[Tensor, Tensor], k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    return tuple(torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True))
+def _with_anchor(anchor: KV, kv: KV, span: slice) -> KV:
+    k, v = (torch.cat([c.expand(len(x), -1, -1), x[:, span]], dim=1) for c, x in zip(anchor, kv, strict=True))
+    return KV(k, v)

@@ -15,9 +15,9 @@ from ...config import CCLConfig
 from ...host.files.assemble import Assembly
 from ...host.files.check import check_keys
 from ...host.files.identify import section
-from ...model.interactions import INTERACTIONS
-from ...model.joint import JointModel, run_layer
-from ...model.streams import StreamState
+from ...model.interactions import INTERACTIONS, Link
+from ...model.joint import JointModel
+from ...model.layer import Layer, run_layer
 from ..flow import initialise
 
 TRAINABLE = (torch.float32, torch.bfloat16, torch.float16)
@@ -26,24 +26,19 @@ TRAINABLE = (torch.float32, torch.bfloat16, torch.float16)
 class CheckpointedModel(JointModel):
     """The joint model that keeps only the tokens between its layers and computes each layer again for its gradient."""
 
-    def _blocks(
+    def _run_layer(
         self,
-        video: StreamState,
-        audio: StreamState,
-        link: Any,
-        options: dict[str, Any],  # noqa: ARG002 - the model's signature
-    ) -> None:
-        for i in range(max(self._depths(video, audio))):
-            layer = self._layer(i, video, audio)
+        i: int,  # noqa: ARG002 - the model's signature
+        layer: Layer,
+        v: Tensor | None,
+        a: Tensor | None,
+        link: Link,
+        kept: Any,  # noqa: ARG002
+    ) -> tuple[Tensor | None, Tensor | None]:
+        def run(v: Tensor | None, a: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+            return run_layer(layer, v, a, link)
 
-            def run(video_tokens: Tensor, audio_tokens: Tensor, layer: Any = layer) -> tuple[Tensor, Tensor]:
-                video.tokens, audio.tokens = video_tokens, audio_tokens
-                run_layer(layer, video, audio, link)
-                return video.tokens, audio.tokens
-
-            video.tokens, audio.tokens = checkpoint(
-                run, video.tokens, audio.tokens, use_reentrant=False, preserve_rng_state=False
-            )
+        return checkpoint(run, v, a, use_reentrant=False, preserve_rng_state=False)
 
 
 @cache

@@ -14,13 +14,13 @@ import comfy.ops
 import torch
 from torch import Tensor
 
-from ...alignment.timeline import tokens_per_latent_frame
+from ...alignment.plan import Plan
+from ...alignment.timeline import Timeline, tokens_per_latent_frame
 from ...config import OPTIONS, CCAOptions, CCLConfig, FusionOptions, StreamConfig
-from ...model.interactions import CCA, INTERACTIONS, Link
+from ...model.interactions import CCA, INTERACTIONS, KV, Link
 from ...model.interactions.base import Routes
 from ...model.interactions.cca import ContextAttention
 from ...model.joint import JointModel
-from ...model.streams import StreamState
 
 TOLERANCE = 0.03  # of the number of parameters
 
@@ -28,8 +28,9 @@ TOLERANCE = 0.03  # of the number of parameters
 class Unpartitioned(CCA):
     """Without TARP's partition: every query attends to the context tokens and the whole of the other stream."""
 
-    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
-        super().after_text(video, audio, whole(link))
+    @staticmethod
+    def plan(config: CCLConfig, timeline: Timeline) -> Plan:
+        return whole(CCA.plan(config, timeline))
 
 
 class Unrouted(CCA):
@@ -38,21 +39,19 @@ class Unrouted(CCA):
     What guidance switches off is off all the same.
     """
 
-    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
+    def forward(self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None) -> tuple[Any, Any]:
         a2v, v2a = (link.options.get(flag, True) for flag in ("a2v_cross_attn", "v2a_cross_attn"))
-        super().after_text(video, audio, replace(link, a2v_open=a2v, v2a_open=v2a))
+        return super().forward(v, a, replace(link, a2v_open=a2v, v2a_open=v2a), kept)
 
 
 class Unanchored(CCA):
     """Without LCT: no context tokens (its configuration has 0), and a closed route adds nothing."""
 
-    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
-        if video is None or audio is None:
-            return
-        before = video.tokens, audio.tokens
-        super().after_text(video, audio, replace(link, a2v_open=True, v2a_open=True))
-        video.tokens = where_open(link.a2v_open, video.tokens, before[0])
-        audio.tokens = where_open(link.v2a_open, audio.tokens, before[1])
+    def forward(self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None) -> tuple[Any, Any]:
+        if v is None or a is None:
+            return v, a
+        new_v, new_a = super().forward(v, a, replace(link, a2v_open=True, v2a_open=True), kept)
+        return where_open(link.a2v_open, new_v, v), where_open(link.v2a_open, new_a, a)
 
 
 class GatedAttention(ContextAttention):
@@ -84,16 +83,15 @@ class Gated(Unanchored):
         self.a2v = GatedAttention(video.dim, audio.dim, video.num_heads, 0, operations, **factory)
         self.v2a = GatedAttention(audio.dim, video.dim, audio.num_heads, 0, operations, **factory)
 
-    def after_text(self, video: StreamState | None, audio: StreamState | None, link: Link) -> None:
-        super().after_text(video, audio, whole(link))
+    @staticmethod
+    def plan(config: CCLConfig, timeline: Timeline) -> Plan:
+        return whole(CCA.plan(config, timeline))
 
 
-def whole(link: Link) -> Link:
-    """The link with one window over the whole clip in both directions."""
-    if link.tarp is None:
-        return link
-    ranges = ((0, len(link.tarp.audio_positions)),)
-    return replace(link, tarp=replace(link.tarp, a2v=ranges, v2a=ranges))
+def whole(plan: Plan) -> Plan:
+    """The plan with one window over the whole clip in both directions."""
+    ranges = ((0, len(plan.audio_positions)),)
+    return replace(plan, a2v=ranges, v2a=ranges)
 
 
 def where_open(route: Routes, after: Tensor, before: Tensor) -> Tensor:

@@ -88,9 +88,7 @@ def test_states_after_the_bridge_and_the_first_layer(mova):
         for i in (0, 1)
     ]
     coupled = []
-    hooks.append(
-        model.interaction["1"].a2v.register_forward_pre_hook(lambda _, args: coupled.extend((args[0], args[1])))
-    )
+    hooks.append(model.interaction["1"].register_forward_pre_hook(lambda _, args: coupled.extend(args[:2])))
     run(model, tensors)
     for hook in hooks:
         hook.remove()
@@ -103,10 +101,10 @@ def test_rotary_tables(mova):
     model, tensors, info = mova
     bound = info["tolerance"]["max_abs"]["outputs/cross_rope/{*}"]
     kept = []
-    hook = model.interaction["0"].a2v.register_forward_pre_hook(lambda _, args: kept.append(args[2]))
+    hook = model.interaction["0"].register_forward_pre_hook(lambda _, args: kept.append(args[2]))
     run(model, tensors)
     hook.remove()
-    of_video, of_audio = kept[0]
+    of_video, of_audio = kept[0].a2v
     for stream, table in (("video", of_video), ("audio", of_audio)):
         matrix = table[:, :, 0]  # (1, n, width / 2, 2, 2): cos, -sin, sin, cos
         for name, entry in (("cos", matrix[..., 0, 0]), ("sin", matrix[..., 1, 0])):

@@ -9,9 +9,12 @@ import torch
 
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
+from ccl_pack.ccl_core.model.attention import Place
+from ccl_pack.ccl_core.model.interactions import KV
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 
 HEADS, DIM, CONTEXT = 2, 16, 3
+PLACE = Place("a2v", slice(0), slice(0), CONTEXT, (0, 0))  # for observers, of whom there is none
 
 
 def dense(q, k, v, anchor, allowed):
@@ -39,7 +42,7 @@ def test_partition_equals_the_dense_mask(clock: str, frames: int, tokens: int, s
         sees[i, start:stop] = True
     q, k, v, anchor = tensors(2, frames * spatial, tokens)
     torch.testing.assert_close(
-        frames_to_windows(q, k, v, anchor, made.a2v, HEADS, {}), dense(q, k, v, anchor, sees[frame_of])
+        frames_to_windows(q, KV(k, v), KV(*anchor), made.a2v, HEADS, {}, PLACE), dense(q, k, v, anchor, sees[frame_of])
     )
 
     nearest = torch.zeros(tokens, frames, dtype=torch.bool)
@@ -47,5 +50,6 @@ def test_partition_equals_the_dense_mask(clock: str, frames: int, tokens: int, s
         nearest[start:stop, i] = True
     q, k, v, anchor = tensors(2, tokens, frames * spatial)
     torch.testing.assert_close(
-        tokens_to_frames(q, k, v, anchor, made.v2a, HEADS, {}), dense(q, k, v, anchor, nearest[:, frame_of])
+        tokens_to_frames(q, KV(k, v), KV(*anchor), made.v2a, HEADS, {}, PLACE),
+        dense(q, k, v, anchor, nearest[:, frame_of]),
     )

@@ -20,7 +20,7 @@ from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
 from ccl_pack.ccl_core.host.files.read import ModelPaths, read_files
 from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
-from ccl_pack.ccl_core.model.streams import rotary_table
+from ccl_pack.ccl_core.model.rotary import axis_table
 from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
 from ccl_pack.ccl_core.training.finetune.run import cut, finetune, validate
 from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
@@ -117,7 +117,7 @@ def test_the_gradient_of_the_host_rope_is_that_of_its_matrices() -> None:
     give_rope_a_gradient()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 3, 2, 8, generator=generator, dtype=torch.float32, requires_grad=True)
-    freqs = rotary_table(torch.arange(3), 8)
+    freqs = axis_table(torch.arange(3), 8)
     out = comfy.quant_ops.ck.apply_rope_split_half1(x, freqs)
     upstream = torch.randn(out.shape, generator=generator)
     (found,) = torch.autograd.grad(out, x, upstream)

@@ -13,7 +13,7 @@ from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.attention_maps import Recorder
 from ccl_pack.ccl_core.config import CCAOptions
-from ccl_pack.ccl_core.model.interactions import INTERACTIONS, Link
+from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.training.flow import Batch
 from ccl_pack.ccl_core.training.tiny.ablations import (
@@ -25,7 +25,6 @@ from ccl_pack.ccl_core.training.tiny.ablations import (
     linear_fusion,
     parameters,
     register,
-    whole,
 )
 from ccl_pack.ccl_core.training.tiny.export import CCL_TINY
 from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
@@ -69,12 +68,10 @@ def test_without_partition_equals_ccl_where_one_window_covers_everything():
 @pytest.mark.parametrize("kind", ["cca", "cca_unpartitioned"])
 def test_only_without_partition_every_frame_hears_the_whole_sound(kind):
     model = model_of(couple(CONFIG, kind))
-    tarp = model.align(3, 18)
-    seen = tarp if kind == "cca" else whole(Link(tarp, None, None, True, True, {})).tarp
-    with Recorder(model, seen) as recorder:
-        run(model, options={"optimized_attention_override": recorder.attend})
+    recorder = Recorder(model)
+    run(model, options={"ccl_taps": recorder.taps})
     first = recorder.maps[0].rows[..., : 2 * 3, 3:]  # frame 0 of a2v, without the context tokens
-    assert (first > 0).all() if kind != "cca" else not first[..., tarp.a2v[0][1] :].any()
+    assert (first > 0).all() if kind != "cca" else not first[..., plan(model.timeline(3, 18)).a2v[0][1] :].any()
 
 
 def test_without_dcr_a_closed_route_of_the_task_stays_open():

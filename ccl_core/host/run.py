@@ -1,0 +1,109 @@
+"""One sampling run: everything that belongs to it and to nothing else.
+
+A wrapper of the host's OUTER_SAMPLE makes it; each pass of the model finds it in `transformer_options`; it is gone when
+the run ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..model.joint import Kept
+from ..tasks import State, routes_of
+
+RUN = "ccl_run"
+# A transformer option that asks a run to compute a given stream once and keep what the other one reads.
+KEEP_GIVEN = "ccl_keep_given"
+
+
+@dataclass
+class Run:
+    """shapes: of the video latent and, where there is one, the audio latent. video, audio: states of the streams.
+
+    keeps: the model can read kept keys and values of a given stream. experts: the video experts, where there are two.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    video: State
+    audio: State
+    keeps: bool = False
+    experts: Any = None
+    kept: dict[Hashable, Kept] = field(default_factory=dict)
+
+    @property
+    def routes(self) -> tuple[bool, bool]:
+        """DCR: whether a2v and v2a are open."""
+        return routes_of(self.video, self.audio)
+
+    @property
+    def given(self) -> str | None:
+        """The stream that is given while the other one is made, and so depends on neither noise nor step."""
+        states = {"video": self.video, "audio": self.audio}
+        if set(states.values()) != {State.GIVEN, State.GENERATED}:
+            return None
+        return next(stream for stream, state in states.items() if state is State.GIVEN)
+
+    def kept_for(self, options: dict[str, Any]) -> Kept | None:
+        """What is kept for a pass with these transformer options; None where each pass computes both streams.
+
+        It belongs to the texts of the pass, its context window, its expert and the layers that it skips.
+        """
+        if not self.keeps or self.given is None:
+            return None
+        window = options.get("context_window")
+        frames = None if window is None else tuple(window.index_list)
+        expert = None if self.experts is None else self.experts.name
+        key = (tuple(options["uuids"]), frames, expert, tuple(options.get("skip_layers", ())))
+        return self.kept.setdefault(key, Kept(self.given))
+
+
+def state_of(mask: Tensor | None) -> State:
+    """A stream whose mask keeps everything is given."""
+    return State.GIVEN if mask is not None and not mask.any() else State.GENERATED
+
+
+def unpack(packed: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The streams of a packed latent or mask (b, 1, n); a latent of the video alone is not packed."""
+    return comfy.utils.unpack_latents(packed, shapes) if len(shapes) > 1 else [packed]
+
+
+def sample_in_run(
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Wrapper of the host's OUTER_SAMPLE: makes the run, before the model has to normalise a packed latent.
+
+    Kept regions come back bit-exact: the original is put back after the round trip through the normalisation.
+    """
+    guider = executor.class_obj
+    model = guider.model_patcher.model
+    options = guider.model_options.setdefault("transformer_options", {})
+    before = model.run
+    model.run = options[RUN] = run_of(model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False))
+    try:
+        samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+    finally:
+        model.run = before
+    if denoise_mask is None:
+        return samples
+    return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
+
+
+def run_of(model: Any, shapes: Sequence[Sequence[int]], mask: Tensor | None, keep_given: bool) -> Run:
+    """The run of a latent of these shapes; the task is read off the masks here, once."""
+    masks = [None] * len(shapes) if mask is None else unpack(mask, shapes)
+    audio = state_of(masks[1]) if len(shapes) > 1 else State.ABSENT
+    keeps = keep_given and model.diffusion_model.kind.routed
+    return Run(tuple(map(tuple, shapes)), state_of(masks[0]), audio, keeps)

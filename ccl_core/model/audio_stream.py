@@ -1,0 +1,82 @@
+"""The audio stream: a Wan transformer over a latent of one column, and the convolution stem some models have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import StreamConfig
+from .rotary import axis_table, time_table
+from .spans import Spans
+from .streams import Stream, StreamPass
+from .times import times_of
+
+
+class GatedConvStem(torch.nn.Sequential):
+    """A convolution, SiLU, and a gated convolution MLP, all over 7 tokens, in the place of the patch embedding.
+
+    Audio tower of Ovi, arXiv 2510.01284.
+    """
+
+    def __init__(self, config: StreamConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(
+            operations.Conv1d(config.in_dim, config.dim, 7, padding=3, **factory),
+            torch.nn.SiLU(),
+            GatedConv(config.dim, config.stem_dim, operations, **factory),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., 0, 0])[..., None, None]  # (b, c, a, 1, 1) -> (b, d, a, 1, 1)
+
+
+class GatedConv(torch.nn.Module):
+    def __init__(self, dim: int, hidden: int, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.w1 = operations.Conv1d(dim, hidden, 7, padding=3, bias=False, **factory)
+        self.w2 = operations.Conv1d(hidden, dim, 7, padding=3, bias=False, **factory)
+        self.w3 = operations.Conv1d(dim, hidden, 7, padding=3, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(torch.nn.functional.silu(self.w1(x)) * self.w3(x))  # (b, d, a)
+
+
+class AudioStream(Stream):
+    """Positions are those of the clock that both streams share, or the token's index."""
+
+    def __init__(self, config: StreamConfig, operations: Any, **factory: Any) -> None:
+        super().__init__(config, operations=operations, **factory)
+        if config.stem_dim:
+            self.patch_embedding = GatedConvStem(config, operations, **factory)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        # The stem is half a billion weights, which stay in their own precision.
+        return self.patch_embedding(x) if self.config.stem_dim else super().patchify(x)
+
+    def embed_audio(
+        self, x: Tensor, timestep: Tensor, context: Tensor, positions: Sequence[Fraction], options: dict[str, Any]
+    ) -> tuple[Tensor, StreamPass]:
+        """Tokens (b, a, d) of a latent (b, c, a), and what its blocks read.
+
+        positions: temporal RoPE position per token, in latent frames of the video. timestep: (b,) or per token.
+        """
+        latent = x[..., None, None]
+        patches = self.patchify(latent)  # (b, d, a, 1, 1)
+        grid = options["grid_sizes"] = patches.shape[2:]
+        tokens = patches.flatten(2).transpose(1, 2)
+        if self.config.rope == "token":
+            table = axis_table(torch.arange(x.shape[-1], device=x.device), self.dim // self.num_heads)
+        else:
+            table = time_table(self, positions, x.device)
+        times = times_of(timestep, tokens.shape[1])
+        time, e = self.embed_times(times, tokens.dtype)
+        text, _ = self.embed_text(context)
+        span = slice(0, tokens.shape[1])
+        return tokens, StreamPass(latent, grid, Spans(span, span), time, e, times.rows, table, text, None, options)
+
+    def unembed_audio(self, tokens: Tensor, of: StreamPass) -> Tensor:
+        """The velocity (b, c, a)."""
+        return self.unembed(tokens, of)[..., 0, 0]

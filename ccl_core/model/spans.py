@@ -1,0 +1,32 @@
+"""Which tokens of a stream take part in the coupling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Spans(NamedTuple):
+    """Half-open ranges of a stream's tokens (b, n, d).
+
+    seen: what the other stream may read. updated: what the coupling may write. Reference tokens are in neither: they
+    do not ask the other stream either. Condition tokens are seen only.
+    """
+
+    seen: slice
+    updated: slice
+
+
+def span_of(tokens: Tensor, span: slice) -> Tensor:
+    """The tokens of a span, without a copy: (b, n, d) -> (b, span, d)."""
+    return tokens[:, span]
+
+
+def add_to_span(tokens: Tensor, span: slice, delta: Tensor) -> Tensor:
+    """A residual on the tokens of a span: (b, n, d) and (b, span, d) -> (b, n, d)."""
+    if delta.shape[1] == tokens.shape[1]:
+        return tokens + delta
+    own = tokens[:, span] + delta
+    return torch.cat([tokens[:, : span.start], own, tokens[:, span.stop :]], dim=1)  # (b, n, d)
