@@ -14,6 +14,7 @@ from ccl_pack.ccl_core.config import OPTIONS
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.families.base import DIRECTIONS
 from ccl_pack.ccl_core.guidance import check_settings
+from ccl_pack.ccl_core.host.vae.audio import AUDIO_VAES
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 TEMPLATES = {
@@ -83,3 +84,8 @@ def test_negative_texts_are_those_of_the_template(name: str) -> None:
     texts = [value[0] for value in values(TEMPLATES[name], "CLIPTextEncode")]
     wanted = [sampling.negative] if sampling.audio_negative is None else [sampling.negative, sampling.audio_negative]
     assert texts[1:] == wanted
+
+
+@pytest.mark.parametrize("name", [name for name in JOINT if FAMILIES[name].published])
+def test_the_audio_vae_of_a_published_family_is_known(name: str) -> None:
+    assert FAMILIES[name].published["audio_latent"].vae in AUDIO_VAES

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import comfy.sd
 
 from ..files.read import read_tensors
-from .base import StateDict
+from .base import AudioVAE, StateDict
 from .dac import DACVAE
 from .mmaudio import MMAudioVAE
 from .vocos import VocosVAE
 
-KINDS = (VocosVAE, DACVAE, MMAudioVAE)
+# By the names that configurations and families give them.
+AUDIO_VAES: dict[str, type[AudioVAE]] = {"vocos": VocosVAE, "dac": DACVAE, "mmaudio": MMAudioVAE}
 
 
 def load_audio_vae_file(path: str, vocoder_path: str | None = None) -> comfy.sd.VAE:
@@ -28,11 +29,11 @@ def load_audio_vae_file(path: str, vocoder_path: str | None = None) -> comfy.sd.
 
 
 def load_audio_vae(sd: StateDict, metadata: Mapping[str, str] | None = None) -> comfy.sd.VAE:
-    """The VAE of that kind in KINDS that recognises the keys; every other file goes to the host.
+    """The VAE of that kind in AUDIO_VAES that recognises the keys; every other file goes to the host.
 
     ValueError: keys of two kinds, missing, unknown or misshapen ones, or no audio VAE.
     """
-    kinds = [kind for kind in KINDS if kind.recognises(sd)]
+    kinds = [kind for kind in AUDIO_VAES.values() if kind.recognises(sd)]
     if len(kinds) > 1:
         mixed = " and of a ".join(kind.what for kind in kinds)
         raise ValueError(
@@ -46,9 +47,10 @@ def load_audio_vae(sd: StateDict, metadata: Mapping[str, str] | None = None) -> 
         raise ValueError("this is not an audio VAE but one for images or video: load it with Load VAE")
     if vae.first_stage_model is None:
         keys = ", ".join(sorted(sd)[:3])
+        known = ", ".join(kind.what for kind in AUDIO_VAES.values())
         raise ValueError(
-            f"this is not an audio VAE (its first keys are {keys or 'none'}): wanted a Vocos vocoder (keys backbone.*,"
-            " head.*), MOVA's DAC, MMAudio with its vocoder, or an audio VAE that ComfyUI knows"
+            f"this is not an audio VAE (its first keys are {keys or 'none'}): wanted one of {known}, or an"
+            " audio VAE that ComfyUI knows"
         )
     return vae
 
