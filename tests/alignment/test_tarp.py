@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 
+from ccl_pack.ccl_core.alignment.plan import Ranges
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 
@@ -33,6 +34,27 @@ def test_causal_clock_has_its_windows_around_the_times_of_the_frames() -> None:
     made = plan(timeline(5, 34, "causal"))  # two tokens a pixel frame: c = 8, s = 24, middles 0, 5, 13, 21, 29
     assert made.a2v == ((0, 12), (0, 17), (1, 25), (9, 33), (17, 34))
     assert made.v2a == ((0, 2), (2, 9), (9, 17), (17, 25), (25, 34))
+
+
+@pytest.mark.parametrize(
+    ("made", "a2v", "v2a"),
+    [
+        (timeline(2, 3, "causal"), ((0, 3), (0, 3)), ((0, 1), (1, 3))),
+        (
+            timeline(6, 4, "causal"),  # fewer audio tokens than latent frames
+            ((0, 2), (0, 2), (0, 3), (1, 4), (1, 4), (2, 4)),
+            ((0, 0), (0, 1), (1, 2), (2, 2), (2, 3), (3, 4)),
+        ),
+        (timeline(4, 7, "uniform"), ((0, 3), (0, 5), (1, 7), (3, 7)), ((0, 2), (2, 3), (3, 5), (5, 7))),
+        (
+            timeline(4, 30, "causal", first=3),
+            ((0, 15), (0, 23), (6, 30), (14, 30)),
+            ((0, 7), (7, 15), (15, 22), (22, 30)),
+        ),
+    ],
+)
+def test_windows_where_c_is_no_integer(made: Timeline, a2v: Ranges, v2a: Ranges) -> None:
+    assert (plan(made).a2v, plan(made).v2a) == (a2v, v2a)
 
 
 @pytest.mark.parametrize(("clock", "scale"), CLOCKS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from bisect import bisect_right
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,9 @@ from ccl_pack.ccl_core.alignment.timeline import (
 )
 from tiny import CONFIG
 
+ROOT = Path(__file__).resolve().parents[2]
+CLOCK = ROOT / "ccl_core" / "alignment" / "timeline.py"
+FILES = sorted({*(ROOT / "ccl_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")} - {CLOCK})
 SIZES = [(1, 1), (1, 9), (2, 3), (9, 66), (12, 90), (16, 126), (21, 168), (31, 157), (61, 314), (49, 403), (20, 7)]
 
 
@@ -142,3 +147,53 @@ def test_the_plan_of_the_bridge_counts_in_audio_tokens(bias: bool, frames: tuple
     assert plan.frame_unit == 8  # 32 tokens a second, 4 frames a second
     assert plan.audio_positions == tuple(range(18))
     assert (plan.a2v, plan.v2a) == (None, None)
+
+
+def writes_the_stride(node: ast.AST) -> bool:
+    """Whether this piece of code counts in fours as Wan's VAE does: n % 4, (n - 1) // 4, 4 * n - 3, stride = 4."""
+    match node:
+        case ast.BinOp(op=ast.Mod(), right=ast.Constant(value=4)):
+            return True
+        case ast.BinOp(left=ast.BinOp(op=ast.Add() | ast.Sub()), op=ast.FloorDiv(), right=ast.Constant(value=4)):
+            return True
+        case ast.BinOp(left=ast.BinOp(op=ast.Mult()) as product, op=ast.Add() | ast.Sub(), right=ast.Constant()):
+            return any(isinstance(side, ast.Constant) and side.value == 4 for side in (product.left, product.right))
+        case ast.Call(func=ast.Name(id="Fraction"), args=[ast.Constant(value=3), ast.Constant(value=2)]):
+            return True
+        case ast.keyword(arg=name, value=ast.Constant(value=4)):
+            return name is not None and is_of_time(name)
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=4)):
+            return is_of_time(name)
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=4)):
+            return is_of_time(name)
+    return False
+
+
+def is_of_time(name: str) -> bool:
+    return name == "step" or any(word in name.lower() for word in ("temporal", "time_stride", "latent_stride"))
+
+
+def lines_with_the_stride(source: str) -> list[int]:
+    return [node.lineno for node in ast.walk(ast.parse(source)) if writes_the_stride(node)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_other_file_knows_the_stride(path: Path) -> None:
+    assert lines_with_the_stride(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "frames % 4 != 1",
+        "(frames - 1) // 4 + 1",
+        "4 * latent_frames - 3",
+        "(latent_frames - 1) * 4 + 1",
+        "4 * i - Fraction(3, 2)",
+        "TEMPORAL_STRIDE = 4",
+        "temporal_stride: int = 4",
+        "Input(step=4)",
+    ],
+)
+def test_a_copy_of_the_stride_is_found(line: str) -> None:
+    assert lines_with_the_stride(line)
