@@ -11,6 +11,7 @@ import comfy.model_detection
 import comfy.supported_models
 from torch import Tensor
 
+from ...alignment.timeline import TEMPORAL_STRIDE
 from ...config import StreamConfig
 from .identify import PREFIXES, section
 
@@ -87,9 +88,10 @@ def _variant(sd: Mapping[str, Tensor], stream: str, name: str) -> dict[str, Any]
     found = comfy.model_detection.detect_unet_config(video, "")
     model = comfy.model_detection.model_config_from_unet_config(found, video)
     in_dim, out_dim = found["in_dim"], found["out_dim"]
-    if type(model) not in VIDEO_CLASSES or in_dim not in (out_dim, 2 * out_dim + 4):
+    with_image = out_dim + TEMPORAL_STRIDE + out_dim  # the image behind its mask, a channel per pixel frame
+    if type(model) not in VIDEO_CLASSES or in_dim not in (out_dim, with_image):
         raise ValueError(
             f"{name} is a Wan video model of the type {found['model_type']} with {in_dim} input channels, wanted one "
-            f"of text to video ({out_dim}) or image to video ({2 * out_dim + 4}): nothing feeds other conditions"
+            f"of text to video ({out_dim}) or image to video ({with_image}): nothing feeds other conditions"
         )
     return {field: found[field] for field in HOST_FIELDS if field in found}
