@@ -20,14 +20,14 @@ NEEDED = {"nvfp4": (".weight_scale", ".weight_scale_2")}
 NEEDED_BY_OTHERS = (".weight_scale",)
 
 
-def check_layers(sd: Mapping[str, Tensor], name: str, names: Mapping[str, str] | None = None) -> None:
+def check_layers(sd: Mapping[str, Tensor], name: str, sources: Mapping[str, str] | None = None) -> None:
     """Every layer with a format has its scales, every scale a format, and the host knows it; else ValueError.
 
-    sd: under our names, old scaled fp8 converted already. name: of the file, for messages; names: of the file of each
+    sd: under our names, old scaled fp8 converted already. name: of the file, for messages; sources: the file of each
     section where there are several.
     """
     for key, value in sd.items():
-        file = (names or {}).get(section(key), name)
+        file = (sources or {}).get(section(key), name)
         if key.endswith(FORMAT):
             _check_format(sd, key.removesuffix(FORMAT), value, file)
             continue
