@@ -1,1 +1,1 @@
-"""A file becomes a MODEL: read, identify, assemble, build."""
+"""A file becomes a MODEL: read, identify, assemble, configure, check, build."""

@@ -1,4 +1,4 @@
-"""LoRA files on a joint model: which name means which weight, and a strength for each part (design section 8).
+"""LoRA files on a joint model: which name means which weight, and a strength for each part.
 
 The adapters themselves (LoRA, LoHa, LoKr, DoRA, full differences...) and their arithmetic are the host's.
 """

@@ -1,4 +1,4 @@
-"""Reading what holds tensors: safetensors files, sets of shards, GGUF; and refusing the rest (design section 7)."""
+"""Reading what holds tensors: safetensors files, sets of shards, GGUF; and refusing the rest."""
 
 from __future__ import annotations
 
