@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ...config import CCLConfig
-from ...families import FAMILIES
 from ..base_model import CCLModelConfig
 from ..experts import attach_low_noise
 from ..run import sample_in_run
@@ -23,7 +22,7 @@ from ..vae.audio import load_audio_vae
 from ..vae.text_encoder import load_text_encoder
 from .assemble import Assembly, assemble
 from .check import check, check_keys, wanted_tensors
-from .configure import configure
+from .configure import boundary_of, configure
 from .identify import ModelFile, identify, identify_files, section
 from .quantised import check_layers
 from .read import ModelPaths, read, read_files
@@ -91,14 +90,6 @@ def _load(
         low_noise = _build_expert(assembly, config, paths, options, True, disable_dynamic)
         attach_low_noise(patcher, low_noise, boundary_of(config))
     return patcher
-
-
-def boundary_of(config: CCLConfig) -> float:
-    """The sigma below which a low-noise expert takes over: the configuration's, else that of its family, or of Wan."""
-    if config.expert_boundary is not None:
-        return config.expert_boundary
-    text_to_video, image_to_video = FAMILIES[config.family].expert_boundaries or FAMILIES["wan"].expert_boundaries
-    return image_to_video if config.video.in_dim > config.video.out_dim else text_to_video
 
 
 def _build_expert(

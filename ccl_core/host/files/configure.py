@@ -62,6 +62,14 @@ def published_config(
     return CCLConfig(**(known | changes))
 
 
+def boundary_of(config: CCLConfig) -> float:
+    """The sigma below which a low-noise expert takes over: the configuration's, else that of its family, or of Wan."""
+    if config.expert_boundary is not None:
+        return config.expert_boundary
+    text_to_video, image_to_video = FAMILIES[config.family].expert_boundaries or FAMILIES["wan"].expert_boundaries
+    return image_to_video if config.video.in_dim > config.video.out_dim else text_to_video
+
+
 def fit(config: CCLConfig, sd: Mapping[str, Tensor], sources: Mapping[str, str]) -> CCLConfig:
     """An interaction's configuration for the streams in sd, which may be others of the same widths.
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from ccl_pack.ccl_core.host.files.read import read_tensors, shards, without_later_shards
+import tiny
+from ccl_pack.ccl_core.host.files.identify import identify
+from ccl_pack.ccl_core.host.files.read import (
+    ModelPaths,
+    read,
+    read_files,
+    read_tensors,
+    shards,
+    without_later_shards,
+)
+from ccl_pack.ccl_core.metadata import write_config
 
 
-def write(path, tensors=None, metadata=None):
+def write(path: Path, tensors: dict[str, torch.Tensor] | None = None, metadata: dict[str, str] | None = None) -> Path:
     save_file(tensors or {"x": torch.ones(2)}, path, metadata=metadata)
     return path
 
 
-def test_first_shard_stands_for_all(tmp_path):
+def test_first_shard_stands_for_all(tmp_path: Path) -> None:
     for i in range(1, 4):
         write(tmp_path / f"model-0000{i}-of-00003.safetensors", {f"x{i}": torch.full((1,), float(i))})
     for i in (1, 3):
@@ -25,7 +37,7 @@ def test_first_shard_stands_for_all(tmp_path):
         assert metadata == {}
 
 
-def test_missing_shards_are_named(tmp_path):
+def test_missing_shards_are_named(tmp_path: Path) -> None:
     write(tmp_path / "model-00002-of-00003.safetensors")
     with pytest.raises(
         ValueError, match=r"model-00001-of-00003\.safetensors, model-00003-of-00003\.safetensors\. Down"
@@ -33,14 +45,14 @@ def test_missing_shards_are_named(tmp_path):
         read_tensors(str(tmp_path / "model-00002-of-00003.safetensors"))
 
 
-def test_shards_of_two_sets_are_told_apart(tmp_path):
+def test_shards_of_two_sets_are_told_apart(tmp_path: Path) -> None:
     for i in (1, 2):
         write(tmp_path / f"model-{i}-of-2.safetensors")
     with pytest.raises(ValueError, match=r"model-2-of-2\.safetensors holds x, which a shard before it holds too"):
         read_tensors(str(tmp_path / "model-1-of-2.safetensors"))
 
 
-def test_quantised_layers_of_all_shards_are_kept(tmp_path):
+def test_quantised_layers_of_all_shards_are_kept(tmp_path: Path) -> None:
     for i in (1, 2):
         listed = {"format_version": "1.0", "layers": {f"layer{i}": {"format": "nvfp4"}}}
         write(
@@ -53,11 +65,11 @@ def test_quantised_layers_of_all_shards_are_kept(tmp_path):
     assert metadata.keys() > {"entry1", "entry2"}
 
 
-def test_a_file_that_is_no_shard_is_a_set_of_its_own():
+def test_a_file_that_is_no_shard_is_a_set_of_its_own() -> None:
     assert shards("a-1-of-b.safetensors") == ["a-1-of-b.safetensors"]
 
 
-def test_lists_show_each_set_once():
+def test_lists_show_each_set_once() -> None:
     names = [
         "b/model-00002-of-00003.safetensors",
         "b/model-00001-of-00003.safetensors",
@@ -75,14 +87,14 @@ def test_lists_show_each_set_once():
 
 
 @pytest.mark.parametrize("cut", [4, 30, -1])
-def test_truncated_file(tmp_path, cut):
+def test_truncated_file(tmp_path: Path, cut: Any) -> None:
     path = write(tmp_path / "cut.safetensors")
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read as safetensors .* download it again"):
         read_tensors(str(path))
 
 
-def test_empty_missing_and_tensorless_files(tmp_path):
+def test_empty_missing_and_tensorless_files(tmp_path: Path) -> None:
     (tmp_path / "empty.safetensors").touch()
     with pytest.raises(ValueError, match=r"empty\.safetensors is empty"):
         read_tensors(str(tmp_path / "empty.safetensors"))
@@ -104,12 +116,12 @@ def test_empty_missing_and_tensorless_files(tmp_path):
         ("folder", "not a safetensors file"),
     ],
 )
-def test_other_formats_are_refused_unread(tmp_path, name, words):
+def test_other_formats_are_refused_unread(tmp_path: Path, name: Any, words: Any) -> None:
     with pytest.raises(ValueError, match=words):
         read_tensors(str(tmp_path / name))
 
 
-def test_a_pickle_under_another_name_is_not_run(tmp_path):
+def test_a_pickle_under_another_name_is_not_run(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "renamed.safetensors")
     with pytest.raises(
         ValueError, match=r"renamed\.safetensors is not a safetensors file but a pickle under the name of one"
@@ -117,7 +129,23 @@ def test_a_pickle_under_another_name_is_not_run(tmp_path):
         read_tensors(str(tmp_path / "renamed.safetensors"))
 
 
-def test_gguf_without_its_pack_names_it(tmp_path):
+def test_gguf_without_its_pack_names_it(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(ValueError, match=r"ComfyUI-GGUF"):
         read_tensors(str(tmp_path / "model.gguf"))
+
+
+def test_read_keeps_other_parts_of_an_all_in_one_file_apart(tmp_path: Path) -> None:
+    tensors = {f"model.diffusion_model.{key}": value for key, value in tiny.state_dict(tiny.CONFIG).items()}
+    tensors |= {"vae.x": tensors["model.diffusion_model.head.modulation"].clone()}
+    save_file(tensors, tmp_path / "all.safetensors", metadata={"ccl_config": write_config(tiny.CONFIG)})
+    found = read(str(tmp_path / "all.safetensors"))
+    assert found.bundled["vae."].keys() == {"x"}
+    assert (identify(found).family, identify(found).config) == ("ccl", tiny.CONFIG)
+    with pytest.raises(ValueError, match=r"all\.safetensors holds no text encoder"):
+        found.bundle("text_encoders.", "text encoder")
+
+
+def test_roles_without_a_file_are_left_out(tmp_path: Path) -> None:
+    path = str(tiny.write(tmp_path / "tiny.safetensors"))
+    assert read_files(ModelPaths(path)).keys() == {"video"}
