@@ -45,6 +45,3 @@ def test_a_module_imports_those_before_it(name: str) -> None:
 def test_an_import_inside_a_function_is_seen() -> None:
     source = "def f() -> None:\n    from .build import load_model\n    from . import gguf\n"
     assert neighbours(source) == {"build", "gguf"}
-        "build",
-        "gguf",
-    }
