@@ -7,10 +7,9 @@ when the run reaches its noise levels. The host then unloads the other one as it
 
 from __future__ import annotations
 
-import logging
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.hooks
@@ -21,6 +20,7 @@ import comfy.sampler_helpers
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from .patches import counterparts, moved, moved_patches
 from .run import RUN
 
 KEY = "ccl_low_noise"
@@ -33,10 +33,14 @@ Wrappers = comfy.patcher_extension.WrappersMP
 
 @dataclass(frozen=True)
 class LowNoise:
-    """The attachment: the expert for sigmas below the boundary."""
+    """The attachment: the expert for sigmas below the boundary.
+
+    compiled: what compiles this expert, by the wrapper that compiles the other one; one entry, kept between runs.
+    """
 
     patcher: ModelPatcher
     boundary: float
+    compiled: dict[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
 
 
 def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) -> None:
@@ -81,6 +85,7 @@ class Experts:
         self.high = guider.model_patcher
         self.boundary = self.high.get_attachment(KEY).boundary
         self.low = _low_for_run(guider)
+        self.compiled = _compiled_alike(self.high, self.low)
         self.hooks: tuple | None = None
         # a run that begins below the boundary (second pass, denoise) never needs the high-noise expert
         self.active = self.high if sigmas[0] >= self.boundary else self.low
@@ -148,7 +153,7 @@ def _low_for_run(guider: Any) -> ModelPatcher:
     low.load_device, low.offload_device = high.load_device, high.offload_device
     # models and tensors of patches must stay loaded with whichever expert runs
     low.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
-    low.object_patches |= {key: value for key, value in high.object_patches.items() if not _of_module(key)}
+    low.object_patches = moved_patches(high, low) | low.object_patches
     low.force_cast_weights = high.force_cast_weights
     low.hook_patches = comfy.model_patcher.create_hook_patches_clone(high.hook_patches)
     low.hook_mode = comfy.hooks.EnumHookMode.MinVram  # what it would cache goes stale with the strength of a keyframe
@@ -160,18 +165,15 @@ def _low_for_run(guider: Any) -> ModelPatcher:
     return low
 
 
-def _of_module(key: str) -> bool:
-    return key.startswith("diffusion_model")
-
-
-def _warn_of_one_sided(high: ModelPatcher) -> None:
-    modules = [key for key in high.object_patches if _of_module(key)]
-    if modules or high.get_wrappers(Wrappers.APPLY_MODEL, COMPILE_KEY):
-        logging.warning(
-            "This model has two video experts; %s bound to the modules of the high-noise expert: "
-            "the low-noise expert runs without.",
-            f"{len(modules)} object patches ({modules[0]} ...) are" if modules else "torch.compile is",
-        )
+def _compiled_alike(high: ModelPatcher, low: ModelPatcher) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For each of the host's compile wrappers around modules of the high-noise expert one around the low-noise one's."""
+    kept = high.get_attachment(KEY).compiled
+    wrappers = high.get_wrappers(Wrappers.APPLY_MODEL, COMPILE_KEY)
+    if set(kept) != set(wrappers):
+        modules = counterparts(high, low)
+        kept.clear()
+        kept.update({wrapper: moved(wrapper, modules) for wrapper in wrappers})
+    return kept
 
 
 def _sample_with_experts(
@@ -185,7 +187,6 @@ def _sample_with_experts(
 ) -> torch.Tensor:
     """Wrapper of the host's OUTER_SAMPLE."""
     guider = executor.class_obj
-    _warn_of_one_sided(guider.model_patcher)
     experts = Experts(guider, noise.shape, sigmas)
     run = guider.model_options["transformer_options"][RUN]
     experts.low.model.run = run
@@ -222,9 +223,8 @@ def _apply_active(
     arguments = (x, t, c_concat, c_crossattn, control, transformer_options)
     if expert is experts.high:
         return executor(*arguments, **conds)
-    # torch.compile holds the modules of the high-noise expert and would run them instead
-    compiled = comfy.patcher_extension.get_wrappers_with_key(Wrappers.APPLY_MODEL, COMPILE_KEY, transformer_options)
-    further = [wrapper for wrapper in executor.wrappers[executor.idx + 1 :] if wrapper not in compiled]
+    # A compile wrapper holds modules of the high-noise expert, so the low-noise one has its own.
+    further = [experts.compiled.get(wrapper, wrapper) for wrapper in executor.wrappers[executor.idx + 1 :]]
     low = Executor.new_class_executor(expert.model._apply_model, expert.model, further)
     return low.execute(*arguments, **conds)
 

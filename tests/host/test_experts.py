@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import comfy.hooks
 import comfy.model_management
 import comfy.patcher_extension
@@ -350,21 +354,103 @@ def test_patches_wrappers_and_easycache_work_on_both():
     assert same(results[0], sample(equal, steps=12)) == [False, False]
 
 
-def test_wrappers_of_others_run_around_the_active_expert_and_compiled_modules_around_their_own(caplog):
+def test_wrappers_of_others_run_around_the_active_expert_and_compiled_modules_around_their_own() -> None:
     model = experts()
-    wanted, around = sample(model), []
+    wanted, around, graphs = sample(model), [], []
 
-    def wrapper(executor, *args, **kwargs):
+    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         around.append(executor.class_obj)
         return executor(*args, **kwargs)
 
+    def backend(graph: torch.fx.GraphModule, _inputs: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
     wrapped = model.clone()
     wrapped.add_wrapper_with_key(Wrappers.APPLY_MODEL, "test", wrapper)
-    set_torch_compile_wrapper(wrapped, backend="eager", keys=["diffusion_model.text_embedding"])
+    set_torch_compile_wrapper(wrapped, backend=backend, keys=["diffusion_model.text_embedding"])
+    seen = compiled_modules(wrapped)
     assert same(sample(wrapped), wanted) == [True, True]
-    assert "torch.compile is bound to the modules of the high-noise expert" in caplog.text
+    assert graphs and seen == {"high", "low"}
     switched = len(around) // 2
     assert set(around[:switched]) == {model.model} and set(around[switched:]) == {low_noise_of(model).model}
+
+
+def compiled_modules(model: Any) -> set[str]:
+    """Filled while it samples: the experts whose text embedding is entered as a compiled module."""
+    seen: set[str] = set()
+    for name, half in (("high", model), ("low", low_noise_of(model))):
+        network = half.model.diffusion_model
+
+        def note(_module: Any, _args: Any, name: str = name, network: Any = network) -> None:
+            if isinstance(network.text_embedding, torch._dynamo.OptimizedModule):
+                seen.add(name)
+
+        network.register_forward_pre_hook(note)
+    return seen
+
+
+def zeroed(self: torch.nn.Module, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG001
+    return x * 0
+
+
+def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A function that closes over a module's method, as many patches are."""
+    return lambda *args, **kwargs: 0.5 * original(*args, **kwargs)
+
+
+class Halved(torch.nn.Module):
+    """A module of somebody else's around one of the model."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return 0.5 * self.inner(*args, **kwargs)
+
+
+PATCHES: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
+    "a bound function": ("blocks.0.cross_attn.forward", lambda m: zeroed.__get__(m.blocks[0].cross_attn)),
+    "a closure over a method": ("blocks.0.self_attn.forward", lambda m: around(m.blocks[0].self_attn.forward)),
+    "a partial over a module": ("blocks.1.ffn.forward", lambda m: functools.partial(zeroed, m.blocks[1].ffn)),
+    "a module around ours": ("blocks.1.norm1", lambda m: Halved(m.blocks[1].norm1)),
+    "another module": ("blocks.2.norm2", lambda _: torch.nn.LayerNorm(48, elementwise_affine=False, eps=0.5)),
+    "a method of the audio": ("audio.blocks.0.ffn.forward", lambda m: zeroed.__get__(m.audio.blocks[0].ffn)),
+}
+
+
+@pytest.mark.parametrize("kind", PATCHES)
+def test_an_object_patch_acts_on_both_experts_with_each_one_s_own_weights(kind: str) -> None:
+    key, make = PATCHES[kind]
+    model, low_alone = experts(), patcher(weights=expert_weights(3), **SHIFT)
+    below = {"steps": 4, "denoise": 0.4}  # a run that begins below the boundary
+    results = []
+    for half in (model, low_alone):
+        patched = half.clone()
+        patched.add_object_patch(f"diffusion_model.{key}", make(half.model.diffusion_model))
+        results.append(sample(patched, **below))
+        assert not torch.equal(results[-1][0], sample(half, **below)[0])
+    assert same(*results) == [True, True]
+    whole = model.clone()
+    whole.add_object_patch(f"diffusion_model.{key}", make(model.model.diffusion_model))
+    assert same(sample(whole), sample(model)) == [False, False]
+    assert same(sample(model, **below), sample(model.clone(), **below)) == [True, True]
+
+
+def test_an_object_patch_that_cannot_be_moved_is_named() -> None:
+    model = experts()
+
+    class Holder:
+        def __init__(self, module: torch.nn.Module) -> None:
+            self.module = module
+
+        def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            return self.module(*args, **kwargs)
+
+    model.add_object_patch("diffusion_model.blocks.0.ffn.forward", Holder(model.model.diffusion_model.blocks[0].ffn))
+    with pytest.raises(ValueError, match=r"blocks\.0\.ffn\.forward holds a module .* an object of the class Holder"):
+        sample(model)
 
 
 def test_masks_and_context_reach_the_low_noise_expert():
