@@ -166,7 +166,7 @@ def _low_for_run(guider: Any) -> ModelPatcher:
 
 
 def _compiled_alike(high: ModelPatcher, low: ModelPatcher) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For each of the host's compile wrappers around modules of the high-noise expert one around the low-noise one's."""
+    """For each compile wrapper of the host, around modules of the high-noise expert, one around the low-noise one's."""
     kept = high.get_attachment(KEY).compiled
     wrappers = high.get_wrappers(Wrappers.APPLY_MODEL, COMPILE_KEY)
     if set(kept) != set(wrappers):
