@@ -25,6 +25,8 @@ from .audio_shift import at_own_level, audio_noise_scale
 from .run import RUN, Run, unpack
 from .texts import of_streams
 
+# Conditions that a context window cuts: the stream whose window it is, and the axis of time.
+WINDOWED = {"video_mask": (0, 2), "video_concat": (0, 2), "audio_mask": (1, 2)}
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
 
 
@@ -173,15 +175,15 @@ class CCLModel(comfy.model_base.WAN21):
         device: Any,
         retain_index_list: list[int] = [],  # noqa: B006
     ) -> Any:
-        if cond_key == "audio_mask":
-            audio_window = window.get_window_for_modality(1)
-            return cond_value._copy_with(audio_window.get_tensor(cond_value.cond, device, dim=2))
-        if cond_key in ("video_mask", "video_concat"):
-            return comfy.context_windows.slice_cond(
-                cond_value, window, x_in, device, temporal_dim=2, retain_index_list=retain_index_list
-            )
-        return super().resize_cond_for_context_window(
-            cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list
+        if cond_key not in WINDOWED:
+            resize = super().resize_cond_for_context_window
+            return resize(cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list)
+        stream, axis = WINDOWED[cond_key]
+        if stream > 0:
+            own = window.get_window_for_modality(stream)
+            return cond_value._copy_with(own.get_tensor(cond_value.cond, device, dim=axis))
+        return comfy.context_windows.slice_cond(
+            cond_value, window, x_in, device, temporal_dim=axis, retain_index_list=retain_index_list
         )
 
 
