@@ -53,7 +53,7 @@ class StreamConfig:
 
 @dataclass(frozen=True)
 class CCAOptions:
-    """Cross-modal context attention. context_tokens: the number n of learnable context tokens of each direction."""
+    """Cross-modal context attention. context_tokens: learnable context tokens of each direction."""
 
     context_tokens: int = 16
 
@@ -68,7 +68,7 @@ class FusionOptions:
     """Fusion inside text attention has nothing to choose."""
 
     def direction_parameters(self, width: int, source_width: int) -> int:
-        """Keys and values of one direction in one layer; queries and output are those of the text attention."""
+        """Of one direction in one layer; queries and output are those of the text attention."""
         return 2 * linear(source_width, width) + 2 * source_width + width
 
 
@@ -76,8 +76,8 @@ class FusionOptions:
 class BridgeOptions:
     """The bridge before the blocks.
 
-    head_width: width of a head of its attention, None: that of the stream that asks. first_frame_bias: its clock counts
-    that the first latent frame is one pixel frame long (no published model does).
+    head_width: width of a head of its attention, None: that of the stream that asks. first_frame_bias: its clock
+    counts that the first latent frame is one pixel frame long (no published model does).
     """
 
     head_width: int | None = None

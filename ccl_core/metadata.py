@@ -1,6 +1,7 @@
 """The `ccl_config` entry in a file's metadata: the configuration of a joint model as JSON.
 
-Schema 1 kept the options of every interaction in one flat object and named no family; it is read, schema 2 is written.
+Schema 1 kept the options of every interaction in one flat object and named no family. It is read, and schema
+2 is written.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def read_config(text: str) -> CCLConfig:
-    """Read the entry; ValueError names the field that is missing, unknown, of the wrong type or out of range."""
+    """Read the entry; ValueError names a field that is missing, unknown, of a wrong type or out of range."""
     try:
         data = json.loads(text)
     except ValueError as error:

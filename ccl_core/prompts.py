@@ -33,15 +33,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks of all families together.
+    """The marks of all families together."""
 
-    partners: closing tag of each opening one, in capitals. any_mark: groups speech, stray, begin, end, rest. any_tag:
-    of speech and descriptions. scene_lead, audio_lead: words in front that only mark what follows.
-    """
-
+    # The closing tag of each opening one, in capitals.
     partners: dict[str, str]
+    # With a group for each meaning: speech, stray, begin, end, rest.
     any_mark: re.Pattern[str]
+    # Tags of speech and of descriptions.
     any_tag: str
+    # Words in front of the scene or of a description that only mark what it is.
     scene_lead: re.Pattern[str]
     audio_lead: re.Pattern[str]
 
@@ -54,9 +54,9 @@ def styles() -> dict[str, PromptStyle]:
 def read_prompt(text: str, audio: str = "") -> Prompt:
     """Take a text apart, whichever family's marks it has.
 
-    Speech: between a family's tags (<S>...<E>) or in double quotes. Audio description: the second argument, what stands
-    between a family's tags (<AUDCAP>...<ENDAUDCAP>), everything behind its words ("Audio:", "The audio shows"); several
-    are joined. ValueError shows the place of a mark without its partner.
+    Speech stands between a family's tags (<S>...<E>) or in double quotes. The audio description is the second
+    argument, what stands between a family's tags (<AUDCAP>...<ENDAUDCAP>), and everything behind its words
+    ("Audio:", "The audio shows"); several are joined. ValueError shows the place of a mark without its partner.
     """
     marks = _marks(tuple(styles().values()))
     scene, described = _read(text, "prompt", marks, in_audio=False)
@@ -66,7 +66,9 @@ def read_prompt(text: str, audio: str = "") -> Prompt:
 
 
 def write_prompt(prompt: Prompt, title: str, lead: bool = True) -> str:
-    """The text as the version of this title was trained on it; `lead` puts the sentence in front that its prompts have.
+    """The text as the version of this title was trained on it.
+
+    lead: whether to put the sentence in front that the prompts of this version have.
 
     Whatever is written here, `read_prompt` reads back to the same prompt.
     """

@@ -1,4 +1,7 @@
-"""The models that are known by name: one frozen row each. A new model of a known coupling is a new row, no more."""
+"""The models that are known by name: one frozen row each.
+
+A new model of a known coupling is a new row and changes nothing else.
+"""
 
 from .base import Family
 from .ccl import CCL

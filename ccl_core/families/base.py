@@ -13,44 +13,43 @@ DIRECTIONS = frozenset(("a2v", "v2a"))
 STREAMS = frozenset(("video", "audio"))
 MODEL = STREAMS | DIRECTIONS
 
-# A pattern of a published key, and what our name has in its place (a string of `re.sub`, or a function of the match).
+# A pattern in a published key, and what stands there in our name: text of `re.sub`, or a function of the match.
 Rename = tuple[str, str | Callable[[Match[str]], str]]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What one file of the family may hold.
+    """What one file of the family may hold."""
 
-    sections: of video, audio, a2v and v2a. description: of the file in a message ("the video part of ..."). advice:
-    what to do with it where a whole model is wanted.
-    """
-
+    # Of video, audio, a2v and v2a.
     sections: frozenset[str]
+    # What the file is, in a message: "the video part of ...".
     description: str
+    # What to do with it where a whole model is wanted.
     advice: str = "choose it in Assemble Model (CCL), beside the other parts"
 
     @property
     def whole(self) -> bool:
+        """Whether the file holds a whole joint model."""
         return self.sections == MODEL
 
 
 @dataclass(frozen=True)
 class LoraNames:
-    """What trainers of the family call the weights of a model.
+    """What trainers of the family call the weights of a model."""
 
-    video, audio: prefixes before the names of a Wan model; of two experts `video` means the first where `low_noise`
-    has prefixes for the second. tower: their names of Wan's weights outside the blocks; block: inside, behind the
-    number. coupling: for each direction, names with {layer} and {weight} to fill. weights: their names of the
-    direction's modules. whole_file_alpha: prefixes of the names for which the file's metadata states one alpha.
-    """
-
+    # Before the names that Wan gives the weights of a tower. Where `low_noise` has names for a second video expert,
+    # those of `video` mean the first one.
     video: tuple[str, ...] = ()
     low_noise: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
+    # Their names of Wan's weights outside the blocks, and inside, behind the number of the block.
     tower: Mapping[str, str] = field(default_factory=dict)
     block: Mapping[str, str] = field(default_factory=dict)
+    # For each direction its names with {layer} and {weight} to fill, and their names of our weights.
     coupling: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    # In names for which the metadata of a file states one alpha.
     whole_file_alpha: tuple[str, ...] = ()
 
     def of_tower(self, name: str) -> str:
@@ -68,16 +67,17 @@ class LoraNames:
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """The marks of speech and of the audio description in the texts of a training set.
+    """The marks of speech and of the audio description in the texts of a training set."""
 
-    title: the version of the model it belongs to. speech: tags around words that are said, None: quotation marks.
-    audio: what stands before and behind the description. gap: between the paragraphs. lead: a sentence in front.
-    """
-
+    # The version of the model that was trained on it.
     title: str
+    # Around words that are said; None: quotation marks.
     speech: tuple[str, str] | None
+    # Before and behind the audio description.
     audio: tuple[str, str]
+    # Between the paragraphs.
     gap: str = " "
+    # A sentence in front.
     lead: str = ""
 
 
@@ -94,45 +94,44 @@ class Preset:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the model was published to be sampled.
+    """How the model was published to be sampled."""
 
-    mode, settings: of guidance, the scales by term. skip_layers: left out of the negative passes. negative,
-    audio_negative: default negative prompts, None: the audio stream reads that of the video.
-    """
-
+    # Of guidance: a key of MODES, and the scales of its terms.
     mode: str
     settings: Mapping[str, TermScale]
     steps: int
     sampler_name: str
     scheduler: str = "simple"
+    # Left out of the passes with negative text.
     skip_layers: tuple[int, ...] = ()
+    # Default negative prompts; None: the audio stream reads that of the video.
     negative: str = ""
     audio_negative: str | None = None
 
 
 @dataclass(frozen=True)
 class Family:
-    """One model.
+    """One model."""
 
-    title: for people. coupling: the kind of its interaction, None: it is a single stream. modules: all module names of
-    one direction of it, under our names. mark: pattern of a published key of the interaction that no other family has.
-    renames: of published keys, in order. contents: what its files hold. other_files: description of a file that is no
-    part of the model, by a key it holds. published, streams: fields of CCLConfig and of each StreamConfig that no
-    shape tells. expert_boundaries: the sigma below which a low-noise video expert takes over, of text to video and of
-    image to video. fp16: its values stay in the range of fp16. audio_vae is named in the published audio_latent.
-    """
-
+    # For people.
     title: str
     sampling: Sampling
+    # The kind of its interaction, None: it is a single stream; all module names of one direction, under our names.
     coupling: str | None = None
     modules: frozenset[str] = frozenset()
+    # A pattern that some published keys of its interaction have, and those of no other family.
     mark: str | None = None
+    # From published keys to ours, in order.
     renames: tuple[Rename, ...] = ()
     contents: tuple[Content, ...] = ()
+    # Files that are no part of the model: what one is and what to do with it, by a key that tells it.
     other_files: Mapping[str, str] = field(default_factory=dict)
+    # Fields of CCLConfig, and of the StreamConfig of each stream, that no shape tells.
     published: Mapping[str, Any] = field(default_factory=dict)
     streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # The sigma below which a low-noise video expert takes over, of text to video and of image to video.
     expert_boundaries: tuple[float, float] | None = None
+    # Whether its values stay in the range of fp16.
     fp16: bool = False
     lora: LoraNames = LoraNames()
     prompts: tuple[PromptStyle, ...] = ()

@@ -1,4 +1,4 @@
-"""MOVA (arXiv 2602.08794): two experts of Wan 2.2 14B and an audio tower, coupled by a bridge before their blocks."""
+"""MOVA (arXiv 2602.08794): two experts of Wan 2.2 14B and an audio tower, coupled by a bridge."""
 
 from __future__ import annotations
 

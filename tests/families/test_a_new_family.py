@@ -1,4 +1,4 @@
-"""A model family that this test alone knows: one row, and weights under its own names, served by the whole product."""
+"""A model family that this test alone knows: one row and weights under its own names, served by the product."""
 
 from __future__ import annotations
 

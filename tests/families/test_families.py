@@ -1,4 +1,4 @@
-"""The rows of the families: complete, told apart by their marks, and equal to the templates that a person opens."""
+"""The rows of the families: complete, told apart by their marks, and equal to the workflow templates."""
 
 from __future__ import annotations
 
