@@ -175,3 +175,65 @@ def test_rooms_of_training_import_downwards(path: PurePosixPath) -> None:
 )
 def test_a_stray_import_of_training_is_found(path: str, line: str) -> None:
     assert strays(PurePosixPath(path), f"def f() -> None:\n    {line}\n")
+
+
+# Within the pure files, the model and the host: a file imports of its own group or of one above it in this list.
+GROUPS = [
+    ["counts", "config", "tasks", "guidance"],
+    ["families"],
+    ["alignment"],
+    ["metadata", "prompts", "memory", "metrics", "attention_maps"],
+    ["model/spans", "model/times", "model/rotary", "model/attention", "model/audio/"],
+    ["model/blocks"],
+    ["model/streams"],
+    ["model/audio_stream", "model/interactions"],
+    ["model/layer"],
+    ["model/joint"],
+    ["host/files/read", "host/files/gguf"],
+    ["host/texts", "host/patches", "host/audio_shift", "host/run"],
+    ["host/vae", "host/base_model", "host/experts"],
+    ["host/media", "host/guider"],
+    ["host/files/shapes", "host/files/translate", "host/files/identify"],
+    ["host/files/quantised", "host/files/assemble"],
+    ["host/files/configure", "host/files/check"],
+    ["host/files/build", "host/files/lora", "host/memory"],
+]
+ORDERED = [path for path in FILES if path.parts[0] == "ccl_core" and path.name != "__init__.py"]
+
+
+def group_of(path: PurePosixPath) -> int:
+    """The place of a file in the order; AssertionError for a file that nobody has given one."""
+    name = path.as_posix().removeprefix("ccl_core/").removesuffix(".py").removesuffix("__init__")
+    places = [i for i, group in enumerate(GROUPS) if any(name.startswith(start) for start in group)]
+    # `model/audio_stream` is no part of `model/audio/`, and the longest name that fits decides.
+    assert places, f"{path} stands in no group of tests/test_layering.py"
+    return max(places, key=lambda i: max(len(start) for start in GROUPS[i] if name.startswith(start)))
+
+
+def climbs(path: PurePosixPath, source: str) -> list[str]:
+    """What this file imports from further down the list."""
+    targets = [(name, resolve(name)) for name in imports(path, source) if name.startswith("./")]
+    return [f"{path} imports {name}" for name, target in targets if group_of(target) > group_of(path)]
+
+
+@pytest.mark.parametrize("path", ORDERED, ids=str)
+def test_rooms_of_the_core_import_downwards(path: PurePosixPath) -> None:
+    assert climbs(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("ccl_core/config.py", "from .families import FAMILIES"),
+        ("ccl_core/alignment/timeline.py", "from ..memory import Clip"),
+        ("ccl_core/model/blocks.py", "from .streams import StreamPass"),
+        ("ccl_core/model/interactions/cca.py", "from ..layer import run_layer"),
+        ("ccl_core/host/files/read.py", "from .identify import identify"),
+        ("ccl_core/host/files/identify.py", "from .build import load_model"),
+        ("ccl_core/host/vae/audio.py", "from ..files.build import load_model"),
+        ("ccl_core/host/run.py", "from .experts import Experts"),
+        ("ccl_core/host/media/encode.py", "from ..memory import report"),
+    ],
+)
+def test_an_import_that_climbs_is_found(path: str, line: str) -> None:
+    assert climbs(PurePosixPath(path), f"{line}\n")
