@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -97,3 +98,26 @@ def av_latent(seed: int = 2, masks: tuple | None = None, **sizes) -> dict:
 
     latent = {"samples": NestedTensor(latents(seed, **sizes)), "fps": 16.0}
     return latent if masks is None else latent | {"noise_mask": NestedTensor(masks)}
+
+
+def given(stream: str, batch: int = 1, frames: int = 3, tokens: int = 18) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks of `av_latent` that keep all of the stream "video" or "audio" and generate the other one."""
+    masks = {"video": torch.ones(batch, 1, frames, 4, 6), "audio": torch.ones(batch, 1, tokens)}
+    masks[stream].zero_()
+    return masks["video"], masks["audio"]
+
+
+def count_blocks(transformer: torch.nn.Module) -> dict[str, int]:
+    """Forward calls of the blocks of each stream from now on; the dict is filled as they come."""
+    calls = {"video": 0, "audio": 0}
+
+    def counter(stream: str) -> Callable[..., None]:
+        def count(*_: object) -> None:
+            calls[stream] += 1
+
+        return count
+
+    for name, stream in (("video", transformer), ("audio", transformer.audio)):
+        for block in stream.blocks:
+            block.register_forward_hook(counter(name))
+    return calls

@@ -121,23 +121,28 @@ class JointModel(VideoStream):
 
     def _velocities(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """Velocity of each stream, zeros for one that does not run; of a given one, what it hands out is kept."""
-        options = inputs.options
-        run_video = options.get("run_vx", True)
-        run_audio = inputs.audio is not None and options.get("run_ax", True)
-        kept: Kept | None = options.get(KEPT)
+        run_video = inputs.options.get("run_vx", True)
+        run_audio = inputs.audio is not None and inputs.options.get("run_ax", True)
+        kept: Kept | None = inputs.options.get(KEPT)
         sources = None
         if kept is not None:
             given_video = kept.stream == "video"
-            is_read = inputs.routes[1 if given_video else 0]
-            if is_read and kept.sources is None:
-                *_, kept.sources = self._pass(inputs, given_video, not given_video, keep=True)
+            if run_video and run_audio and inputs.routes[1 if given_video else 0]:
+                sources = self._kept_sources(inputs, kept, given_video)
             run_video, run_audio = run_video and not given_video, run_audio and given_video
-            sources = kept.sources if is_read else None
-        video, audio, _ = self._pass(inputs, run_video, run_audio, kept=sources)
+        video = audio = None
+        if run_video or run_audio:
+            video, audio, _ = self._pass(inputs, run_video, run_audio, kept=sources)
         video = torch.zeros_like(inputs.video) if video is None else video
         if audio is None and inputs.audio is not None:
             audio = torch.zeros_like(inputs.audio)
         return video, audio
+
+    def _kept_sources(self, inputs: Inputs, kept: Kept, given_video: bool) -> list[KV | None]:
+        """What the given stream hands out in each layer, from a pass of its own where there is none yet."""
+        if kept.sources is None:
+            *_, kept.sources = self._pass(inputs, given_video, not given_video, keep=True)
+        return kept.sources
 
     def _pass(
         self,
@@ -150,7 +155,7 @@ class JointModel(VideoStream):
         """Velocities of the streams that run, and, with `keep`, what the one that runs hands out in each layer."""
         v, video = self._embed_video(inputs) if run_video else (None, None)
         a, audio = self._embed_audio(inputs) if run_audio else (None, None)
-        link = self._link(inputs, video, audio, keep)
+        link = self._link(inputs, video, audio, keep, kept is not None)
         layers = self._layers(link)
         device = inputs.video.device
         queue = self._prefetch(layers, device, inputs.options)
@@ -186,9 +191,11 @@ class JointModel(VideoStream):
         first = 0 if window is None else window.index_list[0]
         return self.timeline(inputs.video.shape[2], inputs.audio.shape[-1], first)
 
-    def _link(self, inputs: Inputs, video: StreamPass | None, audio: StreamPass | None, keep: bool) -> Link:
+    def _link(
+        self, inputs: Inputs, video: StreamPass | None, audio: StreamPass | None, keep: bool, is_kept: bool
+    ) -> Link:
         plan = None
-        if inputs.audio is not None and (audio is not None or keep):
+        if inputs.audio is not None and (audio is not None or keep or is_kept):
             plan = self.kind.plan(self.ccl_config, self._timeline_of(inputs))
         tables = self.kind.tables(self.ccl_config, self, self.audio, video, audio, plan, inputs.video.device)
         return Link(video, audio, plan, *tables, *inputs.routes, inputs.options, keep)
@@ -214,7 +221,8 @@ class JointModel(VideoStream):
         self, i: int, layer: Layer, v: Tensor | None, a: Tensor | None, link: Link, kept: list[KV | None] | None
     ) -> tuple[Any, Any]:
         """A layer, or what somebody put into its place."""
-        source = None if kept is None else kept[i]
+        # The stream that was kept may be the less deep one.
+        source = None if kept is None or i >= len(kept) else kept[i]
         replacement = link.options.get("patches_replace", {}).get("dit", {}).get(("double_block", i))
         if replacement is not None and link.video is not None:
             return _replaced(replacement, layer, v, a, link, source)

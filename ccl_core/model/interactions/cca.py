@@ -101,6 +101,8 @@ def _added(
 
     y: tokens of the other stream, or `kept`: the keys and values they would give; both None where it is absent.
     """
+    if kept is not None:
+        way = way._replace(seen=slice(0, kept.k.shape[1]))
     asking = x[:, way.updated]
     q, anchor = modules.query(asking, way.tables.queries), modules.anchor(asking)
     place = way.place(len(modules.context))
