@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import torch
 
 from ccl_pack.ccl_core.config import (
-    AudioLatentConfig,
     BridgeOptions,
     CCLConfig,
     FusionOptions,
     InteractionConfig,
     StreamConfig,
 )
+from ccl_pack.ccl_core.families import FAMILIES
 
 FUSION = {"k": "k_fusion", "v": "v_fusion", "norm_y": "pre_attn_norm_fusion", "norm_k": "norm_k_fusion"}
 TOWERS = {"a2v": "video_model", "v2a": "audio_model"}
@@ -27,15 +26,11 @@ def ovi_config(width: int = 48, heads: int = 2, layers: int = 2, text_len: int =
         text_len=text_len,
     )  # fmt: skip
     return CCLConfig(
-        fps=Fraction(24),
         video=video,
         audio=replace(video, in_dim=20, out_dim=20, patch_size=(1, 1, 1), stem_dim=32),
         interaction=InteractionConfig("fusion", tuple(range(layers)), FusionOptions()),
-        audio_latent=AudioLatentConfig("mmaudio", 20, Fraction(125, 4), 16000),
-        clock="linear",
-        shift=5.0,
-        clock_scale=0.19676,
         family="ovi",
+        **FAMILIES["ovi"].published,
     )
 
 
@@ -45,18 +40,14 @@ def mova_config(width: int = 64, audio_width: int = 32, head: int = 16, layers: 
         freq_dim=32,
     )  # fmt: skip
     return CCLConfig(
-        fps=Fraction(24),
         video=video,
         audio=replace(
             video, in_dim=128, out_dim=128, dim=audio_width, num_heads=audio_width // head, num_layers=paired,
             patch_size=(1, 1, 1), rope="token",
         ),
         interaction=InteractionConfig("bridge", tuple(range(paired)), BridgeOptions()),
-        audio_latent=AudioLatentConfig("dac", 128, Fraction(50), 48000),
-        clock="causal",
-        shift=5.0,
-        expert_boundary=0.9,
         family="mova",
+        **FAMILIES["mova"].published,
     )  # fmt: skip
 
 
