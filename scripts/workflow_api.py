@@ -86,6 +86,9 @@ def _read_widgets(specs: dict[str, Any], prefix: str, slots: Iterator[Any], inpu
         if not is_widget(kind, options):
             continue
         value = next(slots, options.get("default"))
+        # A file that an older host has saved holds no value for a widget that is hidden now.
+        if value is None and options.get("hidden"):
+            continue
         inputs[prefix + name] = value
         if options.get("control_after_generate", name in ("seed", "noise_seed")):
             _skip_seed_mode(slots, name)

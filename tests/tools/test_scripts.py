@@ -132,6 +132,16 @@ def test_values_that_do_not_fit_are_refused(values: list[Any], word: str) -> Non
         to_prompt(graph(None, values), INFO)
 
 
+@pytest.mark.parametrize("saved", [[], ["mp4"]])
+def test_a_hidden_widget_has_a_value_where_the_file_holds_one(saved: list[str]) -> None:
+    """As the codec of SaveVideo, which a newer host has moved into its format and keeps, hidden."""
+    hidden = ["COMFY_DYNAMICCOMBO_V3", {"hidden": True, "options": [{"key": "mp4", "inputs": {}}]}]
+    info = {"Save": {"input": {"required": {"name": ["STRING", {}]}, "optional": {"codec": hidden}}}}
+    workflow = {"nodes": [graph_node(1, "Save", [], ["clip", *saved])], "links": []}
+    prompt = to_prompt(workflow, info)
+    assert list(prompt["1"]["inputs"].values()) == ["clip", *saved]
+
+
 def test_unknown_nodes_in_the_way_are_refused() -> None:
     with pytest.raises(WorkflowError, match="Teleport"):
         to_prompt(graph(graph_node(2, "Teleport", [], []), [5, "fixed", "off", ""]), INFO)
