@@ -171,8 +171,8 @@ def sample(path: Path, case: Case, steps: int) -> list[float]:
     from ccl_pack.nodes.latents import CCLEmptyAVLatent
 
     model, length = load_model(str(path)), {"length": "frames", "frames": case.frames}
-    size = {"width": case.width, "height": case.height, "length": length, "fps": 0.0, "batch_size": 1}
-    latent = CCLEmptyAVLatent.execute(model=model, **size).result[0]
+    size = {"size": "custom", "width": case.width, "height": case.height}
+    latent = CCLEmptyAVLatent.execute(model=model, size=size, length=length, batch_size=1).result[0]
     texts = torch.randn(2, 1, TEXT_TOKENS, model.model.ccl_config.video.text_dim)
     moments = [time.perf_counter()]
 

@@ -86,11 +86,10 @@ def check_settings(options: argparse.Namespace) -> None:
     """One folder holds points of one kind: others could not be compared."""
     import hashlib
 
-    from ccl_pack.nodes.guidance import CCLJointSampler
+    from ccl_pack.ccl_core.families import FAMILIES
 
     settings = {name: getattr(options, name) for name in SHARED}
-    steps = sibling("tiny").defaults(CCLJointSampler, "mode")["steps"]
-    settings |= {"sampling_steps": options.sampling_steps or steps}
+    settings |= {"sampling_steps": options.sampling_steps or FAMILIES["ccl"].sampling.steps}
     settings |= {"checkpoint": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()}
     path = options.work / "settings.json"
     if path.exists() and json.loads(path.read_text()) != settings:

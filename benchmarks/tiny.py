@@ -106,7 +106,8 @@ def empty_latent(loaded: Loaded, frames: int, batch: int) -> dict[str, Any]:
     from ccl_pack.nodes.latents import CCLEmptyAVLatent
 
     settings = defaults(CCLEmptyAVLatent, "length", "frames")
-    settings |= {"width": SIZE, "height": SIZE, "length": {"length": "frames", "frames": frames}, "batch_size": batch}
+    settings |= {"size": {"size": "custom", "width": SIZE, "height": SIZE}, "batch_size": batch}
+    settings |= {"length": {"length": "frames", "frames": frames}}
     return CCLEmptyAVLatent.execute(model=loaded.model, **settings).result[0]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from .families import FAMILIES
-from .families.base import PromptStyle
+from .families.base import Family, PromptStyle
 
 _CLOSING = {'"': '"', "\u201c": "\u201d", "\u201e": "\u201c\u201d", "\u00ab": "\u00bb"}
 _QUOTES = ('""', "\u201c\u201d", "\u00ab\u00bb")
@@ -46,6 +46,10 @@ class Marks:
     audio_lead: re.Pattern[str]
 
 
+# For a family that was trained on texts without marks: the sound behind the scene, as in the captions of ccl-tiny.
+PLAIN = PromptStyle("", speech=None, audio=("", ""), gap=", ")
+
+
 def styles() -> dict[str, PromptStyle]:
     """The prompt styles of all families by their titles."""
     return {style.title: style for family in FAMILIES.values() for style in family.prompts}
@@ -60,25 +64,58 @@ def read_prompt(text: str, audio: str = "") -> Prompt:
     """
     marks = _marks(tuple(styles().values()))
     scene, described = _read(text, "prompt", marks, in_audio=False)
-    _, added = _read(audio, "audio_description", marks, in_audio=True)
+    _, added = _read(audio, "sound", marks, in_audio=True)
     audio_spans = _tidy([*described, Span(" "), *added])
     return Prompt(_without(marks.scene_lead, _tidy(scene)), _without(marks.audio_lead, audio_spans))
 
 
-def write_prompt(prompt: Prompt, title: str, lead: bool = True) -> str:
-    """The text as the version of this title was trained on it.
+def read_speech(text: str) -> tuple[Span, ...]:
+    """What is said: each line as a whole, or where it has the marks of speech, as they say (He whispers: "Run.")."""
+    marks = _marks(tuple(styles().values()))
+    spans: list[Span] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        read, _ = _read(line, "speech", marks, in_audio=False)
+        marked = any(span.speech for span in read)
+        spans += read if marked else [Span(line, speech=True)]
+        spans.append(Span(" "))
+    return _tidy(spans)
 
-    lead: whether to put the sentence in front that the prompts of this version have.
 
-    Whatever is written here, `read_prompt` reads back to the same prompt.
-    """
+def style_named(title: str) -> PromptStyle:
     known = styles()
     if title not in known:
         raise ValueError(f"the prompt variant is {title!r}, known are {', '.join(known)}")
-    style = known[title]
+    return known[title]
+
+
+def write_prompt(prompt: Prompt, style: PromptStyle, lead: bool = True) -> str:
+    """The text as models of this style were trained on it; `lead` puts the sentence in front that their prompts have.
+
+    Whatever is written here in a style with marks, `read_prompt` reads back to the same prompt.
+    """
     scene, audio = _written(prompt.scene, style), _written(prompt.audio, style)
     described = f"{style.audio[0]}{audio}{style.audio[1]}" if audio else ""
     return style.gap.join(filter(None, [style.lead if lead else "", scene, described]))
+
+
+def write_texts(
+    family: Family, style: PromptStyle, scene: str, sound: str = "", speech: str = ""
+) -> tuple[str, str | None]:
+    """The text of the video and, for a family whose audio stream reads its own, that of the audio."""
+    read, said = read_prompt(scene, sound), read_speech(speech)
+    seen = _tidy([*read.scene, Span(" "), *said])
+    if not family.audio_text:
+        return write_prompt(Prompt(seen, read.audio), style), None
+    heard = Prompt(_speech_of(seen), read.audio)
+    return write_prompt(Prompt(seen, ()), style), write_prompt(heard, style, lead=False)
+
+
+def _speech_of(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    said: list[Span] = []
+    for span in spans:
+        if span.speech:
+            said += [span, Span(" ")]
+    return _tidy(said)
 
 
 def _written(spans: tuple[Span, ...], style: PromptStyle) -> str:

@@ -15,7 +15,7 @@ from .latents import CCLEmptyAVLatent, CCLEncodeAV
 from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
 from .lora import CCLLoraLoader
 from .memory import CCLMemoryPlan
-from .prompts import CCLPromptTags
+from .prompts import CCLPrompt, CCLPromptTags
 from .shift import CCLStreamShift
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
@@ -29,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLEmptyAVLatent,
     CCLEncodeAV,
     CCLDecodeAV,
+    CCLPrompt,
     CCLPromptTags,
     CCLDualPrompt,
     CCLStreamShift,

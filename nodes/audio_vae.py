@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..ccl_core.host.files.read import SAFETENSORS
 from ..ccl_core.host.vae.audio import load_audio_vae_file
+from .inputs import files_of_families, phrases, titles
 
 NO_VOCODER = "none"
 
@@ -21,25 +22,27 @@ class CCLAudioVAELoader(io.ComfyNode):
         files = _files()
         return io.Schema(
             node_id="CCLAudioVAELoader",
-            display_name="Load Audio VAE (CCL)",
+            display_name=f"Load Audio VAE ({titles()})",
             category="CCL/loaders",
-            description="Loads the audio VAE of a joint model: mel + Vocos (CCL), MMAudio (Ovi), DAC (MOVA), or any"
-            " audio VAE ComfyUI knows. The MMAudio weights are licensed CC-BY-NC-4.0: no commercial use.",
-            search_aliases=["vocos", "vocoder", "mel", "audio vae", "mmaudio", "bigvgan", "dac", "ovi", "mova"],
+            description="Loads the audio VAE of a joint model: mel + Vocos, MMAudio, DAC, or any audio VAE ComfyUI"
+            " knows. The MMAudio weights are licensed CC-BY-NC-4.0: no commercial use.",
+            search_aliases=[
+                *("load audio vae", "vocos", "vocoder", "mel", "mmaudio", "bigvgan", "dac"),
+                *phrases("{model} audio vae", "{model} vae"),
+            ],
             inputs=[
                 io.Combo.Input(
                     "vae_name",
                     options=files,
-                    tooltip="A safetensors file in models/vae. Ovi: mmaudio_vae_16k (CC-BY-NC-4.0, no commercial use)."
-                    " MOVA: the file of its folder audio_vae.",
+                    tooltip=f"A safetensors file in models/vae. {files_of_families('vae_name')}",
                 ),
                 io.Combo.Input(
                     "vocoder_name",
                     options=[NO_VOCODER, *files],
                     default=NO_VOCODER,
                     optional=True,
-                    tooltip="Second file of a release that ships the vocoder separately; its keys are added. Ovi:"
-                    " mmaudio_vocoder_bigvgan_best_netG.",
+                    tooltip="Second file of a release that ships the vocoder separately; its keys are added. "
+                    + files_of_families("vocoder_name"),
                 ),
             ],
             outputs=[

@@ -47,7 +47,7 @@ class CCLDualPrompt(io.ComfyNode):
             display_name="Dual Prompt (CCL)",
             category="CCL/conditioning",
             description="Gives the audio stream a text of its own. Without it both streams read the same prompt.",
-            search_aliases=["audio prompt", "separate audio text", "negative prompt per stream"],
+            search_aliases=["audio prompt", "prompt for sound", "separate audio text", "negative prompt per stream"],
             inputs=[
                 io.Conditioning.Input("video", tooltip="Text of the video stream; its images and hooks are kept."),
                 io.Conditioning.Input("audio", tooltip="Text of the audio stream. Only its text is used."),

@@ -27,7 +27,10 @@ class CCLDecodeAV(io.ComfyNode):
             category="CCL/latent",
             description="Decodes an audio-video latent into frames, a sound of exactly their duration, and a video of "
             "both.",
-            search_aliases=["decode", "vae decode", "latent to video", "video with sound", "ccl"],
+            search_aliases=[
+                *("decode audio video", "vae decode with sound", "latent to video", "video with sound"),
+                *("combine video audio", "save video with sound"),
+            ],
             inputs=[
                 io.Latent.Input("latent", tooltip="The sampled latent. A plain Wan video latent gives a silent video."),
                 io.Vae.Input("video_vae", tooltip="The model's video VAE."),

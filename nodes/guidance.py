@@ -13,7 +13,8 @@ from comfy_api.latest import io
 
 from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, default_settings
 from ..ccl_core.host.guider import AVGuider
-from .inputs import given
+from ..ccl_core.host.published import sampling_of, skipped_layers_of
+from .inputs import FROM_MODEL, given, phrases, titles
 
 Schedule = comfy.samplers.KSampler
 SCALE_TOOLTIPS = {
@@ -34,7 +35,10 @@ SKIP_LAYERS_TOOLTIP = (
 def mode_tooltip() -> str:
     """What each mode does, with its passes of the model per step."""
     rows = [f"{name} ({len(branch_weights(name, default_settings(name)))}): {MODES[name].about}." for name in MODES]
-    start = "What each step moves away from, with the passes of the model it takes."
+    start = (
+        f"What each step moves away from, with the passes of the model it takes. {FROM_MODEL}: the mode, scales and "
+        "skipped layers it was published with; a model this pack does not know gets cfg."
+    )
     return " ".join([start, *rows, "A scale of 1 is no guidance, and its passes are not run."])
 
 
@@ -81,9 +85,13 @@ def _mode_option(name: str) -> io.DynamicCombo.Option:
     return io.DynamicCombo.Option(name, [*scales, *ranges])
 
 
+def _mode_options() -> list[io.DynamicCombo.Option]:
+    return [io.DynamicCombo.Option(FROM_MODEL, []), *(_mode_option(name) for name in MODES)]
+
+
 def _guidance_inputs() -> list[io.Input]:
     return [
-        io.DynamicCombo.Input("mode", options=[_mode_option(name) for name in MODES], tooltip=mode_tooltip()),
+        io.DynamicCombo.Input("mode", options=_mode_options(), tooltip=mode_tooltip()),
         io.String.Input("skip_layers", optional=True, default="", tooltip=SKIP_LAYERS_TOOLTIP, advanced=True),
     ]
 
@@ -113,8 +121,22 @@ def _layers(text: str) -> tuple[int, ...]:
 def _guider(model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str) -> AVGuider:
     guider = AVGuider(model)
     guider.set_conds(positive, negative)
-    guider.set_guidance(mode["mode"], settings_of(mode), _layers(skip_layers))
+    layers = _layers(skip_layers)
+    if mode["mode"] == FROM_MODEL:
+        published = sampling_of(model)
+        guider.set_guidance(published.mode, published.settings, layers or skipped_layers_of(model))
+    else:
+        guider.set_guidance(mode["mode"], settings_of(mode), layers)
     return guider
+
+
+def _schedule_input(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+    return io.Combo.Input(
+        name,
+        options=[FROM_MODEL, *options],
+        default=FROM_MODEL,
+        tooltip=f"{tooltip} {FROM_MODEL}: what the model was published with.",
+    )
 
 
 class CCLGuider(io.ComfyNode):
@@ -125,10 +147,22 @@ class CCLGuider(io.ComfyNode):
             display_name="Audio-Video Guider (CCL)",
             category="CCL/sampling",
             description="Guidance with a scale per stream for text and for the coupling. For SamplerCustomAdvanced.",
-            search_aliases=["ucg", "ma-cfg", "audio video cfg", "modality guidance", "dual cfg", "cfg guider"],
+            search_aliases=[
+                *(
+                    "audio video guider",
+                    "audio video cfg",
+                    "modality guidance",
+                    "dual cfg",
+                    "cfg guider",
+                    "ucg",
+                    "ma-cfg",
+                ),
+                *phrases("{model} guidance"),
+            ],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A CCL model or another audio-video model; video models get plain CFG."
+                    "model",
+                    tooltip=f"A joint model ({titles(', ')}) or another audio-video model; video models get plain CFG.",
                 ),
                 io.Conditioning.Input("positive", tooltip="What to generate."),
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
@@ -152,9 +186,15 @@ class CCLJointSampler(io.ComfyNode):
             display_name="Joint Sampler (CCL)",
             category="CCL/sampling",
             description="Denoises video and audio together: the host's KSampler with guidance per stream.",
-            search_aliases=["ksampler", "audio video sampler", "joint sampler", "sample", "denoise"],
+            search_aliases=[
+                *("audio video sampler", "ksampler with sound", "video with sound", "sample audio and video"),
+                *phrases("{model} sampler", "{model} ksampler"),
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="A CCL model. ModelSamplingSD3 changes the shift of its schedule."),
+                io.Model.Input(
+                    "model",
+                    tooltip=f"A joint model ({titles(', ')}). ModelSamplingSD3 changes the shift of its schedule.",
+                ),
                 io.Conditioning.Input("positive", tooltip="What to generate. CCLDualPrompt joins one text per stream."),
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
                 io.Latent.Input("latent_image", tooltip="An AV latent; a plain video latent means no audio."),
@@ -166,13 +206,15 @@ class CCLJointSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Seed of the noise of both streams.",
                 ),
-                io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Number of denoising steps."),
-                io.Combo.Input(
-                    "sampler_name", options=Schedule.SAMPLERS, default="euler", tooltip="The sampling algorithm."
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    tooltip="Number of denoising steps. 0: as many as the model was published with.",
                 ),
-                io.Combo.Input(
-                    "scheduler", options=Schedule.SCHEDULERS, default="simple", tooltip="Spacing of the noise levels."
-                ),
+                _schedule_input("sampler_name", Schedule.SAMPLERS, "The sampling algorithm."),
+                _schedule_input("scheduler", Schedule.SCHEDULERS, "Spacing of the noise levels."),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -202,8 +244,12 @@ class CCLJointSampler(io.ComfyNode):
         skip_layers: str = "",
     ) -> io.NodeOutput:
         guider = _guider(model, positive, negative, mode, skip_layers)
-        schedule = Schedule(model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options)
-        sampler = comfy.samplers.sampler_object(sampler_name)
+        published = sampling_of(model)
+        name = published.sampler_name if sampler_name == FROM_MODEL else sampler_name
+        spacing = published.scheduler if scheduler == FROM_MODEL else scheduler
+        count = steps or published.steps
+        schedule = Schedule(model, count, model.load_device, name, spacing, denoise, model.model_options)
+        sampler = comfy.samplers.sampler_object(name)
         return io.NodeOutput(_sample(guider, latent_image, seed, sampler, schedule.sigmas))
 
 

@@ -7,6 +7,32 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..ccl_core.alignment.timeline import TEMPORAL_STRIDE
+from ..ccl_core.families import FAMILIES
+from ..ccl_core.families.base import Preset
+
+FROM_MODEL = "from model"
+CUSTOM = "custom"
+
+
+def titles(separator: str = " / ") -> str:
+    """The joint models of the pack, for display names, by which people search."""
+    return separator.join(family.title for family in FAMILIES.values() if family.coupling)
+
+
+def phrases(*patterns: str) -> list[str]:
+    """What people type to find a node: each pattern with the name of each model in the place of {model}."""
+    names = [family.title.lower() for family in FAMILIES.values() if family.coupling]
+    return [pattern.format(model=name) for pattern in patterns for name in names]
+
+
+def files_of_families(name: str) -> str:
+    """For the tooltip of the input of this name: what to choose in it for each family."""
+    rows = [f"{family.title}: {family.files[name]}." for family in FAMILIES.values() if name in family.files]
+    return " ".join(rows)
+
+
+def model_input(tooltip: str = "A joint model") -> io.Model.Input:
+    return io.Model.Input("model", tooltip=f"{tooltip} ({titles(', ')}).")
 
 
 def fps_input(tooltip: str) -> io.Float.Input:
@@ -31,6 +57,24 @@ def side_input(name: str) -> io.Int.Input:
     )
 
 
+def size_input() -> io.DynamicCombo.Input:
+    presets = [io.DynamicCombo.Option(title, []) for title in trained_sizes()]
+    return io.DynamicCombo.Input(
+        "size",
+        options=[
+            io.DynamicCombo.Option(FROM_MODEL, []),
+            io.DynamicCombo.Option(CUSTOM, [side_input("width"), side_input("height")]),
+            *presets,
+        ],
+        tooltip=f"{FROM_MODEL}: the size the model was trained at. {CUSTOM}: yours. Else the size of that name.",
+    )
+
+
+def trained_sizes() -> dict[str, Preset]:
+    """The presets of all families by their titles."""
+    return {preset.title: preset for family in FAMILIES.values() for preset in family.presets}
+
+
 def length_input() -> io.DynamicCombo.Input:
     seconds = io.Float.Input(
         "seconds",
@@ -50,8 +94,13 @@ def length_input() -> io.DynamicCombo.Input:
     )
     return io.DynamicCombo.Input(
         "length",
-        options=[io.DynamicCombo.Option("seconds", [seconds]), io.DynamicCombo.Option("frames", [frames])],
-        tooltip="Give the length in seconds or in frames. The latent has the next 4k+1 frames that cover it.",
+        options=[
+            io.DynamicCombo.Option(FROM_MODEL, []),
+            io.DynamicCombo.Option("seconds", [seconds]),
+            io.DynamicCombo.Option("frames", [frames]),
+        ],
+        tooltip=f"{FROM_MODEL}: the length that goes with the size. Else seconds or frames; the latent has the next "
+        "4k+1 frames that cover them.",
     )
 
 

@@ -12,8 +12,18 @@ from comfy_api.latest import io
 from ..ccl_core.alignment.sizing import size_av
 from ..ccl_core.host.media.encode import IMAGE_FITS, LENGTH_FITS, Fit, add_audio, write_audio, write_images
 from ..ccl_core.host.media.latents import empty, frame_rate, join, model_grid, require_finite, split
+from ..ccl_core.host.published import preset_of
 from ..ccl_core.host.vae.sockets import require_connected
-from .inputs import fps_input, latent_fps_input, length_input, side_input
+from .inputs import (
+    CUSTOM,
+    FROM_MODEL,
+    fps_input,
+    latent_fps_input,
+    length_input,
+    phrases,
+    size_input,
+    trained_sizes,
+)
 
 CATEGORY = "CCL/latent"
 
@@ -28,15 +38,17 @@ class CCLEmptyAVLatent(io.ComfyNode):
             display_name="Empty Audio-Video Latent (CCL)",
             category=CATEGORY,
             description="An empty latent for video and sound of the same length, in the sizes that the model can make.",
-            search_aliases=["empty latent", "empty av latent", "video with sound", "length", "ccl"],
+            search_aliases=[
+                *("empty av latent", "empty latent with sound", "empty latent audio video", "text to video with sound"),
+                *phrases("empty {model} latent", "{model} latent"),
+            ],
             inputs=[
                 io.Model.Input(
                     "model",
                     tooltip="The joint model the latent is for. It fixes the latent grid, the audio tokens per "
                     "second and the default fps.",
                 ),
-                side_input("width"),
-                side_input("height"),
+                size_input(),
                 length_input(),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."),
                 fps_input("Frames per second. 0 is the rate the model was trained at: leave it unless you know why."),
@@ -50,18 +62,75 @@ class CCLEmptyAVLatent(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        width: int,
-        height: int,
+        size: dict[str, Any],
         length: dict[str, Any],
         batch_size: int,
         fps: float = 0.0,
     ) -> io.NodeOutput:
         grid, config = model_grid(model), model.model.ccl_config
-        kind = length["length"]
-        size = size_av(grid, width=width, height=height, **{kind: length[kind]}, fps=fps or None)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give at least 1")
-        return io.NodeOutput(join(empty(size, config.video.out_dim, config.audio_latent.channels, batch_size)))
+        wanted = _sides_and_length(model, size, length)
+        sized = size_av(grid, **wanted, fps=fps or None)
+        return io.NodeOutput(join(empty(sized, config.video.out_dim, config.audio_latent.channels, batch_size)))
+
+
+def _sides_and_length(model: ModelPatcher, size: dict[str, Any], length: dict[str, Any]) -> dict[str, Any]:
+    """Width, height, and seconds or frames; what the choices leave to the model comes from a preset."""
+    preset = trained_sizes().get(size["size"]) or preset_of(model)
+    sides = size if size["size"] == CUSTOM else {"width": preset.width, "height": preset.height}
+    unit = length["length"]
+    amount = {"frames": preset.frames} if unit == FROM_MODEL else {unit: length[unit]}
+    return {"width": sides["width"], "height": sides["height"], **amount}
+
+
+def _socket_inputs() -> list[io.Input]:
+    return [
+        io.Latent.Input(
+            "latent",
+            tooltip="The latent to write into; it sets the size and the length. From CCLEmptyAVLatent, or a "
+            "plain Wan video latent.",
+        ),
+        io.Vae.Input("video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."),
+        io.Vae.Input(
+            "audio_vae",
+            optional=True,
+            tooltip="The model's audio VAE. Needed for audio; with a plain Wan latent it adds the audio part.",
+        ),
+        io.Image.Input(
+            "images",
+            optional=True,
+            tooltip="Frames of a given video, at the latent's fps, from its first frame on. They are kept.",
+        ),
+        io.Image.Input(
+            "start_image",
+            optional=True,
+            tooltip="The first frame (or the first few) of the video to be generated.",
+        ),
+        io.Audio.Input(
+            "audio",
+            optional=True,
+            tooltip="A given sound, from the first frame on. It is kept. Any sample rate; mono or stereo.",
+        ),
+    ]
+
+
+def _fit_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "image_fit",
+            options=list(IMAGE_FITS),
+            default="crop",
+            tooltip="Images of another shape: crop the middle, pad with black, or stretch.",
+        ),
+        io.Combo.Input(
+            "length_fit",
+            options=list(LENGTH_FITS),
+            default="pad",
+            tooltip="Material that is too short: pad (repeat the last image, add silence), generate the "
+            "missing part, or refuse. Too long is trimmed (refuse: an error).",
+        ),
+    ]
 
 
 class CCLEncodeAV(io.ComfyNode):
@@ -80,59 +149,17 @@ class CCLEncodeAV(io.ComfyNode):
                 "plain Wan video latent."
             ),
             search_aliases=[
-                "encode",
-                "image to video",
-                "video to audio",
-                "audio to video",
-                "start image",
-                "foley",
-                "add audio to latent",
-                "ccl",
+                *("sound for video", "add sound", "add sound to video", "soundtrack", "video to audio", "foley", "dub"),
+                *(
+                    "video for sound",
+                    "audio to video",
+                    "music video",
+                    "lip sync",
+                    "talking",
+                    "image to video with sound",
+                ),
             ],
-            inputs=[
-                io.Latent.Input(
-                    "latent",
-                    tooltip="The latent to write into; it sets the size and the length. From CCLEmptyAVLatent, or a "
-                    "plain Wan video latent.",
-                ),
-                io.Vae.Input(
-                    "video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."
-                ),
-                io.Vae.Input(
-                    "audio_vae",
-                    optional=True,
-                    tooltip="The model's audio VAE. Needed for audio; with a plain Wan latent it adds the audio part.",
-                ),
-                io.Image.Input(
-                    "images",
-                    optional=True,
-                    tooltip="Frames of a given video, at the latent's fps, from its first frame on. They are kept.",
-                ),
-                io.Image.Input(
-                    "start_image",
-                    optional=True,
-                    tooltip="The first frame (or the first few) of the video to be generated.",
-                ),
-                io.Audio.Input(
-                    "audio",
-                    optional=True,
-                    tooltip="A given sound, from the first frame on. It is kept. Any sample rate; mono or stereo.",
-                ),
-                io.Combo.Input(
-                    "image_fit",
-                    options=list(IMAGE_FITS),
-                    default="crop",
-                    tooltip="Images of another shape: crop the middle, pad with black, or stretch.",
-                ),
-                io.Combo.Input(
-                    "length_fit",
-                    options=list(LENGTH_FITS),
-                    default="pad",
-                    tooltip="Material that is too short: pad (repeat the last image, add silence), generate the "
-                    "missing part, or refuse. Too long is trimmed (refuse: an error).",
-                ),
-                latent_fps_input(),
-            ],
+            inputs=[*_socket_inputs(), *_fit_inputs(), latent_fps_input()],
             outputs=[
                 io.Latent.Output(
                     "latent", tooltip="The latent with the given material inside and a mask that keeps it."

@@ -8,8 +8,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..ccl_core.families import FAMILIES
 from ..ccl_core.host.files.build import load_checkpoint, load_files, load_model
 from ..ccl_core.host.files.read import GGUF, SAFETENSORS, ModelPaths, without_later_shards
+from .inputs import files_of_families, phrases, titles
 
 DTYPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -19,10 +21,6 @@ DTYPES: dict[str, dict[str, Any]] = {
     "bf16": {"dtype": torch.bfloat16},
     "fp16": {"dtype": torch.float16},
 }
-DTYPE_TOOLTIP = (
-    "How weights are kept in memory. default: as in the file; always right for quantised files and GGUF. fp8 halves a "
-    "bf16 model at some loss of quality. fp16 suits Wan, not Ovi and MOVA, which exceed its range."
-)
 MODELS = "diffusion_models"
 # The host lists no GGUF files. A kind of its own over the same folders lets its cache do it.
 MODELS_GGUF = "ccl_gguf"
@@ -42,8 +40,29 @@ def _path(name: str) -> str:
     return folder_paths.get_full_path_or_raise(MODELS, name)
 
 
+def dtype_tooltip() -> str:
+    narrow = [family.title for family in FAMILIES.values() if not family.fp16]
+    return (
+        "How weights are kept in memory. default: as in the file; always right for quantised files and GGUF. fp8 "
+        "halves a bf16 model at some loss of quality. fp16 is refused for "
+        f"{' and '.join(narrow)}, which exceed its range."
+    )
+
+
 def _dtype_input() -> io.Combo.Input:
-    return io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True, tooltip=DTYPE_TOOLTIP)
+    return io.Combo.Input(
+        "weight_dtype", options=list(DTYPES), default="default", advanced=True, tooltip=dtype_tooltip()
+    )
+
+
+def _part_input(name: str, models: list[str], tooltip: str, none: str) -> io.Combo.Input:
+    """A part of a model. none: what the choice of no file means."""
+    return io.Combo.Input(
+        name,
+        options=[NONE, *models],
+        default=NONE,
+        tooltip=f"{tooltip} {files_of_families(name)} {NONE}: {none}.",
+    )
 
 
 def _model_output() -> io.Model.Output:
@@ -55,15 +74,21 @@ class CCLCheckpointLoader(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CCLCheckpointLoader",
-            display_name="Load Checkpoint (CCL)",
+            display_name="Load Audio-Video Checkpoint (CCL)",
             category="CCL/loaders",
             description="Loads a joint audio-video model with its text encoder and both VAEs from one file.",
-            search_aliases=["ccl", "audio video model", "ccl-tiny", "twin tower"],
+            search_aliases=[
+                "load ccl",
+                "ccl-tiny",
+                "audio video checkpoint",
+                "checkpoint with sound",
+                "load checkpoint",
+            ],
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
                     options=_files("checkpoints"),
-                    tooltip="An all-in-one CCL file in models/checkpoints. ccl-tiny.safetensors comes with this pack.",
+                    tooltip=f"An all-in-one file in models/checkpoints. {files_of_families('ckpt_name')}",
                 )
             ],
             outputs=[
@@ -85,18 +110,19 @@ class CCLModelLoader(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CCLModelLoader",
-            display_name="Load Model (CCL)",
+            display_name=f"Load {titles()} Model",
             category="CCL/loaders",
-            description="Loads a joint audio-video model (CCL, Ovi, MOVA in one file) without its encoders and VAEs.",
-            search_aliases=["ccl", "ovi", "mova", "audio video model", "twin tower", "unet", "gguf"],
+            description="Loads a joint audio-video model from one file, without its encoders and VAEs.",
+            search_aliases=[
+                *("load audio video model", "video model with sound", "twin tower", "load diffusion model", "gguf"),
+                *phrases("load {model} model", "{model} model", "{model} gguf", "{model} fp8"),
+            ],
             inputs=[
                 io.Combo.Input(
                     "unet_name",
                     options=_models(),
-                    tooltip=(
-                        "A CCL or Ovi file in models/diffusion_models, or MOVA repacked into one. Shards stand as "
-                        "their first; .gguf needs the pack ComfyUI-GGUF."
-                    ),
+                    tooltip=f"A file in models/diffusion_models. {files_of_families('unet_name')} Shards stand as "
+                    "their first; .gguf needs the pack ComfyUI-GGUF.",
                 ),
                 _dtype_input(),
             ],
@@ -114,48 +140,24 @@ class CCLModelAssembler(io.ComfyNode):
         models = _models()
         return io.Schema(
             node_id="CCLModelAssembler",
-            display_name="Assemble Model (CCL)",
+            display_name=f"Assemble {titles()} Model",
             category="CCL/loaders",
-            description=(
-                "Builds a joint audio-video model from files of its parts: Wan with an audio stream and an "
-                "interaction, Ovi in two files, MOVA as published."
-            ),
-            search_aliases=["ccl", "ovi", "mova", "wan", "audio video model", "twin tower", "merge towers"],
+            description="Builds a joint audio-video model from files of its parts: any Wan with an audio stream and an "
+            "interaction, or the parts of a published model.",
+            search_aliases=[
+                *("assemble model", "merge towers", "wan with sound", "wan audio", "add sound to wan", "twin tower"),
+                *phrases("assemble {model}", "{model} parts"),
+            ],
             inputs=[
                 io.Combo.Input(
                     "video_model",
                     options=models,
-                    tooltip=(
-                        "The video stream, in models/diffusion_models: Wan 2.1 or 2.2 (text or image to video), the "
-                        "video file of Ovi, or MOVA's video_dit. Of two experts the one for high noise."
-                    ),
+                    tooltip=f"The video stream, in models/diffusion_models. {files_of_families('video_model')}",
                 ),
-                io.Combo.Input(
-                    "audio_stream",
-                    options=[NONE, *models],
-                    default=NONE,
-                    tooltip=(
-                        "The audio stream: CCL's, the audio file of Ovi, or MOVA's audio_dit. none: the video file "
-                        "holds it."
-                    ),
-                ),
-                io.Combo.Input(
-                    "interaction",
-                    options=[NONE, *models],
-                    default=NONE,
-                    tooltip=(
-                        "What couples the streams: CCL's interaction or MOVA's dual_tower_bridge. none: the other "
-                        "files hold it, as Ovi's do."
-                    ),
-                ),
-                io.Combo.Input(
-                    "low_noise_model",
-                    options=[NONE, *models],
-                    default=NONE,
-                    tooltip=(
-                        "The second video expert, for the low noise levels: MOVA's video_dit_2, or the low-noise file "
-                        "of Wan 2.2 A14B. none: one expert."
-                    ),
+                _part_input("audio_stream", models, "The audio stream.", "the video file holds it"),
+                _part_input("interaction", models, "What couples the streams.", "the other files hold it"),
+                _part_input(
+                    "low_noise_model", models, "The second video expert, for the low noise levels.", "one expert"
                 ),
                 _dtype_input(),
             ],

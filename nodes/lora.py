@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..ccl_core.host.files.lora import BOTH, EXPERTS, Strengths, apply_lora
 from ..ccl_core.host.files.read import SAFETENSORS
+from .inputs import model_input, phrases, titles
 
 STRENGTHS = {
     "strength_video": "How strongly the LoRA changes the video stream. 0 leaves it as it is, negative is the opposite.",
@@ -27,13 +28,16 @@ class CCLLoraLoader(io.ComfyNode):
         ]
         return io.Schema(
             node_id="CCLLoraLoader",
-            display_name="Load LoRA (CCL)",
+            display_name=f"Load LoRA ({titles()})",
             category="CCL/loaders",
             description="Puts a LoRA on a joint audio-video model, with a strength of its own for video, audio and "
-            "coupling. Reads LoRAs for Wan, Ovi, MOVA and CCL; several nodes in a row add up.",
-            search_aliases=["lora", "load lora", "audio video lora", "ovi lora", "mova lora", "mute lora audio"],
+            f"coupling. Reads LoRAs for Wan, {titles(', ')}; several nodes in a row add up.",
+            search_aliases=[
+                *("load lora", "audio video lora", "lora with sound", "mute lora audio"),
+                *phrases("{model} lora", "load {model} lora"),
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="A joint audio-video model: CCL, Ovi or MOVA."),
+                model_input(),
                 io.Combo.Input("lora_name", options=files, tooltip="A safetensors file in models/loras."),
                 *strengths,
                 io.Combo.Input(
@@ -42,7 +46,7 @@ class CCLLoraLoader(io.ComfyNode):
                     default=BOTH,
                     optional=True,
                     advanced=True,
-                    tooltip="Which video expert of a model with two (MOVA, Wan 2.2 A14B) takes the video part. "
+                    tooltip="Which video expert of a model with two (as in Wan 2.2 A14B) takes the video part. "
                     "LoRAs for those often come as two files: use one node for each.",
                 ),
             ],

@@ -9,6 +9,8 @@ from server import PromptServer
 
 from ..ccl_core.guidance import MODES
 from ..ccl_core.host.memory import report
+from ..ccl_core.host.published import sampling_of
+from .inputs import FROM_MODEL, model_input
 
 
 class CCLMemoryPlan(io.ComfyNode):
@@ -19,12 +21,17 @@ class CCLMemoryPlan(io.ComfyNode):
             display_name="Memory Plan (CCL)",
             category="CCL/sampling",
             description="Tells before the run whether model, size and guidance fit this machine, and what helps.",
-            search_aliases=["vram", "out of memory", "oom", "offload", "memory estimate", "will it fit"],
+            search_aliases=["vram", "out of memory", "oom", "offload", "memory estimate", "will it fit", "low vram"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="A CCL, Ovi or MOVA model from one of the CCL loaders."),
+                model_input(),
                 io.Latent.Input("latent_image", tooltip="What will be sampled; a plain video latent means no audio."),
-                io.Combo.Input("mode", options=list(MODES), default="cfg", tooltip="The guidance mode of the sampler."),
+                io.Combo.Input(
+                    "mode",
+                    options=[FROM_MODEL, *MODES],
+                    default=FROM_MODEL,
+                    tooltip="The guidance mode of the sampler. from model: the one the model was published with.",
+                ),
             ],
             outputs=[io.String.Output("report", tooltip="The plan as text; it also stands on the node.")],
             hidden=[io.Hidden.unique_id],
@@ -32,11 +39,11 @@ class CCLMemoryPlan(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        return float("nan")  # free memory is another at every run
+        return float("nan")  # never equal, so the node runs each time: the free memory may have changed
 
     @classmethod
     def execute(cls, model: Any, latent_image: dict[str, Any], mode: str) -> io.NodeOutput:
-        text = report(model, latent_image, mode)
+        text = report(model, latent_image, sampling_of(model).mode if mode == FROM_MODEL else mode)
         if cls.hidden and cls.hidden.unique_id:  # the frontend shows `ui` text on nodes of its own only
             PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -1,23 +1,115 @@
-"""CCLPromptTags: speech and audio description of a prompt in the marks that the chosen model was trained on."""
+"""CCLPrompt: both conditionings of a joint model from plain words. CCLPromptTags: its marks alone, as a text."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 from comfy_api.latest import io
 
-from ..ccl_core.prompts import read_prompt, styles, write_prompt
+from ..ccl_core.families.base import Family
+from ..ccl_core.host.published import family_of
+from ..ccl_core.prompts import PLAIN, read_prompt, style_named, styles, write_prompt, write_texts
+from .conditioning import Conditioning, dual_prompt
+from .inputs import FROM_MODEL, model_input, phrases, titles
+
+PROMPT_TOOLTIP = (
+    'What is seen, and what is said in double quotes: She smiles: "Good morning." The marks of any model are '
+    "understood too."
+)
 
 
-def _option(name: str) -> io.DynamicCombo.Option:
-    if not styles()[name].lead:
-        return io.DynamicCombo.Option(name, [])
-    no_subtitles = io.Boolean.Input(
-        "no_subtitles",
-        default=True,
-        tooltip='Begin with "This video has no subtitles.", as the prompts MOVA was trained on do.',
+def _text_input(name: str, tooltip: str, optional: bool = False) -> io.String.Input:
+    return io.String.Input(name, multiline=True, dynamic_prompts=True, default="", optional=optional, tooltip=tooltip)
+
+
+class CCLPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        own = "Empty: the one the model was published with. A space: none."
+        return io.Schema(
+            node_id="CCLPrompt",
+            display_name="Prompt for Video with Sound (CCL)",
+            category="CCL/conditioning",
+            description="Writes what is seen, heard and said as the model was trained on it, and encodes it together "
+            "with the negative prompts.",
+            search_aliases=[
+                *("video with sound prompt", "prompt with speech", "audio video prompt", "dialogue", "talking prompt"),
+                *phrases("{model} prompt", "{model} text encode"),
+            ],
+            inputs=[
+                model_input("The joint model the text is for"),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                _text_input("prompt", PROMPT_TOOLTIP),
+                _text_input("sound", "What is heard: voices, noises, music.", optional=True),
+                _text_input("speech", "What is said, a line for each sentence.", optional=True),
+                _text_input("negative", f"What the video should not show. {own}", optional=True),
+                _text_input("negative_sound", f"What the sound should not have. {own}", optional=True),
+                io.Combo.Input(
+                    "variant",
+                    options=[FROM_MODEL, *styles()],
+                    default=FROM_MODEL,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Marks of another version than the usual one: some versions have files of the same form.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", tooltip="For positive of a sampler."),
+                io.Conditioning.Output("negative", tooltip="For negative of a sampler."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        clip: CLIP,
+        prompt: str,
+        sound: str = "",
+        speech: str = "",
+        negative: str = "",
+        negative_sound: str = "",
+        variant: str = FROM_MODEL,
+    ) -> io.NodeOutput:
+        family = _require_family(model)
+        usual = family.prompts[0] if family.prompts else PLAIN
+        style = usual if variant == FROM_MODEL else style_named(variant)
+        positive = _encode(clip, *write_texts(family, style, prompt, sound, speech))
+        published = family.sampling
+        avoided = _encode(clip, negative or published.negative, negative_sound or published.audio_negative)
+        return io.NodeOutput(positive, avoided)
+
+
+def _require_family(model: ModelPatcher) -> Family:
+    family = family_of(model)
+    if family is None:
+        raise ValueError(
+            f"model: got {type(model.model).__name__}, which this pack knows no prompts of: load a joint model "
+            f"({titles(', ')}), or use CLIPTextEncode"
+        )
+    return family
+
+
+def _encode(clip: CLIP, text: str, audio_text: str | None) -> Conditioning:
+    """One text for both streams, or one for each."""
+    if clip is None:
+        raise ValueError("clip holds no text encoder: connect that of the checkpoint, or Load CLIP (type wan)")
+    video = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    if not audio_text:
+        return video
+    return dual_prompt(video, clip.encode_from_tokens_scheduled(clip.tokenize(audio_text)))
+
+
+def _variant_option(title: str) -> io.DynamicCombo.Option:
+    lead = style_named(title).lead
+    if not lead:
+        return io.DynamicCombo.Option(title, [])
+    begin = io.Boolean.Input(
+        "lead", default=True, tooltip=f'Begin with "{lead}", as the prompts the model was trained on do.'
     )
-    return io.DynamicCombo.Option(name, [no_subtitles])
+    return io.DynamicCombo.Option(title, [begin])
 
 
 class CCLPromptTags(io.ComfyNode):
@@ -27,37 +119,28 @@ class CCLPromptTags(io.ComfyNode):
             node_id="CCLPromptTags",
             display_name="Prompt Tags (CCL)",
             category="CCL/conditioning",
-            description="Writes the same text with the marks for speech and audio description that each model expects: "
-            "both Ovi versions, and MOVA.",
-            search_aliases=["ovi prompt", "mova prompt", "speech tags", "audcap", "dialogue", "audio caption"],
+            description="Writes a text with the marks for speech and sound that a model expects, for graphs with text "
+            "encoders of their own. CCLPrompt does that and encodes it.",
+            search_aliases=["speech tags", "prompt tags", "audcap", "audio caption", *phrases("{model} prompt tags")],
             inputs=[
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="",
-                    tooltip='What is seen, and what is said in double quotes: She smiles: "Good morning." Tags of any '
-                    "of the models are understood too.",
-                ),
-                io.String.Input(
-                    "audio_description",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="",
-                    tooltip="What is heard: voices, noises, music. May stay empty, also if the prompt holds it already "
+                _text_input("prompt", PROMPT_TOOLTIP),
+                _text_input(
+                    "sound",
+                    "What is heard: voices, noises, music. May stay empty, also if the prompt holds it already "
                     "(<AUDCAP>...<ENDAUDCAP>, Audio: ..., The audio shows ...).",
                 ),
                 io.DynamicCombo.Input(
                     "variant",
-                    options=[_option(name) for name in styles()],
-                    tooltip="The model the text is for. The Ovi files have the same keys and shapes: only the name "
-                    "tells them apart.",
+                    options=[_variant_option(title) for title in styles()],
+                    tooltip="The model the text is for. Some versions have files of the same form: only the name tells "
+                    "them apart.",
                 ),
             ],
             outputs=[io.String.Output("text", tooltip="For the text input of CLIPTextEncode.")],
         )
 
     @classmethod
-    def execute(cls, prompt: str, audio_description: str, variant: dict[str, Any]) -> io.NodeOutput:
-        parsed = read_prompt(prompt, audio_description)
-        return io.NodeOutput(write_prompt(parsed, variant["variant"], variant.get("no_subtitles", True)))
+    def execute(cls, prompt: str, sound: str, variant: dict[str, Any]) -> io.NodeOutput:
+        style = style_named(variant["variant"])
+        lead = variant.get("lead") is not False
+        return io.NodeOutput(write_prompt(read_prompt(prompt, sound), style, lead))

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
 from ..ccl_core.host.base_model import CCLModel
+from .inputs import model_input, titles
 
 
 def _shift_input(stream: str, tooltip: str) -> io.Float.Input:
@@ -22,9 +23,15 @@ class CCLStreamShift(io.ComfyNode):
             display_name="Stream Shift (CCL)",
             category="CCL/sampling",
             description="A sigma shift for the video and one for the audio: how long each stays at high noise.",
-            search_aliases=["sigma shift", "audio shift", "visual shift", "dual sigma shift", "ModelSamplingSD3"],
+            search_aliases=[
+                "audio shift",
+                "sigma shift per stream",
+                "visual shift",
+                "dual sigma shift",
+                "ModelSamplingSD3",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="A CCL, Ovi or MOVA model."),
+                model_input(),
                 _shift_input(
                     "video", "Shift of the schedule, as in ModelSamplingSD3: more spends more steps on layout."
                 ),
@@ -38,7 +45,7 @@ class CCLStreamShift(io.ComfyNode):
         if not isinstance(model.model, CCLModel):
             raise ValueError(
                 f"model: got {type(model.model).__name__}, which has no audio stream of this pack: "
-                "load a CCL, Ovi or MOVA model, or use ModelSamplingSD3"
+                f"load a joint model ({titles(', ')}), or use ModelSamplingSD3"
             )
         shifted = ModelSamplingSD3().patch(model, video_shift)[0]
         shifted.add_object_patch("audio_shift", audio_shift)

@@ -101,7 +101,7 @@ def arguments() -> argparse.Namespace:
 def main(options: argparse.Namespace) -> None:
     load_pack()
     convert(options.autoencoder, options.vocoder, options.out)
-    say(f"Put {options.out} into ComfyUI/models/vae and load it with Load Audio VAE (CCL); no commercial use.")
+    say(f"Put {options.out} into ComfyUI/models/vae and load it with CCLAudioVAELoader; no commercial use.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes one file for Load Model (CCL) out of the published folder of MOVA-360p or MOVA-720p.
+"""Makes one file for CCLModelLoader out of the published folder of MOVA-360p or MOVA-720p.
 
 Reads video_dit, video_dit_2, audio_dit and dual_tower_bridge (safetensors, with or without shards), copies tensor by
 tensor, and needs the memory of the largest one. With --dtype fp8_e4m3fn the matrices of the blocks are quantised with
@@ -165,7 +165,7 @@ def arguments() -> argparse.Namespace:
 def main(options: argparse.Namespace) -> None:
     load_pack()
     convert(options.folder, options.output, only_high=options.only_high, quantise=options.dtype != "keep")
-    say(f"Put {options.output} into ComfyUI/models/diffusion_models and load it with Load Model (CCL).")
+    say(f"Put {options.output} into ComfyUI/models/diffusion_models and load it with CCLModelLoader.")
 
 
 if __name__ == "__main__":

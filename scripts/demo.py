@@ -63,13 +63,18 @@ def guided_node(prompt: Prompt) -> str:
 
 
 def set_text(prompt: Prompt, text: str) -> None:
-    """Into every text encoder behind the sampler's positive input, but not those it shares with the negative one."""
+    """Into every text encoder behind the sampler's positive input, but not those it shares with the negative one.
+
+    A node with an input `prompt` has inputs of its own for the negative text.
+    """
     inputs = prompt[guided_node(prompt)]["inputs"]
     negative = upstream(prompt, inputs["negative"][0]) if isinstance(inputs.get("negative"), list) else []
-    encoders = [node for node in upstream(prompt, inputs["positive"][0]) if "text" in prompt[node]["inputs"]]
-    for node in encoders:
-        if node not in negative:
-            prompt[node]["inputs"]["text"] = text
+    for node in upstream(prompt, inputs["positive"][0]):
+        texts = prompt[node]["inputs"]
+        if "prompt" in texts:
+            texts["prompt"] = text
+        elif "text" in texts and node not in negative:
+            texts["text"] = text
 
 
 def set_everywhere(prompt: Prompt, name: str, value: Any) -> None:
@@ -97,12 +102,16 @@ def nodes_with(prompt: Prompt, *words: str) -> set[str]:
 
 def passes_per_step(prompt: Prompt) -> int:
     """Branches with a weight under the guidance the workflow asks for."""
+    from ccl_pack.ccl_core.families import FAMILIES
     from ccl_pack.ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights
 
-    inputs = next((node["inputs"] for node in prompt.values() if node["inputs"].get("mode") in MODES), None)
+    inputs = next((node["inputs"] for node in prompt.values() if "mode" in node["inputs"]), None)
     if inputs is None:
         cfg = next((node["inputs"]["cfg"] for node in prompt.values() if "cfg" in node["inputs"]), 1.0)
         return 1 if cfg == 1.0 else 2
+    if inputs["mode"] not in MODES:  # "from model", and the server of this script has no model but ccl-tiny
+        published = FAMILIES["ccl"].sampling
+        return len(branch_weights(published.mode, published.settings))
     scales = {}
     for term in MODES[inputs["mode"]].terms:
         video, audio = (inputs[f"mode.{stream}_{SCALE_NAMES[term]}"] for stream in ("video", "audio"))

@@ -1,6 +1,6 @@
 """Writes a fresh CCA interaction for a Wan video model and an audio stream: the file to begin training from.
 
-Every output projection is zero, so the model that Assemble Model (CCL) makes of the three files gives exactly what the
+Every output projection is zero, so the model that CCLModelAssembler makes of the three files gives exactly what the
 video model gives alone, until it is trained. Reads the headers of the two files, never their tensors.
 
     python scripts/new_interaction.py --video wan2.1_t2v_1.3B.safetensors --audio audio_stream.safetensors \\
@@ -159,7 +159,7 @@ def main(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise ScriptError(str(error), "give --video-heads or --audio-heads, or name other files") from error
     write(config, options.output, options.dtype, options.seed)
-    say(f"Put {options.output} into ComfyUI/models/diffusion_models and choose it in Assemble Model (CCL).")
+    say(f"Put {options.output} into ComfyUI/models/diffusion_models and choose it in CCLModelAssembler.")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

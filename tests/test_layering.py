@@ -190,7 +190,7 @@ GROUPS = [
     ["model/layer"],
     ["model/joint"],
     ["host/files/read", "host/files/gguf"],
-    ["host/texts", "host/patches", "host/audio_shift", "host/run"],
+    ["host/texts", "host/patches", "host/audio_shift", "host/run", "host/published"],
     ["host/vae", "host/base_model", "host/experts"],
     ["host/media", "host/guider"],
     ["host/files/shapes", "host/files/translate", "host/files/identify"],

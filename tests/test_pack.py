@@ -29,6 +29,7 @@ IDS = {
     "CCLMemoryPlan",
     "CCLModelAssembler",
     "CCLModelLoader",
+    "CCLPrompt",
     "CCLPromptTags",
     "CCLStreamShift",
 }
@@ -136,6 +137,7 @@ def test_node_is_explained(node_id: str) -> None:
     page = ROOT / WEB_DIRECTORY / "docs" / f"{node_id}.md"
     assert page.is_file(), f"{node_id} has no help page"
     text = page.read_text()
+    assert text.splitlines()[0] == f"# {info['display_name']}"
     top_level = {name.split(".")[0] for name in inputs}
     assert [name for name in sorted(top_level) if name not in text] == [], "inputs the help page does not name"
 

@@ -1,12 +1,24 @@
 """Prompt tags: each form of speech and audio description into each other, nothing lost, every broken pair shown."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from ccl_pack.ccl_core.prompts import Prompt, Span, read_prompt, styles, write_prompt
+from ccl_pack.ccl_core.families import FAMILIES
+from ccl_pack.ccl_core.prompts import (
+    PLAIN,
+    Prompt,
+    Span,
+    read_prompt,
+    read_speech,
+    style_named,
+    styles,
+    write_prompt,
+    write_texts,
+)
 
-OVI_1_0, OVI_1_1, MOVA = styles()
+OVI_1_1, OVI_1_0, MOVA = styles()
 NO_SUBTITLES = "This video has no subtitles."
 SCENE, AUDIO = 'A woman waves: "Hello there." Rain falls.', "Warm voice, rain on glass"
 WRITTEN = {
@@ -16,15 +28,19 @@ WRITTEN = {
 }
 
 
+def write(prompt: Prompt, title: str, lead: bool = True) -> str:
+    return write_prompt(prompt, style_named(title), lead)
+
+
 @pytest.mark.parametrize("variant", styles())
 def test_text_and_description_are_written_as_published(variant):
-    assert write_prompt(read_prompt(SCENE, AUDIO), variant) == WRITTEN[variant]
+    assert write(read_prompt(SCENE, AUDIO), variant) == WRITTEN[variant]
 
 
 @pytest.mark.parametrize("wanted", styles())
 @pytest.mark.parametrize("given", styles())
 def test_each_form_turns_into_each_other(given, wanted):
-    assert write_prompt(read_prompt(WRITTEN[given]), wanted) == WRITTEN[wanted]
+    assert write(read_prompt(WRITTEN[given]), wanted) == WRITTEN[wanted]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +76,7 @@ def test_descriptions_of_text_and_field_are_joined():
 
 def test_speech_in_a_description_is_speech():
     prompt = read_prompt("A dog.", 'A voice: "Sit."')
-    assert write_prompt(prompt, OVI_1_0) == "A dog. <AUDCAP>A voice: <S>Sit.<E><ENDAUDCAP>"
+    assert write(prompt, OVI_1_0) == "A dog. <AUDCAP>A voice: <S>Sit.<E><ENDAUDCAP>"
 
 
 def test_what_is_said_is_never_read_as_a_mark():
@@ -70,23 +86,23 @@ def test_what_is_said_is_never_read_as_a_mark():
 
 def test_quotes_inside_speech_survive():
     prompt = read_prompt('<S>She said "no"<E>')
-    assert write_prompt(prompt, MOVA, lead=False) == '\u201cShe said "no"\u201d'
-    assert read_prompt(write_prompt(prompt, MOVA)) == prompt
+    assert write(prompt, MOVA, lead=False) == '\u201cShe said "no"\u201d'
+    assert read_prompt(write(prompt, MOVA)) == prompt
 
 
 @pytest.mark.parametrize("variant", styles())
 def test_plain_prose_stays_as_it_is(variant):
     text = "A 12' pole, it's tall.\n\nSecond paragraph: audio equipment <3."
-    assert write_prompt(read_prompt(text), variant, lead=False) == text
+    assert write(read_prompt(text), variant, lead=False) == text
 
 
 @pytest.mark.parametrize("variant", styles())
 def test_nothing_gives_nothing(variant):
-    assert write_prompt(read_prompt(" \n", ""), variant, lead=False) == ""
+    assert write(read_prompt(" \n", ""), variant, lead=False) == ""
 
 
 def test_subtitles_sentence_is_written_once():
-    twice = write_prompt(read_prompt(write_prompt(read_prompt("A dog."), MOVA)), MOVA)
+    twice = write(read_prompt(write(read_prompt("A dog."), MOVA)), MOVA)
     assert twice == f"{NO_SUBTITLES}\n\nA dog."
 
 
@@ -109,7 +125,7 @@ def test_a_round_trip_through_every_variant_loses_nothing():
         prompt = read_prompt(text, audio)
         for variant in styles():
             for no_subtitles in (True, False):
-                assert read_prompt(write_prompt(prompt, variant, no_subtitles)) == prompt, (text, audio, variant)
+                assert read_prompt(write(prompt, variant, no_subtitles)) == prompt, (text, audio, variant)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +145,7 @@ def test_a_round_trip_through_every_variant_loses_nothing():
     ],
 )
 def test_a_broken_pair_is_shown_where_it_is(text, place, words):
-    for arguments, source in (((text, ""), "prompt"), (("", text), "audio_description")):
+    for arguments, source in (((text, ""), "prompt"), (("", text), "sound")):
         with pytest.raises(ValueError, match="complete the pair, or remove") as error:
             read_prompt(*arguments)
         assert str(error.value).startswith(f"{source}, {place}: ")
@@ -138,11 +154,51 @@ def test_a_broken_pair_is_shown_where_it_is(text, place, words):
 
 def test_speech_with_every_kind_of_quotes_is_refused_for_quotes():
     prompt = read_prompt('<S>"a" \u201cb\u201d \u00abc\u00bb<E>')
-    assert "\u00abc\u00bb" in write_prompt(prompt, OVI_1_0)
+    assert "\u00abc\u00bb" in write(prompt, OVI_1_0)
     with pytest.raises(ValueError, match="quotation marks of every kind"):
-        write_prompt(prompt, MOVA)
+        write(prompt, MOVA)
 
 
 def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match=r"'Ovi 3'.*known are Ovi 1"):
-        write_prompt(read_prompt("a"), "Ovi 3")
+        write(read_prompt("a"), "Ovi 3")
+
+
+def test_each_line_of_speech_is_said_as_a_whole() -> None:
+    said = read_speech("Good morning.\n\n  Come in.  ")
+    assert said == (Span("Good morning.", speech=True), Span(" "), Span("Come in.", speech=True))
+
+
+@pytest.mark.parametrize("line", ['He whispers: "Run."', "He whispers: <S>Run.<E>"])
+def test_a_line_of_speech_may_say_how(line: str) -> None:
+    assert read_speech(line) == (Span("He whispers: "), Span("Run.", speech=True))
+
+
+def test_speech_without_an_end_is_shown() -> None:
+    with pytest.raises(ValueError, match="speech, line 1, column 1"):
+        read_speech('"Good morning.')
+
+
+SCENE_ONLY, SOUND, SPEECH = "A woman waves.", "rain on glass", "Hello there."
+TEXTS = {
+    "ccl": 'A woman waves. "Hello there.", rain on glass',
+    "ovi": "A woman waves. <S>Hello there.<E> Audio: rain on glass",
+    "mova": f'{NO_SUBTITLES}\n\nA woman waves. "Hello there."\n\nThe audio shows rain on glass',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_of_each_family(name: str) -> None:
+    family = FAMILIES[name]
+    style = family.prompts[0] if family.prompts else PLAIN
+    assert write_texts(family, style, SCENE_ONLY, SOUND, SPEECH) == (TEXTS[name], None)
+
+
+def test_a_family_with_a_text_per_stream_gets_what_is_said_and_heard_apart() -> None:
+    family = replace(FAMILIES["ccl"], audio_text=True)
+    seen, heard = write_texts(family, PLAIN, SCENE_ONLY, SOUND, SPEECH)
+    assert (seen, heard) == ('A woman waves. "Hello there."', '"Hello there.", rain on glass')
+
+
+def test_a_caption_of_the_tiny_world_is_scene_and_sound() -> None:
+    assert write_texts(FAMILIES["ccl"], PLAIN, "a red ball bounces", "drum") == ("a red ball bounces, drum", None)

@@ -109,12 +109,15 @@ def templates(published: ComfyServer) -> dict[str, Prompt]:
 def shrink(prompt: Prompt) -> Prompt:
     encoder = node_id(prompt, "CLIPLoader")
     prompt[encoder] = {"class_type": "CCLCheckpointLoader", "inputs": {"ckpt_name": "ccl-tiny.safetensors"}}
-    sizes = {"width": SIDE, "height": SIDE, "length.frames": FRAMES, "length": FRAMES, "steps": STEPS, "image": IMAGE}
+    sizes = {"width": SIDE, "height": SIDE, "length": FRAMES, "steps": STEPS, "image": IMAGE}
     for entry in prompt.values():
         inputs = entry["inputs"]
         if inputs.get("clip") == [encoder, 0]:
             inputs["clip"] = [encoder, 1]
-        if inputs.get("skip_layers"):
+        if entry["class_type"] == "CCLEmptyAVLatent":
+            inputs |= {"size": "custom", "size.width": SIDE, "size.height": SIDE}
+            inputs |= {"length": "frames", "length.frames": FRAMES}
+        if "skip_layers" in inputs:
             inputs["skip_layers"] = LAST_LAYER
         inputs |= {name: value for name, value in sizes.items() if type(inputs.get(name)) is type(value)}
     return prompt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("ccl_core", "nodes", "scripts", "benchmarks")
 FILE, MEDIAN, LONGEST = 350, 12, 50  # lines
-# Schemas of nodes that still are one list of inputs; none is added here.
-UNSPLIT = ("nodes/latents.py define_schema", "nodes/loaders.py define_schema")
 
 
 def files_of(part: str) -> list[Path]:
@@ -45,8 +42,7 @@ def test_no_file_is_longer_than_the_limit(part: str) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_function_is_longer_than_the_limit(part: str) -> None:
-    long = [name for name, lines in lengths_of(part).items() if lines > LONGEST]
-    assert [name for name in long if re.sub(r" #\d+", "", name) not in UNSPLIT] == []
+    assert [name for name, lines in lengths_of(part).items() if lines > LONGEST] == []
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -134,26 +134,25 @@ def test_nodes_do_not_overlap_and_stand_inside_their_group(workflow):
         assert apart or one[1] + one[3] <= other[1] or other[1] + other[3] <= one[1]
 
 
-SAMPLER = "CCLJointSampler"
+FROM_MODEL = {"steps": 0, "sampler_name": "from model", "scheduler": "from model", "mode": "from model"}
 PUBLISHED = {
     "Ovi Text to Video with Sound": [
-        ("CCLEmptyAVLatent", {"width": 1280, "height": 704, "length.frames": 121, "fps": 0.0}),
-        (SAMPLER, {"steps": 50, "sampler_name": "uni_pc_bh2", "mode": "cfg", "skip_layers": "11"}),
-        (SAMPLER, {"mode.video_cfg": 4.0, "mode.audio_cfg": 3.0}),
-        ("CCLPromptTags", {"variant": "Ovi 1.1 (960)"}),
+        ("CCLEmptyAVLatent", {"size.width": 1280, "size.height": 704, "length": "from model", "fps": 0.0}),
+        ("CCLJointSampler", FROM_MODEL),
+        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
+    ],
+    "Ovi Image to Video with Sound": [
+        ("CCLEmptyAVLatent", {"size": "from model", "length": "from model", "fps": 0.0}),
+        ("CCLJointSampler", FROM_MODEL),
+        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
     ],
     "MOVA Image to Video with Sound": [
         ("WanImageToVideo", {"width": 640, "height": 352, "length": 193}),
         ("CCLEncodeAV", {"fps": 24.0}),
-        (SAMPLER, {"steps": 50, "sampler_name": "euler", "mode": "cfg", "skip_layers": ""}),
-        (SAMPLER, {"mode.video_cfg": 5.0, "mode.audio_cfg": 5.0}),
-        ("CCLPromptTags", {"variant": "MOVA"}),
+        ("CCLJointSampler", FROM_MODEL),
+        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
     ],
 }
-PUBLISHED["Ovi Image to Video with Sound"] = [
-    ("CCLEmptyAVLatent", {"width": 960, "height": 960, "length.frames": 121, "fps": 0.0}),
-    *PUBLISHED["Ovi Text to Video with Sound"][1:],
-]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -7,7 +7,9 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import comfy.supported_models
 import torch
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.config import AudioLatentConfig, CCAOptions, CCLConfig, InteractionConfig, StreamConfig
@@ -121,3 +123,22 @@ def count_blocks(transformer: torch.nn.Module) -> dict[str, int]:
         for block in stream.blocks:
             block.register_forward_hook(counter(name))
     return calls
+
+
+def host_patcher(kind: type, **sizes) -> ModelPatcher:
+    """A tiny model of an architecture the host has itself, with random weights."""
+    config = kind({**kind.unet_config, **sizes})
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({})
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.diffusion_model.parameters():
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return CoreModelPatcher(model.requires_grad_(False), torch.device("cpu"), torch.device("cpu"))
+
+
+def other_model() -> ModelPatcher:
+    """LTX-2, which is of no family. Its audio latent is (b, 8, t, 16), its text has passed the connectors."""
+    video = {"cross_attention_dim": 32, "attention_head_dim": 16, "num_attention_heads": 2}
+    audio = {"audio_cross_attention_dim": 32, "audio_attention_head_dim": 16, "audio_num_attention_heads": 2}
+    text = {"caption_channels": 24, "connector_attention_head_dim": 12, "connector_num_attention_heads": 2}
+    return host_patcher(comfy.supported_models.LTXAV, **video, **audio, **text, num_layers=1)

@@ -26,7 +26,7 @@ class Content:
     # What the file is, in a message: "the video part of ...".
     description: str
     # What to do with it where a whole model is wanted.
-    advice: str = "choose it in Assemble Model (CCL), beside the other parts"
+    advice: str = "choose it in CCLModelAssembler, beside the other parts"
 
     @property
     def whole(self) -> bool:
@@ -83,13 +83,16 @@ class PromptStyle:
 
 @dataclass(frozen=True)
 class Preset:
-    """A size the family was trained at. audio_tokens: None where they follow from the rates."""
+    """A size the family was trained at."""
 
     title: str
     width: int
     height: int
     frames: int
+    # None where they follow from the rates.
     audio_tokens: int | None = None
+    # Width of the video stream that was trained so, None: any.
+    video_dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,5 +137,10 @@ class Family:
     # Whether its values stay in the range of fp16.
     fp16: bool = False
     lora: LoraNames = LoraNames()
+    # Of its versions, and sizes it was trained at, the usual one first.
     prompts: tuple[PromptStyle, ...] = ()
     presets: tuple[Preset, ...] = ()
+    # Whether the audio stream reads a text of its own, of what is said and heard.
+    audio_text: bool = False
+    # What to choose in an input of a loader, by the name of the input.
+    files: Mapping[str, str] = field(default_factory=dict)

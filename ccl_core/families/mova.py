@@ -29,7 +29,7 @@ MOVA = Family(
     mark=r"(?:^|\.)audio_to_video_conditioners\.",
     renames=RENAMES,
     contents=(Content(MODEL, "a MOVA model"), Content(DIRECTIONS, "the bridge of MOVA")),
-    other_files={"decoder.model.7.weight": "MOVA's audio VAE: use Load Audio VAE (CCL)"},
+    other_files={"decoder.model.7.weight": "MOVA's audio VAE: use CCLAudioVAELoader"},
     published={
         "fps": Fraction(24),
         "audio_latent": AudioLatentConfig("dac", 128, Fraction(50), 48000),
@@ -64,6 +64,14 @@ MOVA = Family(
         Preset("MOVA 360p", 640, 352, frames=193, audio_tokens=403),
         Preset("MOVA 720p", 1280, 720, frames=193, audio_tokens=403),
     ),
+    files={
+        "unet_name": "its parts repacked into one file",
+        "video_model": "video_dit",
+        "audio_stream": "audio_dit",
+        "interaction": "dual_tower_bridge",
+        "low_noise_model": "video_dit_2",
+        "vae_name": "the file of its folder audio_vae (DAC)",
+    },
     sampling=Sampling(
         mode="cfg",
         settings={"text": TermScale(5.0, 5.0)},

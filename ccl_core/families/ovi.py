@@ -33,7 +33,7 @@ OVI = Family(
         Content(frozenset(("video", "a2v")), "the video part of Ovi"),
         Content(frozenset(("audio", "v2a")), "the audio part of Ovi"),
     ),
-    other_files={"vocoder.conv_post.weight": "the audio VAE of Ovi: use Load Audio VAE (CCL)"},
+    other_files={"vocoder.conv_post.weight": "the audio VAE of Ovi: use CCLAudioVAELoader"},
     published={
         "fps": Fraction(24),
         "audio_latent": AudioLatentConfig("mmaudio", 20, Fraction(125, 4), 16000),
@@ -55,14 +55,21 @@ OVI = Family(
         weights={"k": "k_fusion", "v": "v_fusion", "norm_y": "pre_attn_norm_fusion", "norm_k": "norm_k_fusion"},
     ),
     prompts=(
-        PromptStyle("Ovi 1.0 (720, 5 s)", speech=("<S>", "<E>"), audio=("<AUDCAP>", "<ENDAUDCAP>")),
         PromptStyle("Ovi 1.1 (960)", speech=("<S>", "<E>"), audio=("Audio: ", "")),
+        PromptStyle("Ovi 1.0 (720, 5 s)", speech=("<S>", "<E>"), audio=("<AUDCAP>", "<ENDAUDCAP>")),
     ),
     presets=(
         Preset("Ovi 960, 5 s", 960, 960, frames=121, audio_tokens=157),
         Preset("Ovi 960, 10 s", 960, 960, frames=241, audio_tokens=314),
         Preset("Ovi 720, 5 s", 704, 704, frames=121, audio_tokens=157),
     ),
+    files={
+        "unet_name": "one file, as published, in fp8, or repacked",
+        "video_model": "its video file",
+        "audio_stream": "its audio file",
+        "vae_name": "mmaudio_vae_16k (MMAudio; CC-BY-NC-4.0: no commercial use)",
+        "vocoder_name": "mmaudio_vocoder_bigvgan_best_netG",
+    },
     sampling=Sampling(
         mode="cfg",
         settings={"text": TermScale(4.0, 3.0)},

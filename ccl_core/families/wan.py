@@ -54,7 +54,7 @@ WAN = Family(
         Content(
             frozenset(("video",)),
             "a Wan model without an audio stream",
-            "use Load Diffusion Model, or couple it with an audio stream in Assemble Model (CCL)",
+            "use Load Diffusion Model, or couple it with an audio stream in CCLModelAssembler",
         ),
     ),
     other_files={
@@ -65,7 +65,11 @@ WAN = Family(
     expert_boundaries=(0.875, 0.9),
     fp16=True,
     lora=LoraNames(video=("",), tower=DIFFUSERS, block=DIFFUSERS_BLOCK),
-    presets=(Preset("Wan 16 fps", 832, 480, frames=81),),
+    presets=(Preset("Wan 480p, 81 frames", 832, 480, frames=81),),
+    files={
+        "video_model": "2.1 or 2.2, text or image to video; of two experts the one for high noise",
+        "low_noise_model": "the low-noise file of 2.2 A14B",
+    },
     sampling=Sampling(
         mode="cfg",
         settings={"text": TermScale(5.0, 5.0)},

@@ -1,7 +1,6 @@
 """The benchmarks' own parts: the dense reference agrees with the partition, and ccl-tiny is asked through the nodes."""
 
 import importlib.util
-import json
 import re
 import sys
 from fractions import Fraction
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
+from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.ccl_core.model.attention import Place
 from ccl_pack.ccl_core.model.interactions import KV
@@ -57,19 +57,18 @@ def test_partition_equals_dense_mask(direction: str, latent_frames: int, audio_t
     )
 
 
-def test_defaults_are_those_of_the_nodes():
+def test_what_is_left_out_comes_from_the_model() -> None:
     from ccl_pack.nodes.guidance import CCLJointSampler
 
     first = tiny.defaults(CCLJointSampler, "mode")
-    assert first["steps"] == 30 and first["mode"]["mode"] == "ucg_joint"
+    assert (first["steps"], first["mode"]) == (0, {"mode": "from model"})
     for mode in MODES:
         assert tiny.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] == mode
 
 
-def test_the_sampler_is_that_of_the_template():
-    (path,) = (Path(__file__).resolve().parents[2] / "workflows").glob("Text to Video with Sound.json")
-    (node,) = (node for node in json.loads(path.read_text())["nodes"] if node["type"] == "CCLJointSampler")
-    assert told.SAMPLER in node["widgets_values"]
+def test_sampler_and_guidance_are_those_of_the_model() -> None:
+    published = FAMILIES["ccl"].sampling
+    assert (published.sampler_name, published.mode) == (told.SAMPLER, told.GUIDANCE)
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,17 @@ from ccl_pack.ccl_core.families.base import (
     Sampling,
 )
 from ccl_pack.ccl_core.guidance import TermScale
-from ccl_pack.ccl_core.host.files.build import load_files, load_model
+from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_files, load_model
 from ccl_pack.ccl_core.host.files.identify import identify
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
 from ccl_pack.ccl_core.host.files.read import ModelPaths, read
 from ccl_pack.ccl_core.host.media.latents import grid_of
-from ccl_pack.ccl_core.prompts import read_prompt, styles, write_prompt
+from ccl_pack.ccl_core.prompts import read_prompt, style_named, styles, write_prompt
+from ccl_pack.nodes import CHECKPOINTS
+from ccl_pack.nodes.guidance import CCLGuider
+from ccl_pack.nodes.latents import CCLEmptyAVLatent
+from ccl_pack.nodes.loaders import CCLModelLoader
+from ccl_pack.nodes.prompts import CCLPrompt, CCLPromptTags
 
 BRIDGE = ("norm_y", "q", "k", "v", "o", "norm_q", "norm_k")
 SONATA = Family(
@@ -165,10 +170,10 @@ def test_a_lora_under_its_names_reaches_all_parts(tmp_path: Path) -> None:
 
 def test_its_prompts_are_written_and_read_in_its_tags() -> None:
     prompt = read_prompt('She sings: "La." Rain.', "a cello")
-    written = write_prompt(prompt, "Sonata 1")
+    written = write_prompt(prompt, style_named("Sonata 1"))
     assert written == "Allegro. She sings: <say>La.</say> Rain. <hear>a cello</hear>"
     assert read_prompt(written) == prompt and "Sonata 1" in styles()
-    assert write_prompt(read_prompt(written), "Ovi 1.0 (720, 5 s)") == (
+    assert write_prompt(read_prompt(written), style_named("Ovi 1.0 (720, 5 s)")) == (
         "She sings: <S>La.<E> Rain. <AUDCAP>a cello<ENDAUDCAP>"
     )
 
@@ -188,3 +193,27 @@ def test_its_number_formats_and_sampling_are_those_of_the_row(tmp_path: Path) ->
     model = load(tmp_path).model
     assert FAMILIES[model.ccl_config.family].sampling.settings["text"] == TermScale(6.0, 7.0)
     assert (model.model_sampling.shift, model.audio_shift) == (4.0, 2.0)
+
+
+def test_nodes_take_its_prompts_sizes_and_guidance_from_the_row(tmp_path: Path) -> None:
+    model = load(tmp_path)
+    clip = load_checkpoint(str(CHECKPOINTS / "ccl-tiny.safetensors"))[1]
+    positive, negative = CCLPrompt.execute(model, clip, "Rain.", sound="a cello", speech="La.").args
+    for conditioning, text in (
+        (positive, "Allegro. Rain. <say>La.</say> <hear>a cello</hear>"),
+        (negative, "out of tune"),
+    ):
+        assert torch.equal(conditioning[0][0], clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0])
+    latent = CCLEmptyAVLatent.execute(model, {"size": "from model"}, {"length": "from model"}, 1)[0]
+    assert latent["samples"].unbind()[0].shape[2:] == (7, 12, 8)
+    guider = CCLGuider.execute(model, tiny.conditioning(1), tiny.conditioning(2), {"mode": "from model"})[0]
+    assert (guider.mode, guider.settings) == ("cfg", {"text": TermScale(6.0, 7.0)})
+
+
+def test_people_find_it_in_names_tooltips_and_choices() -> None:
+    loader = CCLModelLoader.define_schema()
+    assert "Sonata" in loader.display_name and "load sonata model" in loader.search_aliases
+    choices = {entry.id: entry for entry in CCLEmptyAVLatent.define_schema().inputs}
+    assert "Sonata, 2 s" in [option.key for option in choices["size"].options]
+    variants = {entry.id: entry for entry in CCLPromptTags.define_schema().inputs}["variant"]
+    assert "Sonata 1" in [option.key for option in variants.options]

@@ -13,7 +13,7 @@ import published
 from ccl_pack.ccl_core.config import OPTIONS
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.families.base import DIRECTIONS
-from ccl_pack.ccl_core.guidance import check_settings
+from ccl_pack.ccl_core.guidance import TermScale, check_settings
 from ccl_pack.ccl_core.host.vae.audio import AUDIO_VAES
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -62,6 +62,30 @@ def renamed(key: str, name: str) -> str:
     return key
 
 
+PUBLISHED = {
+    "ccl": ("ucg_joint", TermScale(3.0, 3.0), 30, "euler_ancestral", ()),
+    "ovi": ("cfg", TermScale(4.0, 3.0), 50, "uni_pc_bh2", (11,)),
+    "mova": ("cfg", TermScale(5.0, 5.0), 50, "euler", ()),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sampling_is_the_published_one(name: str) -> None:
+    row = FAMILIES[name].sampling
+    (scales,) = row.settings.values()
+    assert (row.mode, scales, row.steps, row.sampler_name, row.skip_layers) == PUBLISHED[name]
+    assert row.scheduler == "simple"
+
+
+def test_negative_texts_are_the_published_ones() -> None:
+    ovi, mova = FAMILIES["ovi"].sampling, FAMILIES["mova"].sampling
+    assert (ovi.negative, ovi.audio_negative) == (
+        "jitter, bad hands, blur, distortion",
+        "robotic, muffled, echo, distorted",
+    )
+    assert mova.negative.startswith("色调艳丽") and mova.audio_negative is None
+
+
 def values(template: str, node: str) -> list[list[Any]]:
     """The values of every node of this type."""
     nodes = json.loads((WORKFLOWS / f"{template}.json").read_text())["nodes"]
@@ -69,21 +93,9 @@ def values(template: str, node: str) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_sampling_is_that_of_the_template(name: str) -> None:
-    sampling = FAMILIES[name].sampling
+def test_the_template_takes_its_sampling_from_the_model(name: str) -> None:
     (given,) = values(TEMPLATES[name], "CCLJointSampler")
-    scales = next(iter(sampling.settings.values()))
-    skipped = ", ".join(map(str, sampling.skip_layers))
-    assert given[2:5] == [sampling.steps, sampling.sampler_name, sampling.scheduler]
-    assert given[6:9] + given[11:] == [sampling.mode, scales.video, scales.audio, skipped]
-
-
-@pytest.mark.parametrize("name", ["ovi", "mova"])
-def test_negative_texts_are_those_of_the_template(name: str) -> None:
-    sampling = FAMILIES[name].sampling
-    texts = [value[0] for value in values(TEMPLATES[name], "CLIPTextEncode")]
-    wanted = [sampling.negative] if sampling.audio_negative is None else [sampling.negative, sampling.audio_negative]
-    assert texts[1:] == wanted
+    assert given[2:] == [0, "from model", "from model", 1.0, "from model", ""]
 
 
 @pytest.mark.parametrize("name", [name for name in JOINT if FAMILIES[name].published])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.model_patcher
 import comfy.nested_tensor
 import comfy.patcher_extension
 import comfy.sample
@@ -267,30 +266,15 @@ def test_a_latent_of_another_model_is_refused(model) -> None:
         run(av_guider(model, "cfg", {}), {"samples": wide})
 
 
-def host_patcher(kind: type, **sizes) -> comfy.model_patcher.CoreModelPatcher:
-    """A tiny model of an architecture the host has itself, with random weights."""
-    config = kind({**kind.unet_config, **sizes})
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({})
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.diffusion_model.parameters():
-        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
-    return comfy.model_patcher.CoreModelPatcher(model.requires_grad_(False), torch.device("cpu"), torch.device("cpu"))
-
-
 @pytest.fixture(scope="module")
 def wan():
     sizes = {"in_dim": 16, "out_dim": 16, "dim": 48, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 24}
-    return host_patcher(comfy.supported_models.WAN21_T2V, **sizes)
+    return tiny.host_patcher(comfy.supported_models.WAN21_T2V, **sizes)
 
 
 @pytest.fixture(scope="module")
 def ltx():
-    """LTX-2: its audio latent is (b, 8, t, 16), its text has passed through the connectors of both streams."""
-    video = {"cross_attention_dim": 32, "attention_head_dim": 16, "num_attention_heads": 2}
-    audio = {"audio_cross_attention_dim": 32, "audio_attention_head_dim": 16, "audio_num_attention_heads": 2}
-    text = {"caption_channels": 24, "connector_attention_head_dim": 12, "connector_num_attention_heads": 2}
-    return host_patcher(comfy.supported_models.LTXAV, **video, **audio, **text, num_layers=1)
+    return tiny.other_model()
 
 
 def ltx_latent() -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import comfy.samplers
@@ -12,6 +13,7 @@ from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, Ra
 
 import nodes as host_nodes
 import tiny
+from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.guidance import MODES, TermScale, default_settings
 from ccl_pack.nodes.guidance import (
     CCLGuider,
@@ -23,6 +25,7 @@ from ccl_pack.nodes.guidance import (
 )
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
+FROM_MODEL = {"mode": "from model"}
 CFG = {"mode": "cfg", "video_cfg": 4.0, "audio_cfg": 4.0}
 RUN = {"seed": 5, "steps": 3, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 
@@ -156,11 +159,58 @@ def test_schemas_hold_and_every_input_has_a_tooltip(node: type) -> None:
 
 def test_the_sampler_offers_what_the_host_offers() -> None:
     required = CCLJointSampler.INPUT_TYPES()["required"]
-    assert required["sampler_name"][1]["options"] == comfy.samplers.KSampler.SAMPLERS
-    assert required["scheduler"][1]["options"] == comfy.samplers.KSampler.SCHEDULERS
+    assert required["sampler_name"][1]["options"][1:] == comfy.samplers.KSampler.SAMPLERS
+    assert required["scheduler"][1]["options"][1:] == comfy.samplers.KSampler.SCHEDULERS
     assert required["seed"][1]["max"] == 2**64 - 1
 
 
 def test_a_word_in_skip_layers_is_refused(model) -> None:
     with pytest.raises(ValueError, match="skip_layers wants layer numbers such as 7, 8, 9, got 'all'"):
         CCLGuider.execute(model, POSITIVE, NEGATIVE, CFG, skip_layers="all")
+
+
+def published(name: str) -> Any:
+    """A tiny model that says it is of this family."""
+    return tiny.patcher(family=name)
+
+
+@pytest.mark.parametrize("name", ["ccl", "ovi", "mova"])
+def test_from_model_is_what_the_family_was_published_with(name: str) -> None:
+    row = FAMILIES[name].sampling
+    guider = CCLGuider.execute(published(name), POSITIVE, NEGATIVE, FROM_MODEL)[0]
+    assert (guider.mode, guider.settings) == (row.mode, row.settings)
+    assert guider.skip_layers == ()  # the tiny model has no layer 11
+
+
+def test_layers_that_were_skipped_when_published_are_skipped() -> None:
+    video = replace(tiny.CONFIG.video, num_layers=12)
+    deep = tiny.patcher(family="ovi", video=video, audio=replace(tiny.CONFIG.audio, num_layers=12))
+    assert CCLGuider.execute(deep, POSITIVE, NEGATIVE, FROM_MODEL)[0].skip_layers == (11,)
+    assert CCLGuider.execute(deep, POSITIVE, NEGATIVE, FROM_MODEL, skip_layers="3")[0].skip_layers == (3,)
+    assert CCLGuider.execute(deep, POSITIVE, NEGATIVE, CFG)[0].skip_layers == ()
+
+
+def test_a_run_from_model_is_the_run_with_the_published_values() -> None:
+    model = published("mova")
+    left = {"mode": FROM_MODEL, "steps": 0, "sampler_name": "from model", "scheduler": "from model"}
+    told = {
+        "mode": {"mode": "cfg", "video_cfg": 5.0, "audio_cfg": 5.0},
+        "steps": 50,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+    }
+    ours, theirs = (streams(joint(model, tiny.av_latent(), **run)) for run in (left, told))
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_model_without_a_row_gets_plain_cfg() -> None:
+    guider = CCLGuider.execute(tiny.other_model(), POSITIVE, NEGATIVE, FROM_MODEL)[0]
+    assert (guider.mode, guider.settings) == ("cfg", {"text": TermScale(4.0, 3.0)})
+
+
+@pytest.mark.parametrize("node", [CCLGuider, CCLJointSampler])
+def test_from_model_is_the_first_choice(node: type) -> None:
+    inputs = node.INPUT_TYPES()["required"]
+    assert inputs["mode"][1]["options"][0]["key"] == "from model"
+    for name in {"sampler_name", "scheduler"} & set(inputs):
+        assert inputs[name][1]["options"][0] == inputs[name][1]["default"] == "from model"

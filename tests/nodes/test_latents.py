@@ -12,6 +12,7 @@ from comfy_extras.nodes_lt import LTXVSeparateAVLatent
 from tiny_vaes import audio_vae, frames, release, sound, video_vae
 
 import tiny
+from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.media.latents import split
 from ccl_pack.nodes.decoding import CCLDecodeAV
 from ccl_pack.nodes.latents import CCLEmptyAVLatent, CCLEncodeAV
@@ -42,7 +43,8 @@ def made(given: dict) -> dict:
 
 
 def empty(model=model, width=64, height=64, length=TWO_SECONDS, fps=0.0, batch_size=1) -> dict:
-    return CCLEmptyAVLatent.execute(model(), width, height, length, batch_size, fps)[0]
+    size = {"size": "custom", "width": width, "height": height}
+    return CCLEmptyAVLatent.execute(model(), size, length, batch_size, fps)[0]
 
 
 def encode(latent: dict, image_fit="crop", length_fit="pad", fps=0.0, **given) -> dict:
@@ -83,6 +85,27 @@ def test_empty_in_frames_with_another_frame_rate_and_batch():
     assert av.video.shape == (2, 16, 4, 4, 10)
     assert av.audio.shape == (2, 8, 18)
     assert av.fps == 24.0
+
+
+@pytest.mark.parametrize(
+    ("choice", "video", "length"),
+    [
+        ("from model", (21, 60, 104), "from model"),
+        ("ccl-tiny", (9, 8, 8), "from model"),
+        ("ccl-tiny", (2, 8, 8), "frames"),
+    ],
+)
+def test_a_size_of_a_family_brings_its_length(choice: str, video: tuple[int, int, int], length: str):
+    """A CCL model that is not ccl-tiny was published in no size: it has that of Wan."""
+    amount = {"length": length, "frames": 5}
+    latent = CCLEmptyAVLatent.execute(model(), {"size": choice}, amount, 1)[0]
+    assert split(latent).video.shape[2:] == video
+
+
+def test_every_trained_size_can_be_chosen():
+    (size,) = (entry for entry in CCLEmptyAVLatent.define_schema().inputs if entry.id == "size")
+    presets = [preset for family in FAMILIES.values() for preset in family.presets]
+    assert [option.key for option in size.options] == ["from model", "custom", *(preset.title for preset in presets)]
 
 
 def test_empty_for_the_paper_clock_has_c_tokens_in_every_latent_frame():

@@ -28,7 +28,7 @@ def test_schema_names_the_parameters_of_execute_and_explains_them():
     assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])
     assert schema.is_output_node
     assert schema.search_aliases
-    assert schema.inputs[2].options == list(MODES)
+    assert schema.inputs[2].options == ["from model", *MODES]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -79,3 +79,11 @@ def other_audio() -> dict:
 def test_a_latent_of_another_model_is_refused(latent, message):
     with pytest.raises(ValueError, match=message):
         CCLMemoryPlan.execute(model=model(), latent_image=latent, mode="cfg")
+
+
+def test_from_model_is_the_mode_the_model_was_published_with() -> None:
+    chosen, published = (
+        CCLMemoryPlan.execute(model=model(), latent_image=tiny.av_latent(), mode=mode).result[0]
+        for mode in ("from model", "ucg_joint")
+    )
+    assert "Guidance ucg_joint" in chosen and "Guidance ucg_joint" in published

@@ -334,7 +334,7 @@ def test_the_demo_measures_every_object_that_the_prompt_names() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"steps": 0}, r"CCLJointSampler[\s\S]*steps"),
+        ({"steps": -1}, r"CCLJointSampler[\s\S]*steps"),
         ({"seconds": -1.0}, r"CCLEmptyAVLatent[\s\S]*seconds"),
         ({"workflow": Path("nowhere.json")}, "nowhere.json"),
         ({"workflow": ROOT / "README.md"}, "no workflow"),

@@ -110,7 +110,7 @@ def _content(found: frozenset[str], family: str | None, name: str) -> tuple[str,
 
 def _describe(sd: Mapping[str, Tensor]) -> str:
     if any(".lora_" in key for key in sd):
-        return "a LoRA: use Load LoRA (CCL)"
+        return "a LoRA: use CCLLoraLoader"
     for family in FAMILIES.values():
         for key, description in family.other_files.items():
             if key in sd:

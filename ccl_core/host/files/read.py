@@ -54,7 +54,7 @@ class RawFile:
         if not self.bundled[prefix]:
             raise ValueError(
                 f"{self.name} holds no {content} (no keys under {prefix!r}): it is no all-in-one checkpoint. "
-                "Load the model with Load Model (CCL), the rest with Load CLIP, Load VAE and Load Audio VAE (CCL)"
+                "Load the model with CCLModelLoader, the rest with Load CLIP, Load VAE and CCLAudioVAELoader"
             )
         return self.bundled[prefix]
 

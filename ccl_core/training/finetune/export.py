@@ -14,7 +14,7 @@ from .trainer import FineTuner, part_of
 
 EXPORT = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 LORA = "lora.safetensors"
-# By the parts in the file: of a file that holds the whole model the whole model, for Load Model (CCL).
+# By the parts in the file: of a file that holds the whole model the whole model, for CCLModelLoader.
 NAMES = {
     frozenset(("interaction",)): "interaction",
     frozenset(("audio",)): "audio",

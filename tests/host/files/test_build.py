@@ -98,15 +98,15 @@ def test_unknown_key_is_named(tmp_path):
     [
         ({"head.modulation": torch.zeros(1)}, "a Wan model without an audio stream: use Load Diffusion Model"),
         ({"model.diffusion_model.head.modulation": torch.zeros(1)}, "a Wan model without an audio stream"),
-        ({"audio.head.modulation": torch.zeros(1)}, "an audio stream: choose it in Assemble Model (CCL)"),
-        (p.weights(p.bridge(*p.TINY_MOVA)), "the bridge of MOVA: choose it in Assemble Model (CCL)"),
+        ({"audio.head.modulation": torch.zeros(1)}, "an audio stream: choose it in CCLModelAssembler"),
+        (p.weights(p.bridge(*p.TINY_MOVA)), "the bridge of MOVA: choose it in CCLModelAssembler"),
         ({"decoder.head.0.gamma": torch.zeros(1)}, "a Wan VAE: use Load VAE"),
         (
             {"vae.x": torch.zeros(1), "vocoder.conv_post.weight": torch.zeros(1)},
-            "the audio VAE of Ovi: use Load Audio VAE (CCL)",
+            "the audio VAE of Ovi: use CCLAudioVAELoader",
         ),
         ({"vision_model.embeddings.class_embedding": torch.zeros(1)}, "a CLIP vision model: use Load CLIP Vision"),
-        ({"diffusion_model.blocks.0.lora_A.weight": torch.zeros(1)}, "a LoRA: use Load LoRA (CCL)"),
+        ({"diffusion_model.blocks.0.lora_A.weight": torch.zeros(1)}, "a LoRA: use CCLLoraLoader"),
         ({"x": torch.zeros(1)}, "a file of an unknown kind (1 tensors)"),
     ],
 )
@@ -117,7 +117,7 @@ def test_other_files_are_recognised(tmp_path, tensors, words):
 
 
 def test_model_only_file_in_the_checkpoint_loader_is_told_apart(tmp_path):
-    with pytest.raises(ValueError, match=r"tiny\.safetensors holds no text encoder.*Load Model \(CCL\)"):
+    with pytest.raises(ValueError, match=r"tiny\.safetensors holds no text encoder.*CCLModelLoader"):
         load_checkpoint(str(write(tmp_path / "tiny.safetensors")))
 
 
