@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from ccl_pack.ccl_core.alignment import tarp
 from ccl_pack.ccl_core.attention_maps import Recorder, context_share, image, rows
+from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.model.attention import TAPS
+from ccl_pack.ccl_core.model.joint import JointModel
 from tiny import CONFIG, latents, patcher
 
 FRAMES, TOKENS, SPATIAL, CONTEXT = 3, 18, 6, 3  # of the tiny model's latents: 4x6 in patches of 2x2
@@ -123,3 +127,69 @@ def test_a_run_of_the_host_is_recorded_pass_by_pass():
     comfy.sample.sample(loaded, noise, 2, 1.0, "euler", "simple", conditioning(), conditioning(3), latent)
     assert [found.direction for found in recorder.maps] == ["a2v", "v2a"] * 2
     assert CONFIG.interaction.options.context_tokens == recorder.maps[0].context_tokens
+
+
+@pytest.mark.parametrize("kind", ["fusion", "bridge"])
+def test_a_coupling_without_context_tokens_is_recorded_whole(kind: str) -> None:
+    network = patcher(interaction=InteractionConfig(kind, (0, 1), OPTIONS[kind]())).model.diffusion_model
+    maps, out = recorded(network)
+    assert all(torch.equal(a, b) for a, b in zip(run(network, {}), out, strict=True))
+    assert sorted((found.layer, found.direction) for found in maps) == [(0, "a2v"), (0, "v2a"), (1, "a2v"), (1, "v2a")]
+    video = FRAMES * SPATIAL
+    for found in maps:
+        queries, keys = (video, TOKENS) if found.direction == "a2v" else (TOKENS, video)
+        assert found.rows.shape == (2, 2, queries, keys) and found.context_tokens == 0
+        torch.testing.assert_close(found.rows.sum(-1), torch.ones(2, 2, queries))
+        assert (found.rows > 0).all()
+
+
+def test_a_closed_direction_of_a_coupling_without_context_tokens_has_no_map() -> None:
+    network = patcher(interaction=InteractionConfig("fusion", (0, 1), OPTIONS["fusion"]())).model.diffusion_model
+    recorder = Recorder(network)
+    run(network, {TAPS: recorder.taps, "a2v_cross_attn": False})
+    assert {found.direction for found in recorder.maps} == {"v2a"}
+
+
+def test_reference_tokens_have_neither_rows_nor_columns() -> None:
+    network = patcher(video=replace(CONFIG.video, in_dim_ref_conv=16)).model.diffusion_model
+    recorder, text = Recorder(network), torch.zeros(1, 5, 24)
+    conds = {"reference_latent": torch.randn(1, 16, 4, 6), "transformer_options": {TAPS: recorder.taps}}
+    network(list(latents()), torch.tensor([500.0]), text, **conds)
+    shapes = {found.direction: tuple(found.rows.shape[2:]) for found in recorder.maps}
+    assert shapes == {"a2v": (FRAMES * SPATIAL, CONTEXT + TOKENS), "v2a": (TOKENS, CONTEXT + FRAMES * SPATIAL)}
+
+
+@torch.no_grad()
+def test_two_passes_interleaved_by_layer_are_told_apart(model: JointModel) -> None:
+    """As they come where two branches of guidance take turns: layer 0 of both, then layer 1 of both."""
+    apart = [recorded(model, routes=routes)[0] for routes in ((True, True), (False, False))]
+    recorder = Recorder(model)
+    calls: list[list[tuple[Any, ...]]] = []
+    for routes in ((True, True), (False, False)):
+        calls.append([])
+        run(model, {TAPS: {"attention": lambda *call: calls[-1].append(call)}}, routes)
+    for layer in (0, 1):
+        for of_pass in calls:
+            for call in of_pass:
+                if call[0] == layer:
+                    recorder.taps["attention"](*call)
+    order = [(found.layer, found.direction, found.rows.shape[-1] > CONTEXT) for found in recorder.maps]
+    both = [("a2v", True), ("v2a", True), ("a2v", False), ("v2a", False)]
+    assert order == [(layer, *seen) for layer in (0, 1) for seen in both]
+    found_apart = [
+        [found for found in recorder.maps if (found.rows.shape[-1] > CONTEXT) is is_open] for is_open in (True, False)
+    ]
+    for made, wanted in zip(found_apart, apart, strict=True):
+        assert all(torch.equal(x.rows, y.rows) for x, y in zip(made, wanted, strict=True))
+
+
+@torch.no_grad()
+def test_the_order_of_the_frames_within_a_pass_does_not_matter(model: JointModel) -> None:
+    (wanted, _), recorder = recorded(model), Recorder(model)
+    calls: list[tuple[Any, ...]] = []
+    run(model, {TAPS: {"attention": lambda *call: calls.append(call)}})
+    for call in reversed(calls):
+        recorder.taps["attention"](*call)
+    made = {(found.layer, found.direction): found.rows for found in recorder.maps}
+    assert len(recorder.maps) == len(wanted)
+    assert all(torch.equal(made[found.layer, found.direction], found.rows) for found in wanted)

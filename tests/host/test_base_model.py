@@ -27,6 +27,7 @@ from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.base_model import CCLModelConfig
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
 from ccl_pack.ccl_core.host.run import run_of
+from ccl_pack.ccl_core.host.texts import StreamTexts
 from tiny import CONFIG, av_latent, conditioning, config, dual_conditioning, latents, patcher, state_dict
 
 
@@ -465,3 +466,24 @@ def test_a_video_latent_of_another_vae_is_taken_as_it_is():
     latent = torch.randn(1, 8, 3, 4, 6)
     assert torch.equal(format.process_in(latent), latent) and torch.equal(format.process_out(latent), latent)
     assert (format.latent_channels, format.latent_dimensions, format.temporal_downscale_ratio) == (8, 3, 4)
+
+
+def texts_of_widths(video: int, audio: int) -> list:
+    """A text for each stream, 24 numbers wide for the video and 40 for the sound."""
+    generator = torch.Generator().manual_seed(video)
+    of_video = torch.randn(1, 5, 24, generator=generator)
+    of_audio = torch.randn(1, 7, 40, generator=generator.manual_seed(audio))
+    return [[StreamTexts.join(of_video, of_audio), {}]]
+
+
+def test_streams_read_texts_of_different_width() -> None:
+    model = patcher(audio=replace(CONFIG.audio, text_dim=40))
+    arguments = (model, 1, 2, 3.0, "euler", "simple")
+    made, other = (
+        host_nodes.common_ksampler(*arguments, texts_of_widths(1, audio), texts_of_widths(2, 4), av_latent())[0]
+        for audio in (3, 5)
+    )
+    (video, audio), (_, other_audio) = made["samples"].unbind(), other["samples"].unbind()
+    assert video.isfinite().all() and (audio - other_audio).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="got a text of width 24, this stream reads texts of width 40"):
+        sample(model, av_latent())

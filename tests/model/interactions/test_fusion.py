@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import comfy.ops
 import golden
 import pytest
 import torch
+from comfy.ldm.wan.model import WanModel
 
+import tiny
+from ccl_pack.ccl_core.config import FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.model.joint import JointModel
+from tiny import patcher
 
 FUSION = {
     "k_fusion": "k",
@@ -104,3 +111,73 @@ def test_the_task_of_a_run_does_not_close_a_direction(ovi):
     both = model([video, audio], time, context, transformer_options={})
     routed = model([video, audio], time, context, transformer_options={}, routes=(False, False))
     assert all(torch.equal(a, b) for a, b in zip(both, routed, strict=True))
+
+
+# ---- what stands beside the latent
+
+REFERENCE, TOKENS = 6, 18  # of a 4x6 latent in patches of 2x2, and of three such frames
+FUSION_KIND = InteractionConfig("fusion", (0, 1), FusionOptions())
+
+
+def fused(**video: Any) -> JointModel:
+    return patcher(video=replace(tiny.CONFIG.video, **video), interaction=FUSION_KIND).model.diffusion_model
+
+
+def text_attention(model: JointModel, conds: dict[str, Any], channels: int = 16, **options: Any) -> torch.Tensor:
+    """What the text attention of the video gives in the first layer."""
+    given = []
+    hook = model.blocks[0].cross_attn.register_forward_hook(lambda _, __, made: given.append(made))
+    video, audio = tiny.latents(channels=channels)
+    text = torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(7))
+    model([video, audio], torch.tensor([600.0]), text, transformer_options=options, **conds)
+    hook.remove()
+    return given[0]
+
+
+@pytest.mark.parametrize(
+    ("conds", "own"),
+    [
+        ({"reference_latent": torch.randn(1, 16, 4, 6)}, slice(REFERENCE, REFERENCE + TOKENS)),
+        ({"context_latents": [torch.randn(1, 16, 1, 4, 6)]}, slice(0, TOKENS)),
+        ({"time_dim_concat": torch.randn(1, 16, 1, 4, 6)}, slice(0, TOKENS)),
+    ],
+    ids=["reference latent", "context latents", "further frames"],
+)
+def test_tokens_beside_the_latent_do_not_ask_the_sound(conds: dict[str, Any], own: slice) -> None:
+    model = fused(in_dim_ref_conv=16)
+    heard, closed = text_attention(model, conds), text_attention(model, conds, a2v_cross_attn=False)
+    changed = (heard - closed).abs().amax(dim=(0, 2))  # (n,)
+    assert changed.shape == (REFERENCE + TOKENS,) and (changed[own] > 1e-5).all()
+    changed[own] = 0
+    assert not changed.any()
+
+
+def test_the_sound_reads_the_latent_and_no_token_beside_it() -> None:
+    model, sizes = fused(in_dim_ref_conv=16), []
+    model.interaction["0"].v2a.k.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[1]))
+    conds = {"reference_latent": torch.randn(1, 16, 4, 6), "context_latents": [torch.randn(1, 16, 1, 4, 6)]}
+    text_attention(model, conds)
+    assert sizes == [TOKENS]
+
+
+def test_clip_vision_tokens_are_read_as_an_image_and_not_as_text() -> None:
+    model, read = fused(in_dim=36, model_type="i2v"), []
+    attention = model.blocks[0].cross_attn
+    for name in ("k", "v", "k_img", "v_img"):
+        projection = getattr(attention, name)
+        projection.register_forward_pre_hook(lambda _, given, name=name: read.append((name, given[0].shape[1])))
+    heard = text_attention(model, {"clip_fea": torch.randn(1, 257, 1280)}, channels=36)
+    assert sorted(read) == [("k", 5), ("k_img", 257), ("v", 5), ("v_img", 257)]
+    other = text_attention(model, {"clip_fea": torch.randn(1, 257, 1280)}, channels=36)
+    assert (heard - other).abs().max() > 1e-5
+
+
+def test_closed_it_reads_clip_vision_as_the_host_does() -> None:
+    model = fused(in_dim=36, model_type="i2v")
+    wan = WanModel(**model.ccl_config.video.wan_arguments(), operations=comfy.ops.disable_weight_init)
+    wan.load_state_dict({key: value for key, value in model.state_dict().items() if key in wan.state_dict()})
+    wan.requires_grad_(False)
+    video, audio = tiny.latents(channels=36)
+    time, text, conds = torch.tensor([600.0]), torch.randn(1, 5, 24), {"clip_fea": torch.randn(1, 257, 1280)}
+    made, _ = model([video, audio], time, text, transformer_options={"a2v_cross_attn": False}, **conds)
+    assert torch.equal(made, wan(video, time, text, transformer_options={}, **conds))
