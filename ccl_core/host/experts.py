@@ -46,7 +46,7 @@ class LowNoise:
 def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) -> None:
     """Let `low` take the steps of `patcher` whose video sigma is below the boundary; at the boundary the high one runs.
 
-    Both hold CCL models of one configuration. ValueError if they differ or the boundary is not within 0 and 1.
+    Both hold joint models of one configuration. ValueError if they differ or the boundary is not within 0 and 1.
     Patches of the audio stream and the interaction, which the experts share, are those of `patcher` in both. Patches
     of the video stream are each expert's own.
     """

@@ -57,7 +57,7 @@ class Weights:
 
 
 def weights_of(model: ModelPatcher) -> Weights:
-    """Sizes of a loaded CCL model."""
+    """Sizes of a loaded joint model."""
     net, low = model.model.diffusion_model, low_noise_of(model)
     layers = range(max(len(net.blocks), len(net.audio.blocks)))
     return Weights(

@@ -84,7 +84,7 @@ def ones_mask(samples: torch.Tensor) -> torch.Tensor:
 
 
 def model_grid(model: ModelPatcher) -> Grid:
-    """The grid of a loaded CCL model; ValueError for a model without an audio stream."""
+    """The grid of a loaded joint model; ValueError for a model without an audio stream."""
     config = getattr(model.model, "ccl_config", None)
     if config is None:
         raise ValueError(
