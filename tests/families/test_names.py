@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "ccl_core" / "families"
-FOLDERS = ("ccl_core",)
+FOLDERS = ("ccl_core", "nodes")
 FAMILIES = ("ovi", "mova", "prism", "uniavgen")
 FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py")) if ROWS not in file.parents]
 
