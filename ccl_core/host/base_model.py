@@ -20,7 +20,7 @@ from torch import Tensor
 from ..alignment.timeline import TEMPORAL_STRIDE
 from ..config import CCLConfig
 from ..families import FAMILIES
-from ..model.joint import KEPT, JointModel
+from ..model.joint import KEPT, JointModel, Kept
 from .audio_shift import at_own_level, audio_noise_scale
 from .run import RUN, Run, unpack
 from .texts import of_streams
@@ -67,7 +67,7 @@ class CCLModel(comfy.model_base.WAN21):
         run: Run | None = transformer_options.get(RUN)
         if run is not None:
             conds["routes"] = run.routes
-            transformer_options = {**transformer_options, KEPT: run.kept_for(transformer_options)}
+            transformer_options = {**transformer_options, KEPT: self._kept(run, transformer_options)}
         predict = partial(super()._apply_model, t=t, c_concat=c_concat, c_crossattn=c_crossattn, control=control)
         predict = partial(predict, transformer_options=transformer_options, **conds)
         scale = audio_noise_scale(self.audio_shift, self.model_sampling)
@@ -75,6 +75,10 @@ class CCLModel(comfy.model_base.WAN21):
         if scale == 1.0 or len(shapes) < 2:
             return predict(x)
         return at_own_level(predict, x, t, shapes, conds.get("audio_mask"), scale)
+
+    def _kept(self, run: Run, options: dict[str, Any]) -> Kept | None:
+        """What the run keeps for a pass; nothing under hooks, whose strength on the weights may change by the step."""
+        return None if self.current_patcher.current_hooks is not None else run.kept_for(options)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         shapes = kwargs.get("latent_shapes") or []

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import comfy.hooks
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.sample
@@ -206,6 +207,26 @@ def low_noise_weights() -> dict[str, Tensor]:
     """A second expert: other blocks of the video, the same audio stream and coupling."""
     other = {key: value for key, value in state_dict(CONFIG, 1).items() if key.startswith("blocks.")}
     return state_dict(CONFIG) | other
+
+
+def hooked() -> list:
+    """A text whose LoRA on the video grows at 30 % of the steps."""
+    name, generator = "diffusion_model.blocks.0.self_attn.q", torch.Generator().manual_seed(0)
+    lora = {f"{name}.lora_A.weight": torch.randn(2, 48, generator=generator)}
+    lora[f"{name}.lora_B.weight"] = torch.randn(48, 2, generator=generator)
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    for start, strength in ((0.0, 0.2), (0.3, 1.0)):
+        keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+    group = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
+    group.set_keyframes_on_hooks(keyframes)
+    return conditioning(1, hooks=group)
+
+
+def test_a_text_whose_hooks_change_the_weights_by_the_step_keeps_nothing() -> None:
+    model, latent, runs = patcher(), av_latent(masks=given("video")), []
+    wanted = sample(model, latent, positive=hooked())
+    assert equal(sample(keeping(model), latent, positive=hooked(), callback=seen_runs(model, runs)), wanted)
+    assert len(runs[-1].kept) == 1, "of the negative text"
 
 
 @pytest.mark.parametrize("kind", ["fusion", "bridge"])
