@@ -17,7 +17,7 @@ JOINS = ("cat", "concat", "concatenate")
 SUMS = ("add", "iadd", "radd", "sub", "isub", "rsub", "subtract", "lerp")
 PRODUCTS = ("mul", "imul", "rmul", "multiply", "div", "truediv", "itruediv", "neg")
 CONSTANTS = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "zero", "fill")
-COPIES = ("copy", "clone", "detach", "contiguous", "data", "to", "type", "cpu", "cuda")
+COPIES = ("copy", "clone", "detach", "contiguous", "to", "type", "cpu", "cuda")
 CASTS = ("float", "double", "half", "bfloat16")
 CUTS = ("getitem", "setitem", "repeat", "expand", "narrow")
 # The functions that edit a text, by name without underscores: `mul` stands for torch.mul, `mul_` and `*` as well.
