@@ -125,7 +125,7 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.Namespace) -> dict[str, Any]:
     """The clips generated with one setting, as totals."""
-    from ccl_pack.ccl_core.training.world.evaluate import chance, total
+    from ccl_pack.ccl_core.training.world.evaluate import against_given, by_objects, chance, total
 
     tiny, scales = sibling("tiny"), scales_of(point)
     sampling = tiny.Sampling(
@@ -139,6 +139,7 @@ def measure(point: Point, loaded: Any, clips: Sequence[Any], options: argparse.N
     )
     rows, seconds = tiny.generate(loaded, clips, sampling, options.seed)
     found = {"scales": scales, "passes": passes(point.mode, scales), **total(rows), **seconds}
+    found |= against_given(point.task, rows) | by_objects(rows)
     return {**asdict(point), **found, "chance_62ms_share": chance(rows)["matched_62ms_share"]}
 
 

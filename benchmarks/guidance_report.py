@@ -17,7 +17,7 @@ from console import ScriptError
 
 TITLES = {"t2av": "Video and sound from text", "v2a": "Sound for a given video", "a2v": "Video for a given sound"}
 BEGIN, END = "<!-- guidance, written by benchmarks/guidance.py -->", "<!-- end of guidance -->"
-COLUMNS = ("guidance", "scales", "passes", "within 62.5 ms", "median error", "spurious onsets")
+COLUMNS = ("guidance", "scales", "passes", "within 62.5 ms", "spurious", "F1", "median error")
 LINES = {1: ":", 2: "-", 3: "--", 4: "-."}  # by passes per step
 MARKERS = "os^vDPX"  # by mode: some modes are the same at equal scales, and their lines cover each other
 
@@ -45,11 +45,31 @@ def accuracy(row: Row) -> float:
     return statistics.fmean(row[name] for name in right_of(row["task"]))
 
 
-MEASURES = {
-    "share within 62.5 ms": lambda row: row[SHARE],
-    "spurious share": lambda row: row["spurious_share"],
-    "mean caption accuracy": accuracy,
-}
+def events(row: Row) -> tuple[int, int]:
+    """How many events were to be met (onsets where the sound is given, else contacts), and how many meet them."""
+    contacts, onsets = row["contacts"], row["onsets"]
+    return (onsets, contacts) if row["task"] == "a2v" else (contacts, onsets)
+
+
+def met(row: Row) -> float | None:
+    """Share of the events to be met that were, within 62.5 ms."""
+    wanted, _ = events(row)
+    return row["matched_62ms"] / wanted if wanted else None
+
+
+def spurious(row: Row) -> float | None:
+    """Share of the others that are further than 125 ms from all of them."""
+    _, made = events(row)
+    return 1 - row["matched_125ms"] / made if made else None
+
+
+def f1_of(row: Row) -> float | None:
+    from ccl_pack.ccl_core.metrics.matching import f1
+
+    return f1(row["matched_62ms"], row["contacts"], row["onsets"])
+
+
+MEASURES = {"share within 62.5 ms": met, "spurious share": spurious, "mean caption accuracy": accuracy}
 
 
 def meets_bars(row: Row) -> bool:
@@ -59,9 +79,8 @@ def meets_bars(row: Row) -> bool:
 
 
 def sync_score(row: Row) -> float:
-    """Share of contacts within 62.5 ms less share of spurious onsets, from the counts: the shares are rounded."""
-    matched = row["matched_62ms"] / row["contacts"] if row["contacts"] else 0.0
-    return matched - (row["spurious_onsets"] / row["onsets"] if row["onsets"] else 0.0)
+    """Share within 62.5 ms less share of spurious events."""
+    return (met(row) or 0.0) - (spurious(row) or 0.0)
 
 
 def generated(task: str) -> list[str]:
@@ -77,13 +96,13 @@ def amount(row: Row) -> float:
 
 
 def recommended(rows: Sequence[Row]) -> Row:
-    """Of one task: best sync where the captions are right; within one contact the cheaper, then the weaker."""
+    """Of one task: best sync where the captions are right; within one event the cheaper, then the weaker."""
     fit = [row for row in rows if meets_bars(row)]
     if not fit:
         best = max(map(accuracy, rows))
         fit = [row for row in rows if accuracy(row) == best]
     top = max(fit, key=sync_score)
-    enough = sync_score(top) - 1 / max(1, top["contacts"]) - 1e-9  # the last for the rounding of the division
+    enough = sync_score(top) - 1 / max(1, events(top)[0]) - 1e-9  # the last for the rounding of the division
     return min((row for row in fit if sync_score(row) >= enough), key=lambda row: (row["passes"], amount(row)))
 
 
@@ -121,7 +140,7 @@ def tables(report: dict[str, Any]) -> str:
     for task, rows in tasks.items():
         best = recommended(rows)
         marked = [("**recommended**" if row is best else "", row) for row in rows]
-        lines += ["", f"### {TITLES[task]}", "", *table("", marked), chance_line(rows)]
+        lines += ["", f"### {TITLES[task]}", "", *table("", marked), *chance_lines(rows)]
     return "\n".join(lines)
 
 
@@ -141,14 +160,26 @@ def cells(row: Row) -> list[str]:
     scales = [f"{term} {row['scales'][f'video_{term}']:g} / {row['scales'][f'audio_{term}']:g}" for term in terms]
     median = "-" if row[MEDIAN] is None else f"{row[MEDIAN]:.0f} ms"
     accuracies = [percent(row[name]) for name in RIGHT]
-    sync = [percent(row[SHARE]), median, percent(row["spurious_share"])]
+    score = f1_of(row)
+    sync = [percent(met(row)), percent(spurious(row)), "-" if score is None else f"{score:.2f}", median]
     return [", ".join(scales), str(row["passes"]), *sync, *accuracies]
 
 
-def chance_line(rows: Sequence[Row]) -> str:
-    """The floor: contacts against the onsets of the next clip, over all points of the task."""
-    found = [row["chance_62ms_share"] for row in rows if row["chance_62ms_share"] is not None]
-    return f"| | chance | | | {percent(statistics.fmean(found) if found else None)} | | | | | |"
+def chance_lines(rows: Sequence[Row]) -> list[str]:
+    """The floor: contacts against the onsets of the next clip, over all points, for each number of objects if known."""
+    groups = {"one object": "objects_1", "two objects": "objects_2"}
+    lines = []
+    for title, name in groups.items():
+        floors = [(row | row[name], row[name]["chance"]["matched_62ms_share"]) for row in rows if name in row]
+        if floors:
+            lines.append(chance_line(title, floors))
+    return lines or [chance_line("one and two objects mixed", [(row, row["chance_62ms_share"]) for row in rows])]
+
+
+def chance_line(title: str, floors: Sequence[tuple[Row, float | None]]) -> str:
+    """The mean over points, each with its share of contacts that chance matches."""
+    shares = [share * row["contacts"] / events(row)[0] for row, share in floors if share is not None]
+    return f"| | chance, {title} | | | {percent(statistics.fmean(shares) if shares else None)} | | | | | | |"
 
 
 def percent(share: float | None) -> str:

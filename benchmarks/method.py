@@ -69,7 +69,7 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
     from safetensors.torch import load_file
 
     from ccl_pack.ccl_core.host.files.build import build_model
-    from ccl_pack.ccl_core.training.world.evaluate import chance, draw_clips, total
+    from ccl_pack.ccl_core.training.world.evaluate import against_given, chance, draw_clips, total
 
     comfy.model_management.in_training = False
     tiny, weights = sibling("tiny"), load_file(job.weights)
@@ -92,7 +92,8 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
                 task, guidance, frames=options.frames, steps=options.sampling_steps, sampler="euler"
             )
             rows, _ = tiny.generate(loaded, clips, sampling, job.seed)
-            found[key] = total(rows) | {"chance_62ms_share": chance(rows)["matched_62ms_share"]}
+            floor = {"chance_62ms_share": chance(rows)["matched_62ms_share"]}
+            found[key] = total(rows) | against_given(task, rows) | floor
             job.file(".part").write_text(json.dumps(found, indent=1))
             job.file(".part").replace(job.result)
     comfy.model_management.unload_all_models()

@@ -101,6 +101,22 @@ def values(runs: Sequence[Run], key: str, measure: str) -> list[float]:
     return [run[key][measure] for run in runs if run.get(key, {}).get(measure) is not None]
 
 
+def f1s(runs: Sequence[Run], key: str) -> list[float]:
+    """F1 at 62.5 ms per seed, from the counts."""
+    from ccl_pack.ccl_core.metrics.matching import f1
+
+    totals = [run[key] for run in runs if key in run]
+    scores = [f1(total["matched_62ms"], total["contacts"], total["onsets"]) for total in totals]
+    return [score for score in scores if score is not None]
+
+
+def shares(runs: Sequence[Run], key: str) -> list[float]:
+    return values(runs, key, SHARE)
+
+
+DRAWN = {"share within 62.5 ms": shares, "F1": f1s}
+
+
 def tables(report: dict[str, Any], shown: dict[str, str]) -> str:
     settings = report["settings"]
     seeds = len({run["seed"] for run in report["runs"]})
@@ -134,19 +150,37 @@ def loss_table(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
 
 
 def sync_table(report: dict[str, Any], shown: dict[str, str], key: str) -> list[str]:
-    own = values(runs_of(report, "ccl"), key, SHARE)
+    own = f1s(runs_of(report, "ccl"), key)
     rows = []
     for name, title in shown.items():
         runs = runs_of(report, name)
-        shares = values(runs, key, SHARE)
-        cells = [spread(shares, "{:.0%}"), spread(values(runs, key, MEDIAN), "{:.0f} ms")]
-        cells += [spread(spurious(runs, key), "{:.0%}")]
+        cells = [spread(found(runs, key), "{:.0%}") for found in (shares, spurious)]
+        cells += [spread(f1s(runs, key), "{:.2f}"), spread(values(runs, key, MEDIAN), "{:.0f} ms")]
         cells += [spread(values(runs, key, measure), "{:.0%}") for measure in RIGHT]
-        rows.append(f"| {title} | {' | '.join(cells)} | {'' if name == 'ccl' else margin(own, shares)} |")
-    chance = values(report["runs"], key, "chance_62ms_share")
-    rows.append(f"| chance | {spread(chance, '{:.0%}')} | | | | | | |")
-    head = "| | within 62.5 ms | median error | spurious onsets | colour | motion | sound | CCL ahead by |"
-    return [head, "|---|---|---|---|---|---|---|---|", *rows]
+        rows.append(f"| {title} | {' | '.join(cells)} | {'' if name == 'ccl' else margin(own, f1s(runs, key))} |")
+    chance = spread(values(report["runs"], key, "chance_62ms_share"), "{:.0%}")
+    rows.append(f"| chance | {chance} | | {spread(chance_f1s(report['runs'], key), '{:.2f}')} | | | | | |")
+    names = (
+        "within 62.5 ms",
+        "spurious onsets",
+        "F1",
+        "median error",
+        "colour",
+        "motion",
+        "sound",
+        "CCL's F1 ahead by",
+    )
+    return [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows]
+
+
+def chance_f1s(runs: Sequence[Run], key: str) -> list[float]:
+    """F1 of chance: it matches its share of the same contacts with the same number of onsets."""
+    from ccl_pack.ccl_core.metrics.matching import f1
+
+    totals = [run[key] for run in runs if run.get(key, {}).get("chance_62ms_share") is not None]
+    matched = [round(total["chance_62ms_share"] * total["contacts"]) for total in totals]
+    scores = [f1(n, total["contacts"], total["onsets"]) for n, total in zip(matched, totals, strict=True)]
+    return [score for score in scores if score is not None]
 
 
 def spurious(runs: Sequence[Run], key: str) -> list[float]:
@@ -163,7 +197,7 @@ def spread(numbers: Sequence[float], form: str) -> str:
 
 
 def margin(own: Sequence[float], other: Sequence[float]) -> str:
-    """Difference of the means in points, and whether it exceeds the wider of the two ranges over the seeds."""
+    """Difference of the mean F1 in hundredths, and whether it exceeds the wider of the two ranges over the seeds."""
     if not own or not other:
         return "-"
     points = 100 * (statistics.fmean(own) - statistics.fmean(other))
@@ -212,17 +246,16 @@ def draw_curve(axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: st
 
 
 def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
-    """Contacts with a sound within 62.5 ms, and the median error: a bar per guidance, a dot per seed."""
+    """Contacts with a sound within 62.5 ms, and F1: a bar per guidance, a dot per seed."""
     guidance = report["settings"]["guidance"]
 
     def plot(plt: Any) -> None:
         grid = plt.subplots(2, 2, figsize=(11, 0.5 * len(shown) * max(1, len(guidance)) + 2.5), sharey=True)[1]
         for column, (task, title) in zip(grid.T, (("t2av", "joint sampling"), ("v2a", "video given")), strict=True):
-            for axes, measure, label in zip(
-                column, (SHARE, MEDIAN), ("share within 62.5 ms", "median error, ms"), strict=True
-            ):
+            for axes, (label, measure) in zip(column, DRAWN.items(), strict=True):
                 for i, mode in enumerate(guidance):
-                    bars(axes, report, shown, f"{task}/{mode}", measure, (i, len(guidance), mode))
+                    found = [measure(runs_of(report, name), f"{task}/{mode}") for name in shown]
+                    bars(axes, found, (i, len(guidance), mode))
                 axes.set(title=title, xlabel=label)
                 axes.set_yticks(range(len(shown)), list(shown.values()))
                 axes.grid(alpha=0.3, axis="x")
@@ -232,12 +265,10 @@ def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
     save(plot, out / "sync")
 
 
-def bars(
-    axes: Any, report: dict[str, Any], shown: dict[str, str], key: str, measure: str, place: tuple[int, int, str]
-) -> None:
+def bars(axes: Any, found: Sequence[Sequence[float]], place: tuple[int, int, str]) -> None:
+    """One bar a variant, of the mean over its seeds. Place: the guidance's number, of how many, its name."""
     index, count, label = place
     height = 0.8 / count
-    found = [values(runs_of(report, name), key, measure) for name in shown]
     rows = [row - 0.4 + (index + 0.5) * height for row in range(len(found))]
     axes.barh(rows, [statistics.fmean(numbers) if numbers else 0 for numbers in found], height, label=label, alpha=0.7)
     for row, numbers in zip(rows, found, strict=True):

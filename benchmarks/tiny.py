@@ -5,7 +5,8 @@
 A seed decides which captions are asked (of objects whose colour, shape, motion and sound no training clip combined),
 how they are worded, and the noise; with several seeds, each has all the clips. Beside the model stand two ceilings on
 clips of the world with the same captions (as they are, and after a round trip through the model's VAEs), and as the
-floor `chance`: each clip's contacts against the onsets of the next clip. `bars` says what a finished model must reach.
+floor `chance`: each clip's contacts against the onsets of the next clip. `given` counts what is generated beside a
+given stream against the true events of that stream. `bars` says what a finished model must reach.
 """
 
 from __future__ import annotations
@@ -282,10 +283,12 @@ def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
         per_seed[str(seed)] = evaluate.total(measured)
         rows, clips = rows + measured, clips + drawn
     totals = evaluate.total(rows)
+    given = evaluate.against_given(options.task, rows)
     return {
         **seconds,
         "total": totals,
-        "bars": evaluate.bars(options.task, totals),
+        "given": given,
+        "bars": evaluate.bars(options.task, totals | given),
         **evaluate.by_objects(rows),
         "chance": evaluate.chance(rows),
         **ceilings(loaded, clips),

@@ -65,9 +65,8 @@ def row_of(mode="cfg", matched=40, spurious=0, scale=4.0, right=1.0, task="t2av"
     """A point with 50 contacts and 50 onsets."""
     terms = {"none": [], "dual": ["text", "cross"], "cfg": ["text"]}.get(mode, ["joint"])
     scales = {f"{stream}_{term}": scale for term in terms for stream in ("video", "audio")}
-    counts = {"contacts": 50, "onsets": 50, "matched_62ms": matched, "spurious_onsets": spurious}
-    shares = {"matched_62ms_share": matched / 50, "spurious_share": spurious / 50, "chance_62ms_share": 0.2}
-    shares |= dict.fromkeys(report.RIGHT, right) | {"sync_error_ms_median": 20.0}
+    counts = {"contacts": 50, "onsets": 50, "matched_62ms": matched, "matched_125ms": 50 - spurious}
+    shares = dict.fromkeys(report.RIGHT, right) | {"sync_error_ms_median": 20.0, "chance_62ms_share": 0.2}
     passes = {"none": 1, "dual": 3}.get(mode, 2)
     place = {"task": task, "mode": mode, "strength": (scale - 1) / 3 if terms else 0.0}
     return {**place, "scales": scales, "passes": passes, **counts, **shares}
@@ -102,9 +101,25 @@ def test_captions_count_only_for_what_is_generated():
 
 
 def test_a_point_without_contacts_or_onsets_is_counted_as_nothing():
-    silent = row_of(matched=0) | {"contacts": 0, "onsets": 0, "spurious_share": None, "matched_62ms_share": None}
+    silent = row_of(matched=0) | {"contacts": 0, "onsets": 0, "matched_125ms": 0}
     assert report.sync_score(silent) == 0.0
     assert report.recommended([silent]) is silent
+
+
+def test_a_video_for_a_given_sound_is_counted_against_the_sounds_onsets():
+    row = row_of(task="a2v", matched=40, spurious=8) | {"onsets": 80, "matched_125ms": 42}
+    assert (report.met(row), report.spurious(row)) == (pytest.approx(0.5), pytest.approx(0.16))
+    assert report.met(row | {"task": "t2av"}) == pytest.approx(0.8)
+
+
+def test_chance_stands_for_each_number_of_objects_where_it_is_known():
+    rows = [row_of(), row_of()]
+    assert report.chance_lines(rows) == ["| | chance, one and two objects mixed | | | 20% | | | | | | |"]
+    for row, share in zip(rows, (0.3, 0.4), strict=True):
+        row["objects_2"] = {"contacts": 20, "onsets": 40, "chance": {"matched_62ms_share": share}}
+    assert report.chance_lines(rows) == ["| | chance, two objects | | | 35% | | | | | | |"]
+    given_sound = [row | {"task": "a2v"} for row in rows]
+    assert report.chance_lines(given_sound) == ["| | chance, two objects | | | 18% | | | | | | |"]
 
 
 def test_points_become_tables_and_a_chart(tmp_path):
@@ -123,7 +138,8 @@ def test_points_become_tables_and_a_chart(tmp_path):
     }
     guidance.write(options.work / "settings.json", settings)
     rows = [row_of("dual", 45, 2, 3.5), row_of("cfg", 46, 2), row_of("none", 30), row_of("cfg", 41, 2, 2.5)]
-    rows += [row_of("none", 10, task="a2v", right=0.5) | {"sync_error_ms_median": None, "spurious_share": None}]
+    still = {"sync_error_ms_median": None, "contacts": 0, "matched_125ms": 0}
+    rows += [row_of("none", 0, task="a2v", right=0.5) | still]
     for row in rows:
         point = guidance.Point(row["task"], row["mode"], row["strength"])
         guidance.write(point.file(options.work), row)
@@ -136,11 +152,11 @@ def test_points_become_tables_and_a_chart(tmp_path):
     assert [row["mode"] for row in found["points"]] == ["none", "cfg", "cfg", "dual", "none"]
     page = (options.out / "README.md").read_text()
     assert page.startswith("Before\n") and page.endswith("After\n") and "old" not in page
-    measured = "| `cfg` | text 4 / 4 | 2 | 92% | 20 ms | 4% | 100% | 100% | 100% |"
+    measured = "| `cfg` | text 4 / 4 | 2 | 92% | 4% | 0.92 | 20 ms | 100% | 100% | 100% |"
     assert f"| Video and sound from text {measured}" in page and f"| **recommended** {measured}" in page
     assert "|  | `dual` | text 3.5 / 3.5, cross 3.5 / 3.5 | 3 | 90% |" in page
     assert (
-        "| Video for a given sound (no setting reaches the captions' bars) | `none` |  | 1 | 20% | - | - | 50% |"
+        "| Video for a given sound (no setting reaches the captions' bars) | `none` |  | 1 | 0% | - | 0.00 | - | 50% |"
         in page
     )
     assert "audio shift 3" in page and "Sound for a given video" not in page

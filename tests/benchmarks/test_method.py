@@ -154,7 +154,9 @@ def test_a_variant_begins_from_its_trained_streams(data, tmp_path):
 
 
 def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
-    totals = {"matched_62ms_share": share, "sync_error_ms_median": median, "onsets": onsets}
+    contacts = 10 if share is not None else 0
+    totals = {"matched_62ms_share": share, "sync_error_ms_median": median, "onsets": onsets, "contacts": contacts}
+    totals |= {"matched_62ms": round(contacts * (share or 0))}
     totals |= {"spurious_onsets": spurious, "chance_62ms_share": 0.2}
     totals |= dict.fromkeys(("colour_right", "motion_right", "sound_right"), 1.0)
     curve = [[1, 2.0], [2, 1.0]]
@@ -178,9 +180,10 @@ def test_the_tables_by_hand(tmp_path):
     report.summarise(tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert page.startswith("Before\n") and page.endswith("After\n") and "old" not in page and "Fusion" not in page
-    assert "| CCL | 85% (80% to 90%) | 20 ms (20 ms to 20 ms) | 20% (20% to 20%) |" in page
-    assert "| Gate | 50% | 20 ms | 20% |" in page
+    assert "| CCL | 85% (80% to 90%) | 20% (20% to 20%) | 0.85 (0.80 to 0.90) | 20 ms (20 ms to 20 ms) |" in page
+    assert "| Gate | 50% | 20% | 0.50 | 20 ms |" in page
     assert "| +35 points, more than the seeds' spread of 10 |" in page
+    assert "| chance | 20% (20% to 20%) | | 0.20 (0.20 to 0.20) | | | | | |" in page
     assert "| CCL | 4.200 M | 1.500 (1.000 to 2.000) | - | 0.500 (0.500 to 0.500) |" in page
     again = (tmp_path / "loss.svg").read_bytes()
     report.summarise(tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ccl_pack.ccl_core.metrics.matching import match_events, summarise_sync
+from ccl_pack.ccl_core.metrics.matching import f1, match_events, summarise_sync
 
 
 def test_matching_is_one_to_one_and_nearest_first() -> None:
@@ -33,3 +33,16 @@ def test_summary_counts() -> None:
     assert summary.median_error_ms == pytest.approx(55)
     assert summary.errors_ms == pytest.approx((10, 100))
     assert summarise_sync([], []).median_error_ms is None
+
+
+def test_a_click_every_125_ms_has_full_recall_and_a_low_f1() -> None:
+    contacts = [0.31, 0.74, 1.4]
+    found = summarise_sync(contacts, [n / 8 for n in range(17)])
+    assert found.matched_62ms == found.contacts == 3 and found.spurious == 14
+    assert f1(found.matched_62ms, found.contacts, found.onsets) == pytest.approx(2 * 3 / (3 + 17))
+
+
+def test_f1_of_all_of_half_and_of_nothing() -> None:
+    assert f1(4, 4, 4) == 1 and f1(0, 4, 0) == 0
+    assert f1(2, 2, 6) == pytest.approx(0.5)  # recall 1, precision 1/3
+    assert f1(0, 0, 0) is None

@@ -51,16 +51,37 @@ def test_the_world_itself_scores_all_and_chance_does_not() -> None:
     contacts = sum(len(clip.contacts) for clip in clips)
     assert ceiling["contacts"] == ceiling["onsets"] == ceiling["matched_62ms"] == ceiling["matched_125ms"] == contacts
     assert (ceiling["clips"], ceiling["objects"], ceiling["spurious_onsets"]) == (8, 12, 0)
-    shares = [key for key in ceiling if key.endswith(("_right", "_recall", "_precision", "ms_share"))]
-    assert len(shares) == 9 and {ceiling[key] for key in shares} == {1.0}
+    shares = [key for key in ceiling if key.endswith(("_right", "_recall", "_precision", "_f1", "f1_62ms", "ms_share"))]
+    assert len(shares) == 12 and {ceiling[key] for key in shares} == {1.0}
     assert ceiling["spurious_share"] == 0 and ceiling["sync_error_ms_median"] < 20
-    assert evaluate.chance(rows)["matched_62ms_share"] < 0.7
+    floor = evaluate.chance(rows)
+    assert floor["matched_62ms_share"] < 0.7 and floor["f1_62ms"] < 0.7
     for task in evaluate.AT_LEAST:
         assert all(bar["met"] for bar in evaluate.bars(task, ceiling).values())
     groups = evaluate.by_objects(rows)
     assert groups["objects_1"]["objects"] == 4 and groups["objects_2"]["objects"] == 8
     assert sum(group["contacts"] for group in groups.values()) == contacts
+    assert groups["objects_2"]["chance"] == evaluate.chance(rows[1::2])
     assert evaluate.by_objects(rows[::2]) == {}
+
+
+def test_a_lost_object_counts_against_the_true_events_of_a_given_sound() -> None:
+    (clip,) = draw_clips(8, 1, 33, 16, "2")
+    row = measure(clip, truth(clip), 16)
+    kept, lost = row["objects"]
+    alone = row | {"contacts": len(kept["contacts_s"]), "contacts_true": len(kept["contacts_s"])}
+    share = len(kept["true_contacts_s"]) / (len(kept["true_contacts_s"]) + len(lost["true_contacts_s"]))
+    found = evaluate.against_given("a2v", [alone])
+    assert found["contacts_recall"] == pytest.approx(share, abs=1e-4) and found["contacts_precision"] == 1
+    assert found["contacts_f1"] == pytest.approx(2 * share / (1 + share), abs=1e-4)
+    assert evaluate.against_given("v2a", [row]) == {"onsets_recall": 1, "onsets_precision": 1, "onsets_f1": 1}
+    assert evaluate.against_given("t2av", [row]) == {}
+
+
+def test_one_clip_has_no_chance_to_be_compared_with() -> None:
+    (clip,) = draw_clips(8, 1, 33, 16)
+    floor = evaluate.chance([measure(clip, truth(clip), 16)])
+    assert floor["matched_62ms_share"] is floor["f1_62ms"] is floor["sync_error_ms_median"] is None
 
 
 def test_silence_and_stillness_score_nothing() -> None:
@@ -68,7 +89,7 @@ def test_silence_and_stillness_score_nothing() -> None:
         nothing = Result(torch.zeros(33, 64, 64, 3), torch.zeros(33000), 16000)
         total = evaluate.total([measure(clip, nothing, 16)])
         assert (total["contacts"], total["onsets"], total["matched_125ms"], total["spurious_onsets"]) == (0, 0, 0, 0)
-        assert total["matched_125ms_share"] is None and total["sync_error_ms_median"] is None
+        assert total["matched_125ms_share"] is total["f1_62ms"] is None and total["sync_error_ms_median"] is None
         assert total["colour_right"] == total["motion_right"] == total["sound_right"] == 0
         assert not any(bar["met"] for bar in evaluate.bars("t2av", total).values())
 
