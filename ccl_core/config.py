@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 from .counts import attention, linear
 
@@ -51,6 +51,13 @@ class StreamConfig:
         return {name: value for name, value in sizes.items() if name not in ("text_len", "stem_dim", "rope")}
 
 
+class InteractionOptions(Protocol):
+    """What the options of every kind of interaction give."""
+
+    def direction_parameters(self, width: int, source_width: int) -> int:
+        """Parameters of one direction in one layer: queries of one width, source of the other."""
+
+
 @dataclass(frozen=True)
 class CCAOptions:
     """Cross-modal context attention. context_tokens: learnable context tokens of each direction."""
@@ -89,7 +96,7 @@ class BridgeOptions:
 
 
 # The class of an interaction's options by its kind. A kind that is added outside the pack adds its row.
-OPTIONS: dict[str, type] = {"cca": CCAOptions, "fusion": FusionOptions, "bridge": BridgeOptions}
+OPTIONS: dict[str, type[InteractionOptions]] = {"cca": CCAOptions, "fusion": FusionOptions, "bridge": BridgeOptions}
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class InteractionConfig:
 
     kind: str
     layers: tuple[int, ...]
-    options: CCAOptions | FusionOptions | BridgeOptions
+    options: InteractionOptions
 
     def __post_init__(self) -> None:
         wanted = OPTIONS.get(self.kind)

@@ -1,4 +1,4 @@
-"""Guidance modes: identities first (scale 1, sums, linearity), then the table of design section 4 by hand."""
+"""Guidance modes: identities first (scale 1, sums, linearity), then each published formula by hand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stream(weights: dict[Branch, StreamWeights], name: str) -> dict[Branch, floa
     return {branch: getattr(weight, name) for branch, weight in weights.items()}
 
 
-def test_the_table_has_the_modes_of_the_design() -> None:
+def test_each_mode_of_the_table_has_its_published_formula() -> None:
     assert set(MODES) == set(PUBLISHED)
 
 

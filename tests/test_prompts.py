@@ -18,7 +18,7 @@ from ccl_pack.ccl_core.prompts import (
     write_texts,
 )
 
-OVI_1_1, OVI_1_0, MOVA = styles()
+OVI_1_1, OVI_1_0, MOVA = "Ovi 1.1 (960)", "Ovi 1.0 (720, 5 s)", "MOVA"
 NO_SUBTITLES = "This video has no subtitles."
 SCENE, AUDIO = 'A woman waves: "Hello there." Rain falls.', "Warm voice, rain on glass"
 WRITTEN = {

@@ -1,4 +1,4 @@
-"""The routing table of design section 3.3."""
+"""The routing table of DCR (CCL, arXiv 2603.18600), row by row."""
 
 from __future__ import annotations
 

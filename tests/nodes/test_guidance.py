@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import comfy.samplers
@@ -14,7 +15,7 @@ from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, Ra
 import nodes as host_nodes
 import tiny
 from ccl_pack.ccl_core.families import FAMILIES
-from ccl_pack.ccl_core.guidance import MODES, TermScale, default_settings
+from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights, default_settings
 from ccl_pack.nodes.guidance import (
     CCLGuider,
     CCLJointSampler,
@@ -141,6 +142,16 @@ def test_optional_widgets_that_a_prompt_leaves_out_have_their_defaults() -> None
     """The host hands them out as None, one key for each."""
     ranges = {"cfg_start_percent": None, "cfg_end_percent": None}
     assert settings_of({**CFG, **ranges}) == settings_of(CFG) == {"text": TermScale(4.0, 4.0)}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_the_help_page_has_a_row_for_each_mode(name: str) -> None:
+    page = Path(__file__).parents[2] / "js" / "docs" / "CCLGuider.md"
+    rows = [
+        line.strip("|").split("|") for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")
+    ]
+    passes = {mode.strip(): count.strip() for mode, _, count, _ in rows}
+    assert passes.get(name) == str(len(branch_weights(name, default_settings(name)))), f"{page} lacks {name}"
 
 
 def test_the_tooltip_of_the_mode_counts_the_passes() -> None:
