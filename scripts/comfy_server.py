@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from console import ScriptError, Ticker, last_line, tail
-from environment import ROOT, locate
+from environment import ROOT, held_locks, locate
 
 PACK_FOLDER = "ccl-audio-video"
 START_SECONDS = 600
@@ -136,7 +136,11 @@ class ComfyServer:
         command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [*command, *self.arguments], cwd=env.comfyui, stdout=out, stderr=subprocess.STDOUT
+                [*command, *self.arguments],
+                cwd=env.comfyui,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                pass_fds=held_locks(),
             )
         try:
             self._wait_until_ready()

