@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
+from ..ccl_core.host.audio_shift import schedule_of
 from ..ccl_core.host.base_model import CCLModel
 from .inputs import model_input, titles
 
@@ -47,6 +47,8 @@ class CCLStreamShift(io.ComfyNode):
                 f"model: got {type(model.model).__name__}, which has no audio stream of this pack: "
                 f"load a joint model ({titles(', ')}), or use ModelSamplingSD3"
             )
-        shifted = ModelSamplingSD3().patch(model, video_shift)[0]
+        shifted = model.clone()
+        shifted.add_object_patch("model_sampling", schedule_of(model.model.model_config, video_shift, audio_shift))
+        # So that the audio keeps its shift when a node of the host replaces the schedule by one of the video alone.
         shifted.add_object_patch("audio_shift", audio_shift)
         return io.NodeOutput(shifted)

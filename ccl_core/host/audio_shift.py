@@ -15,12 +15,31 @@ import comfy.model_sampling
 import comfy.utils
 from torch import Tensor
 
+# The host's schedule with a shift per stream, by which nodes and samplers know that the audio is scaled. On a host
+# without one (0.30) the schedule of the video carries the audio's shift beside its own.
+PairSchedule: type = getattr(comfy.model_sampling, "ModelSamplingAV", comfy.model_sampling.ModelSamplingDiscreteFlow)
+
+
+def schedule_of(model_config: Any, video_shift: float, audio_shift: float) -> Any:
+    """A schedule of the host's with a shift per stream."""
+
+    class Schedule(PairSchedule, comfy.model_sampling.CONST):
+        pass
+
+    schedule = Schedule(model_config)
+    schedule.set_parameters(shift=video_shift)
+    schedule.audio_shift = audio_shift
+    return schedule
+
 
 def audio_noise_scale(audio_shift: float | None, model_sampling: Any) -> float:
     """k: by how much the audio is smaller while it is sampled. 1 without a shift of its own.
 
-    ValueError if the schedule of the video has no shift.
+    audio_shift: the model's own, which that of a schedule with a shift per stream goes before. ValueError if the
+    schedule of the video has no shift.
     """
+    own = getattr(model_sampling, "audio_shift", None)
+    audio_shift = audio_shift if own is None else own
     if audio_shift is None:
         return 1.0
     shift = getattr(model_sampling, "shift", None)

@@ -27,6 +27,8 @@ from .texts import of_streams
 
 # Conditions that a context window cuts: the stream whose window it is, and the axis of time.
 WINDOWED = {"video_mask": (0, 2), "video_concat": (0, 2), "audio_mask": (1, 2)}
+# Of the host, with a shift per stream where it has one.
+FLOW = getattr(comfy.model_base.ModelType, "FLOW_AV", comfy.model_base.ModelType.FLOW)
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
 
 
@@ -46,7 +48,7 @@ class CCLModel(comfy.model_base.WAN21):
         comfy.model_base.BaseModel.__init__(
             self,
             model_config,
-            comfy.model_base.ModelType.FLOW,
+            FLOW,
             device=device,
             unet_model=partial(JointModel, self.ccl_config),
         )
@@ -201,7 +203,7 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, ccl_config: CCLConfig) -> None:
         super().__init__({"image_model": "ccl"})
         self.ccl_config = ccl_config
-        self.sampling_settings = {"shift": ccl_config.shift}
+        self.sampling_settings = {"shift": ccl_config.shift, "audio_shift": ccl_config.audio_shift}
         self.memory_usage_factor = ccl_config.video.dim / 2222  # as the host's Wan
         if not FAMILIES[ccl_config.family].fp16:
             self.supported_inference_dtypes = [torch.bfloat16, torch.float32]

@@ -10,6 +10,7 @@ import comfy.utils
 import pytest
 import torch
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+from comfy_extras.nodes_minimax_h3 import MiniMaxH3SigmaShift
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, ModelSamplingSD3
 
 import nodes as host_nodes
@@ -240,6 +241,35 @@ def test_the_input_is_not_touched_and_clones_keep_the_shift():
     # a shift of the host behind the node moves the video and leaves the audio its own
     behind = ModelSamplingSD3().patch(clone, 4.0)[0]
     assert same(run(behind, sigmas), run(shifted(model, 4.0, 2.0), sigmas)) == [True, True]
+
+
+def test_the_host_s_own_node_of_two_shifts_sets_both_where_its_schedule_carries_both() -> None:
+    """ComfyUI 0.30 hands the second shift to its own model only; later ones put it on the schedule."""
+    model = patcher()
+    sigmas = torch.tensor([1.0, 0.8, 0.4, 0.0])
+    carries_both = hasattr(comfy.model_sampling, "ModelSamplingAV")
+    for earlier in (model, shifted(model, 3.0, 9.0)):
+        by_host = MiniMaxH3SigmaShift.execute(earlier, shift_video=5.0, shift_audio=2.0)[0]
+        left = earlier.object_patches.get("audio_shift", 5.0)
+        wanted = run(shifted(model, 5.0, 2.0 if carries_both else left), sigmas)
+        assert same(run(by_host, sigmas), wanted) == [True, True]
+        # The last node decides, whichever of the two it is.
+        again = run(shifted(by_host, 5.0, 4.0), sigmas)
+        assert same(again, run(shifted(model, 5.0, 4.0), sigmas)) == [True, True]
+
+
+def test_the_schedule_tells_by_how_much_the_audio_is_scaled() -> None:
+    """As the samplers and nodes of other packs read it: by this the clean audio is larger while it is sampled."""
+    video, audio = av_latent()["samples"].unbind()
+    pair = comfy.nested_tensor.NestedTensor([video, audio])
+    for model in (shifted(patcher(), 6.0, 1.5), patcher(audio_shift=1.5, shift=6.0)):
+        model.patch_model()
+        schedule = model.model.model_sampling
+        known = getattr(schedule, "audio_shift", model.model.audio_shift)  # 0.30's own schedule has one shift
+        scaled = model.model.process_latent_in(pair).unbind()[1]
+        torch.testing.assert_close(scaled, audio * schedule.shift / known)
+        assert getattr(schedule, "audio_scale", 4.0) == 4.0
+        model.unpatch_model()
 
 
 def test_both_experts_follow_the_shift():
