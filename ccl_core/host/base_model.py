@@ -151,6 +151,13 @@ class CCLModel(comfy.model_base.WAN21):
         video, *audio = comfy.utils.unpack_latents(latent, self.run.shapes)
         return comfy.utils.pack_latents([map_video(video), *map(map_audio, audio)])[0]
 
+    def get_dynamic_vram__units(self) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
+        """The modules that stay in VRAM longest and those that leave it first, which newer hosts ask for.
+
+        The audio stream leaves first: the passes of the video alone need none of it.
+        """
+        return [], list(self.diffusion_model.audio.blocks)
+
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] = {}) -> float:  # noqa: B006
         """The host counts positions, and a packed latent (b, 1, n) as n of them: count those of the streams instead.
 

@@ -224,6 +224,19 @@ def test_memory_estimate_of_a_packed_latent_is_that_of_its_streams():
     assert packed == pytest.approx(plain, rel=0.01)
 
 
+@pytest.mark.parametrize("kind", sorted(OPTIONS))
+def test_the_audio_stream_is_what_leaves_vram_first(kind: str) -> None:
+    """Hosts after 0.30 ask for it: the layers of the audio stream, nothing of the video or the coupling."""
+    model = patcher(interaction=InteractionConfig(kind, (0, 1), OPTIONS[kind]())).model
+    first, last = model.get_dynamic_vram__units()
+    held = {id(weight) for unit in last for weight in unit.parameters()}
+    named = dict(model.diffusion_model.named_parameters())
+    assert first == []
+    assert {name for name, weight in named.items() if id(weight) in held} == {
+        name for name in named if name.startswith("audio.blocks.")
+    }
+
+
 @pytest.mark.parametrize(
     ("stream", "options"),
     [
