@@ -180,8 +180,9 @@ def by_objects(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def ceiling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Totals, and what was seen and heard against the exact contacts."""
-    return {**total(rows), **true_events(rows, "contacts"), **true_events(rows, "onsets")}
+    """Totals, what was seen and heard against the exact contacts, and chance."""
+    exact = {**true_events(rows, "contacts"), **true_events(rows, "onsets")}
+    return {**total(rows), **exact, "chance": chance(rows)}
 
 
 def against_given(task: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -54,8 +54,8 @@ def test_the_world_itself_scores_all_and_chance_does_not() -> None:
     shares = [key for key in ceiling if key.endswith(("_right", "_recall", "_precision", "_f1", "f1_62ms", "ms_share"))]
     assert len(shares) == 12 and {ceiling[key] for key in shares} == {1.0}
     assert ceiling["spurious_share"] == 0 and ceiling["sync_error_ms_median"] < 20
-    floor = evaluate.chance(rows)
-    assert floor["matched_62ms_share"] < 0.7 and floor["f1_62ms"] < 0.7
+    floor = ceiling["chance"]
+    assert floor == evaluate.chance(rows) and floor["matched_62ms_share"] < 0.7 and floor["f1_62ms"] < 0.7
     for task in evaluate.AT_LEAST:
         assert all(bar["met"] for bar in evaluate.bars(task, ceiling).values())
     groups = evaluate.by_objects(rows)
