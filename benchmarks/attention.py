@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from console import Ticker, say
-from environment import load_pack, reexec
+from ccl_tools.console import Ticker, say
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     from torch import Tensor

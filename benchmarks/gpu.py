@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "scripts"), str(HERE)]
-from tensor_file import Entry, Writer
-
-from console import ScriptError, Ticker, exit_on_script_error, say
-from environment import load_pack, reexec
 from published_sizes import ovi
+
+from ccl_tools.console import ScriptError, Ticker, exit_on_script_error, say
+from ccl_tools.environment import load_pack, reexec
+from ccl_tools.tensor_file import Entry, Writer
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "scripts"), str(HERE)]
 from method import sibling
 
-from console import ScriptError, exit_on_script_error, say
-from environment import ROOT, load_pack, reexec
+from ccl_tools.console import ScriptError, exit_on_script_error, say
+from ccl_tools.environment import ROOT, load_pack, reexec
 
 NONE = "none"
 SHARED = ("clips", "seed", "objects", "frames", "audio_shift", "sampler")  # what points must have in common

@@ -13,7 +13,7 @@ from guidance import NONE, write
 from method import sibling
 from method_report import MEDIAN, RIGHT, SHARE, save
 
-from console import ScriptError
+from ccl_tools.console import ScriptError
 
 TITLES = {"t2av": "Video and sound from text", "v2a": "Sound for a given video", "a2v": "Video for a given sound"}
 BEGIN, END = "<!-- guidance, written by benchmarks/guidance.py -->", "<!-- end of guidance -->"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from console import Ticker, say
-from environment import ROOT, locate, reexec
+from ccl_tools.console import Ticker, say
+from ccl_tools.environment import ROOT, locate, reexec
 
 TARGET_SECONDS = 0.2
 OWN_FIGURE = re.compile(r"([\d.]+) seconds.*: .*ccl-audio-video")

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "scripts"), str(HERE)]
-from console import Ticker, say
-from environment import load_pack, reexec
 from published_sizes import ccl_14b, mova, ovi
+
+from ccl_tools.console import Ticker, say
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     import torch

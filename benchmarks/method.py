@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "scripts"), str(HERE)]
-from console import ScriptError, exit_on_script_error, say
-from environment import ROOT, load_pack, reexec
-from lock import only_one
 from method_training import Bar, Job, sized, streams_job, train
+
+from ccl_tools.console import ScriptError, exit_on_script_error, say
+from ccl_tools.environment import ROOT, load_pack, reexec
+from ccl_tools.lock import only_one
 
 if TYPE_CHECKING:
     from torch import Tensor

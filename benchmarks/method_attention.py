@@ -11,7 +11,7 @@ import torch
 from method import sibling
 from method_report import save
 
-from console import Ticker, say
+from ccl_tools.console import Ticker, say
 
 if TYPE_CHECKING:
     from ccl_pack.ccl_core.attention_maps import AttentionMap

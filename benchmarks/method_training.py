@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import Ticker
+from ccl_tools.console import Ticker
 
 if TYPE_CHECKING:
     import torch

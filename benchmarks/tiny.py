@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "scripts"), str(HERE)]
-from console import Ticker, exit_on_script_error, say
-from environment import load_pack, reexec
 from tiny_options import GUIDANCE, SAMPLER, add_shared, check_frames, check_shared, guidance_modes, lesson_of
+
+from ccl_tools.console import Ticker, exit_on_script_error, say
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.world.evaluate import Result

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from console import ScriptError
-from environment import ROOT
+from ccl_tools.console import ScriptError
+from ccl_tools.environment import ROOT
 
 if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.world.evaluate import Lesson

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from console import ScriptError, Ticker, exit_on_script_error, say
-from environment import ROOT, load_pack, reexec
-from workflow_api import Prompt, to_prompt
+from ccl_tools.console import ScriptError, Ticker, exit_on_script_error, say
+from ccl_tools.environment import ROOT, load_pack, reexec
+from ccl_tools.workflow import Prompt, to_prompt
 
 PROMPT = "a green square blinks, horn, and a yellow ball slides, click"
 TEMPLATE = "Text to Video with Sound"
@@ -235,7 +235,7 @@ def read_prompt(options: argparse.Namespace, server: Any) -> Prompt:
 
 def generate(options: argparse.Namespace, server: Any) -> None:
     """One clip: queue the workflow, fetch the file, measure it."""
-    from comfy_server import PromptRejected
+    from ccl_tools.server import PromptRejected
 
     prompt = read_prompt(options, server)
     ticker = Ticker(f"generating {options.prompt!r}")
@@ -259,7 +259,7 @@ def generate(options: argparse.Namespace, server: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    from comfy_server import ComfyServer
+    from ccl_tools.server import ComfyServer
 
     load_pack()
     with tempfile.TemporaryDirectory(prefix="ccl-demo-") as base, ComfyServer(Path(base), port=options.port) as server:

@@ -15,10 +15,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_file import Entry, Source, Writer
-
-from console import ScriptError, Ticker, exit_on_script_error, say
-from environment import load_pack, reexec
+from ccl_tools.console import ScriptError, Ticker, exit_on_script_error, say
+from ccl_tools.environment import load_pack, reexec
+from ccl_tools.tensor_file import Entry, Source, Writer
 
 if TYPE_CHECKING:
     from torch import Tensor

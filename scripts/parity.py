@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import exit_on_script_error, say
-from environment import load_pack, reexec
+from ccl_tools.console import exit_on_script_error, say
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +119,7 @@ def read(path: Path) -> Fixture:
 
 def compare(fixture: Fixture) -> list[Comparison]:
     """Every output of the file, also those that this script does not know how to compute."""
-    from parity_cases import CASES
+    from ccl_tools.parity_cases import CASES
 
     if fixture.case not in CASES:
         raise Unreadable(f"{fixture.name} is of the case {fixture.case!r}, known are {', '.join(CASES)}")

@@ -17,9 +17,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from console import ScriptError, exit_on_script_error, say
 from demo import asked_objects, read_clip
-from environment import load_pack, reexec
+
+from ccl_tools.console import ScriptError, exit_on_script_error, say
+from ccl_tools.environment import load_pack, reexec
 
 WIDTH, DPI = 10.0, 120  # inches, and pixels in one
 LEFT, RIGHT, HEAD, FOOT, GAP = 0.82, 0.64, 0.62, 0.48, 0.07  # inches around and between the rows

@@ -8,12 +8,12 @@ model, the median of the seconds between two steps, with --memory the most bytes
 once in one call (without weights, inputs and what a kernel takes inside itself), and where it was made.
 Each run is made once for bytes and time, a second time for the FLOPs, a third for the memory. FLOPs are those
 of matrix products, convolutions and attention in the whole run, decoding and merging of LoRA included; torch
-has no formula for its attention on a CPU, so recorded_figures.py gives it one.
+has no formula for its attention on a CPU, so ccl_tools/recorded_figures.py gives it one.
 
 Bytes are the same from run to run on one kind of processor, with one torch and one thread: record both sides
 on one machine. `compare` ends with exit code 1 where an output differs by more than the tolerance (without
 one: in any bit), an output is in one record only, or a run of the old record is missing. Other FLOPs, seconds
-or bytes of memory are shown and are no fault. Where the pack moves something, recorded_pack.py alone changes.
+or bytes of memory are shown and are no fault. Where the pack moves something, ccl_tools/recorded_pack.py alone changes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import ScriptError, exit_on_script_error, say
-from environment import ROOT, load_pack, reexec
+from ccl_tools.console import ScriptError, exit_on_script_error, say
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recorded_models import Tensors
-    from recorded_runs import Run
+    from ccl_tools.recorded_models import Tensors
+    from ccl_tools.recorded_runs import Run
 
 THREADS = 1
 SETTING = ("torch", "comfyui", "threads", "processor")
@@ -103,7 +103,7 @@ def recorded(run: Run, memory: bool) -> tuple[Tensors, Figures]:
     import torch
     from comfyui_version import __version__ as comfyui
 
-    from recorded_figures import counted_flops, live_bytes, plain
+    from ccl_tools.recorded_figures import counted_flops, live_bytes, plain
 
     with torch.inference_mode():
         outputs, calls, seconds = plain(run)
@@ -120,8 +120,7 @@ def record(path: Path, only: list[str], memory: bool) -> int:
     import torch
 
     torch.set_num_threads(THREADS)
-    sys.path.append(str(ROOT / "tests"))
-    from recorded_runs import RUNS
+    from ccl_tools.recorded_runs import RUNS
 
     made, started = Record(), time.monotonic()
     for name in chosen(RUNS, only):

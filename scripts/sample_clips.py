@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import say
-from environment import load_pack, reexec
+from ccl_tools.console import say
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     import numpy as np

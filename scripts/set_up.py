@@ -19,11 +19,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from console import ScriptError, exit_on_script_error, say
-from environment import Environment, ensure, environments, installed, locate
-from host_source import host_version
-from lock import if_unused
-from virtual_environment import lock_of_users, purpose_of, remove
+from ccl_tools.console import ScriptError, exit_on_script_error, say
+from ccl_tools.environment import Environment, ensure, environments, installed, locate
+from ccl_tools.host_source import host_version
+from ccl_tools.lock import if_unused
+from ccl_tools.virtual_environment import lock_of_users, purpose_of, remove
 
 
 def arguments() -> argparse.Namespace:

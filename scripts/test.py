@@ -11,9 +11,9 @@ import os
 import subprocess
 import sys
 
-from console import ScriptError, exit_on_script_error, say
-from environment import ROOT, ensure, held_locks
-from virtual_environment import CLEAN
+from ccl_tools.console import ScriptError, exit_on_script_error, say
+from ccl_tools.environment import ROOT, ensure, held_locks
+from ccl_tools.virtual_environment import CLEAN
 
 HELP = f"{__doc__}\nThe environment: CCL_ENV names its folder, COMFYUI_PATH an existing ComfyUI."
 

@@ -13,8 +13,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import ScriptError, Ticker, exit_on_script_error, say
-from environment import load_pack, reexec
+from ccl_tools.console import ScriptError, Ticker, exit_on_script_error, say
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     from ccl_pack.ccl_core.config import CCLConfig

@@ -14,8 +14,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import ScriptError, exit_on_script_error
-from environment import load_pack, reexec
+from ccl_tools.console import ScriptError, exit_on_script_error
+from ccl_tools.environment import load_pack, reexec
 
 if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.tiny.data import WorldEncoders

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-sys.path.append(str(TESTS))
-sys.path.append(str(TESTS.parent / "scripts"))
+sys.path += [str(TESTS), str(TESTS.parent / "scripts")]
 
-from environment import load_pack  # noqa: E402
+from ccl_tools.environment import load_pack  # noqa: E402
 
 load_pack()
 
-from comfy_server import ComfyServer  # noqa: E402
+from ccl_tools.server import ComfyServer  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from ccl_pack.ccl_core.attention_maps import Recorder, context_share, image, row
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.model.attention import TAPS
 from ccl_pack.ccl_core.model.joint import JointModel
-from tiny import CONFIG, latents, patcher
+from support.tiny import CONFIG, latents, patcher
 
 FRAMES, TOKENS, SPATIAL, CONTEXT = 3, 18, 6, 3  # of the tiny model's latents: 4x6 in patches of 2x2
 
@@ -116,7 +116,7 @@ def test_only_layers_with_a_coupling_can_be_recorded(model):
 def test_a_run_of_the_host_is_recorded_pass_by_pass():
     import comfy.sample
 
-    from tiny import av_latent, conditioning
+    from support.tiny import av_latent, conditioning
 
     loaded = patcher()
     network = loaded.model.diffusion_model

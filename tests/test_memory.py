@@ -10,7 +10,6 @@ import comfy.ops
 import pytest
 import torch
 
-import tiny
 from ccl_pack.ccl_core.config import BridgeOptions, CCAOptions, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.ccl_core.memory import (
@@ -28,6 +27,7 @@ from ccl_pack.ccl_core.memory import (
     stream_parameters,
 )
 from ccl_pack.ccl_core.model.joint import JointModel
+from support import tiny
 
 
 def load_benchmark():

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from ccl_pack.ccl_core.config import BridgeOptions, CCAOptions, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.metadata import read_config, write_config
-from tiny import CONFIG
+from support.tiny import CONFIG
 
 CHECKPOINT = Path(__file__).parents[1] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 # An entry that version 0.2.0 wrote, of the coupling of Ovi.

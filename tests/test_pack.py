@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ccl_pack import WEB_DIRECTORY, comfy_entrypoint
-from environment import ROOT
+from ccl_tools.environment import ROOT
 
 IDS = {
     "CCLAudioVAELoader",

@@ -21,9 +21,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import tiny_published as files
-from comfy_server import PACK_FOLDER, ComfyServer, Prompt, PromptRejected, Run
-from workflow_api import to_prompt
+from ccl_tools.server import PACK_FOLDER, ComfyServer, Prompt, PromptRejected, Run
+from ccl_tools.workflow import to_prompt
+from support import tiny_published as files
 
 OVI_TEXT, OVI_IMAGE = "Ovi Text to Video with Sound", "Ovi Image to Video with Sound"
 MOVA = "MOVA Image to Video with Sound"

@@ -17,9 +17,9 @@ import test_pack
 import torch
 from safetensors.torch import save_file
 
-from comfy_server import PACK_FOLDER, ComfyServer, Event, Prompt, PromptRejected, Run
-from environment import ROOT
-from workflow_api import to_prompt
+from ccl_tools.environment import ROOT
+from ccl_tools.server import PACK_FOLDER, ComfyServer, Event, Prompt, PromptRejected, Run
+from ccl_tools.workflow import to_prompt
 
 IDS = sorted(test_pack.IDS)
 TEMPLATE = "Text to Video with Sound"

@@ -11,8 +11,8 @@ from comfy_extras.nodes_video import SaveVideo
 from comfy_extras.nodes_wan import WanImageToVideo
 
 from ccl_pack.nodes import CHECKPOINTS, NODES
+from ccl_tools.workflow import to_prompt
 from nodes import CLIPLoader, CLIPTextEncode, LoadImage, VAELoader
-from workflow_api import to_prompt
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[1] / "workflows").glob("*.json"))
 HOST_NODES = (CLIPLoader, CLIPTextEncode, LoadImage, VAELoader)

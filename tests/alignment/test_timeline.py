@@ -21,7 +21,7 @@ from ccl_pack.ccl_core.alignment.timeline import (
     latent_frames_of,
     samples_of,
 )
-from tiny import CONFIG
+from support.tiny import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCK = ROOT / "ccl_core" / "alignment" / "timeline.py"

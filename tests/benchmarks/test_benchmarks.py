@@ -19,7 +19,7 @@ from ccl_pack.ccl_core.model.attention import Place
 from ccl_pack.ccl_core.model.interactions import KV
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 from ccl_pack.ccl_core.training.world.evaluate import Lesson
-from console import ScriptError
+from ccl_tools.console import ScriptError
 
 
 def benchmark(name: str) -> ModuleType:

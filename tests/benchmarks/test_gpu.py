@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import tiny
+from support import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark_files import load
 from ccl_pack.ccl_core.guidance import MODES, branch_weights, default_settings
 from ccl_pack.nodes.guidance import CCLJointSampler
+from support.benchmark_files import load
 
 guidance = load("guidance")
 tiny = guidance.sibling("tiny")

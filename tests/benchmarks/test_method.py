@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmark_files import load
 from ccl_pack.ccl_core.attention_maps import AttentionMap
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.training.flow import SEPARATE
@@ -18,7 +17,8 @@ from ccl_pack.ccl_core.training.tiny.ablations import VARIANTS, configuration, r
 from ccl_pack.ccl_core.training.tiny.data import Mixture
 from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
 from ccl_pack.ccl_core.training.world.evaluate import draw_clips
-from tiny import CONFIG, latents
+from support.benchmark_files import load
+from support.tiny import CONFIG, latents
 
 training = load("method_training")
 method = load("method")

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 
 import nodes as host_nodes
-import tiny
 from ccl_pack.ccl_core.alignment.sizing import size_av
 from ccl_pack.ccl_core.config import AudioLatentConfig, BridgeOptions, CCLConfig, InteractionConfig
 from ccl_pack.ccl_core.families import FAMILIES
@@ -38,6 +37,7 @@ from ccl_pack.nodes.guidance import CCLGuider
 from ccl_pack.nodes.latents import CCLEmptyAVLatent
 from ccl_pack.nodes.loaders import CCLModelLoader
 from ccl_pack.nodes.prompts import CCLPrompt, CCLPromptTags
+from support import tiny
 
 BRIDGE = ("norm_y", "q", "k", "v", "o", "norm_q", "norm_k")
 SONATA = Family(

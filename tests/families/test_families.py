@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-import published
 from ccl_pack.ccl_core.config import OPTIONS
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.families.base import DIRECTIONS
 from ccl_pack.ccl_core.guidance import TermScale, check_settings
 from ccl_pack.ccl_core.host.vae.audio import AUDIO_VAES
+from ccl_tools import published
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 TEMPLATES = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccl_pack.ccl_core.host.audio_shift import at_own_level, audio_noise_scale
-from tiny import latents
+from support.tiny import latents
 
 
 def schedule(shift: float) -> comfy.model_sampling.ModelSamplingDiscreteFlow:

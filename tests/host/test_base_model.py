@@ -13,7 +13,6 @@ import comfy.samplers
 import comfy.sd
 import comfy.utils
 import pytest
-import tiny_vaes
 import torch
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_custom_sampler import CFGGuider, Noise_RandomNoise, SamplerCustomAdvanced
@@ -28,7 +27,8 @@ from ccl_pack.ccl_core.host.base_model import CCLModelConfig
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
 from ccl_pack.ccl_core.host.run import run_of
 from ccl_pack.ccl_core.host.texts import StreamTexts
-from tiny import CONFIG, av_latent, conditioning, config, dual_conditioning, latents, patcher, state_dict
+from support import tiny_vaes
+from support.tiny import CONFIG, av_latent, conditioning, config, dual_conditioning, latents, patcher, state_dict
 
 
 def sample(model, latent, steps=3, cfg=3.0, seed=1, positive=None, **conds):

@@ -22,7 +22,7 @@ import nodes as host_nodes
 from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.experts import attach_low_noise, low_noise_of, with_low_noise
 from ccl_pack.ccl_core.host.guider import AVGuider
-from tiny import av_latent, conditioning, config, dual_conditioning, patcher, state_dict
+from support.tiny import av_latent, conditioning, config, dual_conditioning, patcher, state_dict
 
 SHIFT = {"shift": 5.0}
 STEPS = 6  # simple, shift 5: sigmas 1, .962, .909 | .833, .714, .5

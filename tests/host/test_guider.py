@@ -12,9 +12,9 @@ import torch
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_model_advanced import RescaleCFG
 
-import tiny
 from ccl_pack.ccl_core.guidance import MODES, TermScale
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
+from support import tiny
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
 PASSES = {

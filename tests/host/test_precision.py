@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-import upstream
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.host.files.build import load_model
 from ccl_pack.ccl_core.metadata import write_config
-from tiny import CONFIG, config, state_dict
+from support import upstream
+from support.tiny import CONFIG, config, state_dict
 
 WIDE = config(
     video=replace(CONFIG.video, dim=64, text_dim=32),

@@ -24,7 +24,17 @@ from ccl_pack.ccl_core.host.experts import attach_low_noise
 from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.run import KEEP_GIVEN, RUN, Run, run_of, sample_in_run, state_of
 from ccl_pack.ccl_core.tasks import State
-from tiny import CONFIG, av_latent, conditioning, count_blocks, dual_conditioning, given, latents, patcher, state_dict
+from support.tiny import (
+    CONFIG,
+    av_latent,
+    conditioning,
+    count_blocks,
+    dual_conditioning,
+    given,
+    latents,
+    patcher,
+    state_dict,
+)
 
 SIGMAS = torch.tensor([1.0, 0.8, 0.4, 0.0])
 STEPS = 3

@@ -11,7 +11,7 @@ from torch.nn.functional import conv1d, silu
 
 from ccl_pack.ccl_core.model.audio_stream import AudioStream
 from ccl_pack.ccl_core.model.rotary import axis_table, time_table
-from tiny import CONFIG, latents, patcher
+from support.tiny import CONFIG, latents, patcher
 
 TOKENS = 18
 TIME = torch.tensor([400.0, 700.0])

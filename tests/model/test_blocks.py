@@ -14,7 +14,7 @@ from torch import Tensor
 from ccl_pack.ccl_core.model.attention import Place
 from ccl_pack.ccl_core.model.blocks import Beside, StreamBlock, is_patched
 from ccl_pack.ccl_core.model.rotary import axis_table, rotate
-from tiny import patcher
+from support.tiny import patcher
 
 DIM, HEADS, TOKENS, TEXT, IMAGE = 16, 2, 12, 5, 7
 KINDS = pytest.mark.parametrize("kind", ["t2v_cross_attn", "i2v_cross_attn"])

@@ -11,7 +11,7 @@ import torch
 from comfy.ldm.wan.model import WanModel
 
 from ccl_pack.ccl_core.model.joint import JointModel
-from tiny import CONFIG, config, latents, state_dict
+from support.tiny import CONFIG, config, latents, state_dict
 
 VARIANTS = {
     "t2v": {},

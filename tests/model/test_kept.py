@@ -12,7 +12,7 @@ from torch import Tensor
 from ccl_pack.ccl_core.attention_maps import AttentionMap, Recorder
 from ccl_pack.ccl_core.model.attention import TAPS
 from ccl_pack.ccl_core.model.joint import KEPT, JointModel, Kept
-from tiny import CONFIG, count_blocks, latents, patcher
+from support.tiny import CONFIG, count_blocks, latents, patcher
 
 ROUTES = {"video": (False, True), "audio": (True, False)}  # by the given stream
 LAYERS = {"video": CONFIG.video.num_layers, "audio": CONFIG.audio.num_layers}

@@ -13,7 +13,7 @@ from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.model.interactions import KV, Link
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.layer import Layer, run_layer
-from tiny import latents, patcher
+from support.tiny import latents, patcher
 
 KINDS = pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
 TIME = torch.tensor([400.0, 700.0])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.rotary import axis_table, rotate, rotate_halves, time_table
-from tiny import patcher
+from support.tiny import patcher
 
 CPU = torch.device("cpu")
 

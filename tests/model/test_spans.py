@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ccl_pack.ccl_core.model.spans import add_to_span, span_of
-from tiny import CONFIG, latents, patcher
+from support.tiny import CONFIG, latents, patcher
 
 
 def test_the_tokens_of_a_span_are_no_copy() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ccl_pack.ccl_core.config import CCLConfig, StreamConfig
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.times import Times
-from tiny import CONFIG, config, latents, patcher, state_dict
+from support.tiny import CONFIG, config, latents, patcher, state_dict
 
 
 def noise(seed: int, *shape: int) -> Tensor:

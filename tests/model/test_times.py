@@ -13,7 +13,7 @@ from torch import Tensor
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.streams import StreamPass
 from ccl_pack.ccl_core.model.times import of_tokens, times_of
-from tiny import CONFIG, latents, patcher
+from support.tiny import CONFIG, latents, patcher
 
 FRAMES, SPATIAL = 3, 6  # of tiny.latents: 4x6 cells in patches of 2x2
 TOKENS = FRAMES * SPATIAL

@@ -11,10 +11,10 @@ from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_easycache import EasyCacheNode
 
 import nodes as host_nodes
-import tiny
 from ccl_pack.ccl_core.host.texts import of_streams
 from ccl_pack.nodes.conditioning import CCLDualPrompt
 from ccl_pack.nodes.guidance import CCLJointSampler
+from support import tiny
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
 

@@ -13,7 +13,6 @@ from comfy_api.latest._io import get_finalized_class_inputs
 from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, RandomNoise, SamplerCustomAdvanced
 
 import nodes as host_nodes
-import tiny
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights, default_settings
 from ccl_pack.nodes.guidance import (
@@ -24,6 +23,7 @@ from ccl_pack.nodes.guidance import (
     scale_widget,
     settings_of,
 )
+from support import tiny
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
 FROM_MODEL = {"mode": "from model"}

@@ -9,14 +9,14 @@ import pytest
 import torch
 from comfy_extras.nodes_audio import VAEDecodeAudio
 from comfy_extras.nodes_lt import LTXVSeparateAVLatent
-from tiny_vaes import audio_vae, frames, release, sound, video_vae
 
-import tiny
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.media.latents import split
 from ccl_pack.nodes.decoding import CCLDecodeAV
 from ccl_pack.nodes.latents import CCLEmptyAVLatent, CCLEncodeAV
 from nodes import EmptyLatentImage, VAEDecode, common_ksampler
+from support import tiny
+from support.tiny_vaes import audio_vae, frames, release, sound, video_vae
 
 model = cache(tiny.patcher)
 TWO_SECONDS = {"length": "seconds", "seconds": 2.0}

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import published as p
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.nodes import loaders
-from tiny import write
+from ccl_tools import published as p
+from support.tiny import write
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import tiny
 from ccl_pack.nodes.lora import CCLLoraLoader
+from support import tiny
 
 VIDEO, AUDIO, COUPLING = "blocks.0.ffn.0", "audio.blocks.0.ffn.0", "interaction.0.a2v.v"
 pytestmark = pytest.mark.usefixtures("loras")

@@ -8,9 +8,9 @@ from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import io
 from server import PromptServer
 
-import tiny
 from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.nodes.memory import CCLMemoryPlan
+from support import tiny
 
 model = cache(tiny.patcher)
 

@@ -9,13 +9,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
-import tiny
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.files.build import load_checkpoint
 from ccl_pack.ccl_core.host.texts import of_streams
 from ccl_pack.ccl_core.prompts import styles
 from ccl_pack.nodes import CHECKPOINTS
 from ccl_pack.nodes.prompts import CCLPrompt, CCLPromptTags
+from support import tiny
 
 PROMPT = 'She says "Good morning."'
 

@@ -16,7 +16,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingFlux, ModelSamplingSD
 import nodes as host_nodes
 from ccl_pack.ccl_core.host.experts import attach_low_noise
 from ccl_pack.nodes.shift import CCLStreamShift
-from tiny import av_latent, conditioning, config, latents, patcher, state_dict
+from support.tiny import av_latent, conditioning, config, latents, patcher, state_dict
 
 TEXT = conditioning(1), conditioning(2)
 

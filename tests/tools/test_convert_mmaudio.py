@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_audio_vaes import mmaudio_folded, mmaudio_published, small_mmaudio
 
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae_file
 from ccl_pack.ccl_core.host.vae.mmaudio import MMAudioVAE
-from console import ScriptError
+from ccl_tools.console import ScriptError
+from support.tiny_audio_vaes import mmaudio_folded, mmaudio_published, small_mmaudio
 
 
 @pytest.fixture(autouse=True)

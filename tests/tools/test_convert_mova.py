@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import convert_mova
 import pytest
-import tensor_file
 import torch
-import upstream
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,8 +18,10 @@ from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import load_files, load_model
 from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import read_config
-from console import ScriptError
-from tiny import state_dict
+from ccl_tools import tensor_file
+from ccl_tools.console import ScriptError
+from support import upstream
+from support.tiny import state_dict
 
 CONFIG = upstream.mova_config(128, 128, 128, layers=2, paired=2)
 FIRST = "diffusion_pytorch_model.safetensors"
@@ -216,7 +217,9 @@ def test_wrong_names_are_said(tmp_path):
 
 def test_memory_stays_that_of_one_tensor(tmp_path):
     """160 tensors of 4 MB, 640 MB in all, in a process of its own that may grow by a tenth of that."""
-    script = Path(__file__).parents[1] / "copy_tensors.py"
-    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+    script = Path(__file__).parents[1] / "support" / "copy_tensors.py"
+    variables = {**os.environ, "PYTHONPATH": str(Path(convert_mova.__file__).parent)}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64_000_000

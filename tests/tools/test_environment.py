@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from stand_in_packages import BASE_PYTHON, snapshot, write_host
 
-import environment
-import lock
-import requirement_set
-from environment import ROOT, Environment
-from virtual_environment import lock_of_users
+from ccl_tools import environment, lock, requirement_set
+from ccl_tools.environment import ROOT, Environment
+from ccl_tools.virtual_environment import lock_of_users
+from support.stand_in_packages import BASE_PYTHON, snapshot, write_host
 
 
 def run(**variables: str) -> subprocess.CompletedProcess[str]:

@@ -6,10 +6,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from stand_in_packages import write_host
 
-import host_source
-from console import ScriptError
+from ccl_tools import host_source
+from ccl_tools.console import ScriptError
+from support.stand_in_packages import write_host
 
 
 def test_a_folder_without_comfyui_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lock
+from ccl_tools import lock
 
 
 def test_one_holder_alone_keeps_every_other_out(tmp_path: Path) -> None:

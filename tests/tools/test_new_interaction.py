@@ -10,7 +10,6 @@ import comfy.ops
 import new_interaction
 import pytest
 import torch
-import upstream
 from comfy.ldm.wan.model import WanModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -19,8 +18,9 @@ from ccl_pack.ccl_core.config import CCLConfig
 from ccl_pack.ccl_core.host.files.build import load_files, load_model
 from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import read_config, write_config
-from console import ScriptError
-from tiny import CONFIG, config, latents, state_dict
+from ccl_tools.console import ScriptError
+from support import upstream
+from support.tiny import CONFIG, config, latents, state_dict
 
 VOCOS = ("--vae", "vocos", "--rate", "32", "--sample-rate", "16000")
 HEADS = ("--video-heads", "2", "--audio-heads", "2")

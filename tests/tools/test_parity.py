@@ -9,13 +9,13 @@ import sys
 import parity
 import pytest
 import torch
-import upstream
-from golden import FIXTURES
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from environment import ROOT
-from tiny import state_dict
+from ccl_tools.environment import ROOT
+from support import upstream
+from support.golden import FIXTURES
+from support.tiny import state_dict
 
 CASES = {"ovi": 8, "mova": 16, "dac": 5, "vocos": 3, "mmaudio_fold": 13}
 
@@ -198,7 +198,7 @@ def roundtrip(tmp_path, info, weights, inputs, least):
     tensors = {f"weights/{key}": value for key, value in weights.items()}
     tensors |= {f"inputs/{key}": value for key, value in inputs.items()}
     path = save(tmp_path / "probe.safetensors", tensors | {"outputs/none": torch.zeros(1)}, info)
-    from parity_cases import CASES as functions
+    from ccl_tools.parity_cases import CASES as functions
 
     with torch.no_grad():
         outputs = functions[info["case"]](parity.read(path))

@@ -7,14 +7,14 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import numpy
-import pytest
-
 import demo
+import numpy
 import picture
-from ccl_pack.ccl_core.training.world.scene import Clip, sample_clip
-from console import ScriptError
+import pytest
 from sample_clips import write
+
+from ccl_pack.ccl_core.training.world.scene import Clip, sample_clip
+from ccl_tools.console import ScriptError
 
 ONE, TWO = "a red ball bounces, drum", "a white ball blinks, beep, and a blue square slides, bell"
 FPS, RATE = 16, 16000

@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import demo
 import pytest
 
-import console
-import demo
-from comfy_server import ComfyServer, free_port, need_free_port
-from console import ScriptError
-from environment import ROOT
-from workflow_api import WorkflowError, to_prompt
+from ccl_tools import console
+from ccl_tools.console import ScriptError
+from ccl_tools.environment import ROOT
+from ccl_tools.server import ComfyServer, free_port, need_free_port
+from ccl_tools.workflow import WorkflowError, to_prompt
 
 BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 PROGRAMS = [*sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]

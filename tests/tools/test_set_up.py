@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stand_in_packages import SERVER, SET_UP, Place, ask, snapshot, write_host, write_packages
-
-import lock
 import set_up
-from console import ScriptError
-from environment import Environment
-from virtual_environment import lock_of_users
+
+from ccl_tools import lock
+from ccl_tools.console import ScriptError
+from ccl_tools.environment import Environment
+from ccl_tools.virtual_environment import lock_of_users
+from support.stand_in_packages import SERVER, SET_UP, Place, ask, snapshot, write_host, write_packages
 
 SECONDS = 120
 
@@ -132,7 +132,7 @@ def test_a_child_that_outlives_its_script_holds_the_environment(place: Place, tm
     venv = tmp_path / "venv"
     program = f"""
 import pathlib, subprocess
-from environment import held_locks
+from ccl_tools.environment import held_locks
 hold(pathlib.Path({str(venv)!r}))
 print(subprocess.Popen([sys.executable, "-c", "input()"], stdin=sys.stdin, stdout=2, pass_fds=held_locks()).pid)
 """

@@ -9,11 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from stand_in_packages import BASE_PYTHON, module, wheel_bytes
 
-import lock
-import virtual_environment
-from console import ScriptError
+from ccl_tools import lock, virtual_environment
+from ccl_tools.console import ScriptError
+from support.stand_in_packages import BASE_PYTHON, module, wheel_bytes
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from ccl_pack.ccl_core.training.flow import (
     shifted,
     switches,
 )
-from tiny import CONFIG, config, state_dict
-from tiny_runs import random_batch
+from support.tiny import CONFIG, config, state_dict
+from support.tiny_runs import random_batch
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PACK = Path(__file__).parents[2] / "gguf_pack.py"
+PACK = Path(__file__).parents[2] / "support" / "gguf_pack.py"
 
 
 @pytest.fixture

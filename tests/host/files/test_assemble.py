@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from model_files import file, mova, refused
 
-import published as p
+from ccl_tools import published as p
+from support.model_files import file, mova, refused
 
 
 @pytest.mark.parametrize(

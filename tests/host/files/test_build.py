@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import published as p
 from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_files, load_model
@@ -19,8 +18,9 @@ from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.host.files.translate import rename
 from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
-from gguf_files import write as write_gguf
-from tiny import CONFIG, config, state_dict, write
+from ccl_tools import published as p
+from support.gguf_files import write as write_gguf
+from support.tiny import CONFIG, config, state_dict, write
 
 
 def save(path, tensors, chosen=CONFIG):

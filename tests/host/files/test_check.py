@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model_files import file, mova, refused
-
-import published as p
+from ccl_tools import published as p
+from support.model_files import file, mova, refused
 
 
 def test_experts_of_two_shapes() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from model_files import WAN_STREAM, file, mova, on_wan, refused
 
-import published as p
 from ccl_pack.ccl_core.host.files.assemble import assemble
 from ccl_pack.ccl_core.host.files.build import put_together
 from ccl_pack.ccl_core.host.files.configure import boundary_of, configure, published_config
 from ccl_pack.ccl_core.host.files.translate import translate
-from tiny import CONFIG, config
+from ccl_tools import published as p
+from support.model_files import WAN_STREAM, file, mova, on_wan, refused
+from support.tiny import CONFIG, config
 
 
 def test_interaction_brings_the_configuration() -> None:

@@ -9,8 +9,8 @@ import torch
 
 from ccl_pack.ccl_core.host.files import build, gguf
 from ccl_pack.ccl_core.metadata import write_config
-from gguf_files import write
-from tiny import CONFIG, config, latents, state_dict
+from support.gguf_files import write
+from support.tiny import CONFIG, config, latents, state_dict
 
 CHOSEN = config(
     video=replace(CONFIG.video, dim=64, ffn_dim=96, text_dim=32),

@@ -12,9 +12,7 @@ import comfy.ops
 import comfy.supported_models
 import pytest
 import torch
-from model_files import configured, file
 
-import published as p
 from ccl_pack.ccl_core.config import AudioLatentConfig, CCLConfig, StreamConfig
 from ccl_pack.ccl_core.host.files.assemble import Assembly
 from ccl_pack.ccl_core.host.files.check import check_keys
@@ -23,6 +21,8 @@ from ccl_pack.ccl_core.host.files.identify import identify
 from ccl_pack.ccl_core.host.files.read import RawFile
 from ccl_pack.ccl_core.host.files.translate import translate
 from ccl_pack.ccl_core.model.joint import JointModel
+from ccl_tools import published as p
+from support.model_files import configured, file
 
 
 def assert_whole(assembly: Assembly, config: CCLConfig, count: int) -> None:

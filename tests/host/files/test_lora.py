@@ -17,11 +17,11 @@ from comfy.quant_ops import QuantizedTensor
 from safetensors.torch import save_file
 
 import nodes as host_nodes
-import tiny
 from ccl_pack.ccl_core.config import BridgeOptions, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.host.experts import attach_low_noise, low_noise_of
 from ccl_pack.ccl_core.host.files.lora import BOTH, EXPERTS, HIGH, LOW, Strengths, apply_lora, key_map, read_lora
 from ccl_pack.ccl_core.host.files.translate import rename
+from support import tiny
 
 RANK, ALPHA = 4, 3.0
 OVI = tiny.config(

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import tiny
 from ccl_pack.ccl_core.host.files.identify import identify
 from ccl_pack.ccl_core.host.files.read import (
     ModelPaths,
@@ -21,6 +20,7 @@ from ccl_pack.ccl_core.host.files.read import (
     without_later_shards,
 )
 from ccl_pack.ccl_core.metadata import write_config
+from support import tiny
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor] | None = None, metadata: dict[str, str] | None = None) -> Path:

@@ -8,13 +8,13 @@ import comfy.model_detection
 import comfy.ops
 import comfy.supported_models
 import pytest
-from model_files import file
 
-import published as p
 from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.files.configure import published_config
 from ccl_pack.ccl_core.host.files.shapes import stream_config
 from ccl_pack.ccl_core.host.files.translate import translate
+from ccl_tools import published as p
+from support.model_files import file
 
 HOST_CLASSES = {
     "wan2.1_i2v_14B": comfy.supported_models.WAN21_I2V,

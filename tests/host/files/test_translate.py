@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-import published as p
 from ccl_pack.ccl_core.host.files.identify import section
 from ccl_pack.ccl_core.host.files.translate import rename, translate
+from ccl_tools import published as p
 
 
 def test_every_rename_keeps_keys_apart() -> None:

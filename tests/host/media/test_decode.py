@@ -6,9 +6,9 @@ import comfy.model_management
 import comfy.utils
 import pytest
 import torch
-from tiny_vaes import audio_vae, release, video_vae
 
 from ccl_pack.ccl_core.host.media.decode import Tiling, decode_audio, decode_video, fit_samples, limit_peak, silence
+from support.tiny_vaes import audio_vae, release, video_vae
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from comfy.sd import VAE
-from tiny_vaes import audio_vae, frames, image_vae, release, sound, video_vae
 
 from ccl_pack.ccl_core.host.media.encode import Fit, add_audio, fit_images, write_audio, write_images
 from ccl_pack.ccl_core.host.media.latents import AVLatent
+from support.tiny_vaes import audio_vae, frames, image_vae, release, sound, video_vae
 
 PAD, GENERATE, REFUSE = Fit("crop", "pad"), Fit("crop", "generate"), Fit("crop", "refuse")
 

@@ -13,12 +13,12 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_audio import VAEDecodeAudio, VAEDecodeAudioTiled, VAEEncodeAudio
 from safetensors.torch import load_file, save_file
-from tiny_vaes import image_vae, video_vae
 
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae, load_audio_vae_file
 from ccl_pack.ccl_core.host.vae.vocos import VocosVAE, vocos_config
 from ccl_pack.ccl_core.model.audio.vocos import Vocos, VocosConfig
 from ccl_pack.nodes.audio_vae import CCLAudioVAELoader
+from support.tiny_vaes import image_vae, video_vae
 
 PAGES = Path(__file__).parents[3] / "js" / "docs"
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "vocos_dev.safetensors"

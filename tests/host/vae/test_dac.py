@@ -14,8 +14,6 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_audio import VAEDecodeAudio, VAEDecodeAudioTiled, VAEEncodeAudio
 from safetensors.torch import load_file, save_file
-from tiny_audio_vaes import DAC_CONFIG, dac_file
-from tiny_vaes import frames, sound, video_vae
 from torch.profiler import ProfilerActivity, profile
 
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
@@ -25,6 +23,8 @@ from ccl_pack.ccl_core.model.audio.dac import DAC, DACConfig
 from ccl_pack.nodes.audio_vae import CCLAudioVAELoader
 from ccl_pack.nodes.decoding import CCLDecodeAV
 from ccl_pack.nodes.latents import CCLEncodeAV
+from support.tiny_audio_vaes import DAC_CONFIG, dac_file
+from support.tiny_vaes import frames, sound, video_vae
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "dac_dev.safetensors"
 HOP = DAC_CONFIG.hop

@@ -16,8 +16,6 @@ from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_audio import VAEDecodeAudio, VAEDecodeAudioTiled, VAEEncodeAudio
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_audio_vaes import mmaudio_folded, mmaudio_published, small_mmaudio
-from tiny_vaes import frames, sound, video_vae
 from torch.nn import functional as F
 
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae, load_audio_vae_file
@@ -33,6 +31,8 @@ from ccl_pack.ccl_core.host.vae.mmaudio import (
 from ccl_pack.ccl_core.host.vae.sockets import token_rate
 from ccl_pack.nodes.decoding import CCLDecodeAV
 from ccl_pack.nodes.latents import CCLEncodeAV
+from support.tiny_audio_vaes import mmaudio_folded, mmaudio_published, small_mmaudio
+from support.tiny_vaes import frames, sound, video_vae
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "mmaudio_fold_dev.safetensors"
 # librosa 0.11 filters.mel(sr=16000, n_fft=1024, n_mels=80, fmin=0, fmax=8000): (band, highest bin) and its value.

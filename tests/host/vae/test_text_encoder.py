@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from vocabulary import WORDS_SEEN, train_words
 
 from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.training.tiny.text_encoder import TextRecipe, build_encoder
+from support.vocabulary import WORDS_SEEN, train_words
 
 RECIPE = TextRecipe(vocab_size=320, d_model=32, num_layers=2, num_heads=2, d_kv=8, d_ff=48)
 CONFIG = {"umt5xxl_model_config": RECIPE.model_config(), "min_length": 12}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_audio_vaes import DAC_CONFIG, dac_file
 
 from ccl_pack.ccl_core.model.audio.dac import DAC, DACConfig, Snake
+from support.tiny_audio_vaes import DAC_CONFIG, dac_file
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "dac_dev.safetensors"
 OTHERS = (

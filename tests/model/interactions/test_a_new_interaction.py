@@ -17,7 +17,6 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 import nodes as host_nodes
-import tiny
 from ccl_pack.ccl_core import memory
 from ccl_pack.ccl_core.alignment.plan import Plan, whole_clip
 from ccl_pack.ccl_core.alignment.timeline import Timeline
@@ -34,7 +33,8 @@ from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.rotary import rotate
 from ccl_pack.ccl_core.model.spans import add_to_span
 from ccl_pack.ccl_core.training.flow import Draw, initialise, losses
-from tiny_runs import random_batch
+from support import tiny
+from support.tiny_runs import random_batch
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import comfy.ops
-import golden
 import pytest
 import torch
 
 from ccl_pack.ccl_core.config import BridgeOptions
 from ccl_pack.ccl_core.model.joint import JointModel
+from support import golden
 
 CONDITIONERS = {"audio_to_video_conditioners": "a2v", "video_to_audio_conditioners": "v2a"}
 

@@ -6,15 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.ops
-import golden
 import pytest
 import torch
 from comfy.ldm.wan.model import WanModel
 
-import tiny
 from ccl_pack.ccl_core.config import FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.model.joint import JointModel
-from tiny import patcher
+from support import golden, tiny
+from support.tiny import patcher
 
 FUSION = {
     "k_fusion": "k",

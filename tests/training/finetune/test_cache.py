@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_vaes import audio_vae, release, video_vae
+from sample_clips import make
 
 from ccl_pack.ccl_core.host.files.identify import stated_config
 from ccl_pack.ccl_core.host.files.read import read
 from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
 from ccl_pack.ccl_core.training.finetune.media import Media
 from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
-from sample_clips import make
-from tiny import CONFIG
+from support.tiny import CONFIG
+from support.tiny_vaes import audio_vae, release, video_vae
 
 CCL_TINY = Path(__file__).resolve().parents[3] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 

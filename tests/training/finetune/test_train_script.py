@@ -16,6 +16,7 @@ import pytest
 import torch
 import train as script
 from safetensors.torch import load_file
+from sample_clips import make
 
 from ccl_pack.ccl_core.host.files.build import load_model, put_together
 from ccl_pack.ccl_core.host.files.identify import identify_files, section
@@ -25,9 +26,8 @@ from ccl_pack.ccl_core.training.finetune.cache import Cache
 from ccl_pack.ccl_core.training.finetune.run import finetune
 from ccl_pack.ccl_core.training.finetune.settings import read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, generator_of
-from console import ScriptError
-from sample_clips import make
-from tiny_runs import configuration, log_lines
+from ccl_tools.console import ScriptError
+from support.tiny_runs import configuration, log_lines
 
 ROOT = Path(__file__).resolve().parents[3]
 CCL_TINY = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"

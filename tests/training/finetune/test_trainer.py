@@ -25,8 +25,8 @@ from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
 from ccl_pack.ccl_core.training.finetune.run import cut, finetune, validate
 from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, Order, generator_of, split_validation, stratified
-from tiny import CONFIG, latents
-from tiny_runs import configuration, log_lines, settings
+from support.tiny import CONFIG, latents
+from support.tiny_runs import configuration, log_lines, settings
 
 CPU = torch.device("cpu")
 

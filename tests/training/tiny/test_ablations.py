@@ -28,7 +28,7 @@ from ccl_pack.ccl_core.training.tiny.ablations import (
 )
 from ccl_pack.ccl_core.training.tiny.export import CCL_TINY
 from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
-from tiny import CONFIG, latents, state_dict
+from support.tiny import CONFIG, latents, state_dict
 
 
 @pytest.fixture(autouse=True)

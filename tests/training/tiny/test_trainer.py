@@ -22,8 +22,8 @@ from ccl_pack.ccl_core.training.tiny.trainer import (
     sample_lag,
     sample_time,
 )
-from tiny import CONFIG, state_dict
-from tiny_runs import random_batch
+from support.tiny import CONFIG, state_dict
+from support.tiny_runs import random_batch
 
 RECIPE = Recipe(batch=2, warmup=1)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from environment import ROOT
+from ccl_tools.environment import ROOT
 
 BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -45,14 +45,13 @@ shutil.copytree({str(PIP)!r}, packages / "pip")
 # What every program begins with: the scripts, with small packages instead of torch and the tools.
 PREAMBLE = f"""
 import sys
-sys.path.insert(0, {str(ROOT / "scripts")!r})
-import requirement_set
+from ccl_tools import requirement_set
 requirement_set.TORCH = {{"ccl-engine": "1.0"}}
 requirement_set.TOOLS = ["ccl-tool==1.0"]
 requirement_set.IMPORTS = {{"torch": "ccl_engine", "requirements": "ccl_engine", "tools": "ccl_tool"}}
-import virtual_environment
+from ccl_tools import virtual_environment
 virtual_environment.MAKE = ("-c", {MAKE_VENV!r})
-from environment import ensure, hold, reexec
+from ccl_tools.environment import ensure, hold, reexec
 """
 SET_UP = "print(ensure().venv)"
 # Imports what each line asks for, as a server imports late what it did not need at its start.
@@ -135,6 +134,7 @@ class Place:
         variables = {
             "CCL_ENV": str(self.folder / "environment"),
             "COMFYUI_PATH": str(host),
+            "PYTHONPATH": str(ROOT / "scripts"),
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.folder / "packages"),
             "PIP_NO_CACHE_DIR": "1",

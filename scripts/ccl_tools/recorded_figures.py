@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from recorded_models import Tensors
-from recorded_pack import JointModel
-from recorded_runs import Run
+from ccl_tools.recorded_models import Tensors
+from ccl_tools.recorded_pack import JointModel
+from ccl_tools.recorded_runs import Run
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
-from console import ScriptError, exit_on_script_error, say
-from host_source import host_version, need_host, provide_host
-from lock import for_children, only_one, share
-from requirement_set import Step, name_of, steps_for
-from virtual_environment import CLEAN, build, is_whole, lock_of_users, python_of, python_version
+from ccl_tools.console import ScriptError, exit_on_script_error, say
+from ccl_tools.host_source import host_version, need_host, provide_host
+from ccl_tools.lock import for_children, only_one, share
+from ccl_tools.requirement_set import Step, name_of, steps_for
+from ccl_tools.virtual_environment import CLEAN, build, is_whole, lock_of_users, python_of, python_version
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACK_NAME = "ccl_pack"
 OLDEST_PYTHON = (3, 10)
 # Locks of the environments that this process uses; they end with it.

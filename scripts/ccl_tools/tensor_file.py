@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import ScriptError
+from ccl_tools.console import ScriptError
 
 if TYPE_CHECKING:
     from torch import Tensor

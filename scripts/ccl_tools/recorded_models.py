@@ -2,7 +2,7 @@
 
 The models are files of 0.2.0 (the shipped checkpoint, published layouts, tiny models with the keys and the
 configuration of that version), read by the loaders of whatever version runs. Weights are drawn per key, so
-that no order of keys decides them. Import this after `load_pack`, with tests/ on the path.
+that no order of keys decides them. Import this after `load_pack`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor
 
-import published
-from recorded_pack import JointModel, StreamTexts, load_checkpoint, load_model
+from ccl_tools import published
+from ccl_tools.recorded_pack import JointModel, StreamTexts, load_checkpoint, load_model
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+CHECKPOINT = Path(__file__).resolve().parents[2] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 
 Tensors = dict[str, Tensor]
 Size = tuple[int, int, int]  # t, h, w of a video latent

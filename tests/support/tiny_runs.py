@@ -11,7 +11,7 @@ import torch
 from ccl_pack.ccl_core.training.finetune.cache import NO_TEXT, Cache
 from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
 from ccl_pack.ccl_core.training.flow import Batch
-from tiny import latents, write
+from support.tiny import latents, write
 
 TRAIN = {
     "out": "out",

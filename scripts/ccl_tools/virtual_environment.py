@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from console import ScriptError, run_shown, say, tail
-from lock import for_children, if_unused, only_one
-from requirement_set import Step
+from ccl_tools.console import ScriptError, run_shown, say, tail
+from ccl_tools.lock import for_children, if_unused, only_one
+from ccl_tools.requirement_set import Step
 
 FREE_GIGABYTES = 10
 MAKE = ("-m", "venv")  # what Python is called with, before the folder

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-import published as p
 from ccl_pack.ccl_core.config import CCLConfig, StreamConfig
 from ccl_pack.ccl_core.host.files.assemble import Assembly, assemble
 from ccl_pack.ccl_core.host.files.build import put_together
@@ -16,7 +15,8 @@ from ccl_pack.ccl_core.host.files.configure import configure
 from ccl_pack.ccl_core.host.files.identify import ModelFile, identify
 from ccl_pack.ccl_core.host.files.read import RawFile
 from ccl_pack.ccl_core.metadata import write_config
-from tiny import config, state_dict
+from ccl_tools import published as p
+from support.tiny import config, state_dict
 
 WAN_STREAM = StreamConfig(16, 16, 256, 160, 2, 3, 24, freq_dim=32)
 

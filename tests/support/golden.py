@@ -17,7 +17,7 @@ from ccl_pack.ccl_core.config import (
     StreamConfig,
 )
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def read(case: str) -> tuple[dict, dict]:

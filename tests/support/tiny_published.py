@@ -18,10 +18,10 @@ from comfy.ldm.wan.vae import WanVAE
 from comfy.taesd.taehv import TAEHV
 from safetensors.torch import save_file
 
-import published
 from ccl_pack.ccl_core.model.audio.dac import DAC, DACConfig
 from ccl_pack.ccl_core.model.audio.vocos import Vocos, VocosConfig
 from ccl_pack.ccl_core.training.tiny.export import CCL_TINY
+from ccl_tools import published
 
 TEXT = CCL_TINY.video.text_dim
 OVI_VIDEO, OVI_AUDIO = (replace(size, text=TEXT) for size in published.TINY_OVI[:2])

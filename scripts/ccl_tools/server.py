@@ -20,8 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from console import ScriptError, Ticker, last_line, tail
-from environment import ROOT, held_locks, locate
+from ccl_tools.console import ScriptError, Ticker, last_line, tail
+from ccl_tools.environment import ROOT, held_locks, locate
 
 PACK_FOLDER = "ccl-audio-video"
 START_SECONDS = 600

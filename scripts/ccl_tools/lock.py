@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from console import Ticker
+from ccl_tools.console import Ticker
 
 # Windows locks each byte for one holder: a user takes any of these, who wants to be alone takes all.
 PLACES = 512

@@ -23,7 +23,7 @@ from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from torch import Tensor
 
-from recorded_models import (
+from ccl_tools.recorded_models import (
     CCL,
     MOVA,
     OVI,
@@ -48,7 +48,7 @@ from recorded_models import (
     tiny,
     with_audio_text,
 )
-from recorded_pack import (
+from ccl_tools.recorded_pack import (
     AUDIO_SHIFT,
     MODES,
     SEPARATE,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-
 import psutil
 import torch
-from tensor_file import Entry, Source, Writer
+
+from ccl_tools.tensor_file import Entry, Source, Writer
 
 COUNT, SIZE = 160, 1 << 20  # float32: 4 MB each
 

@@ -10,8 +10,8 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from console import ScriptError, run_shown, say
-from virtual_environment import make_venv, python_of
+from ccl_tools.console import ScriptError, run_shown, say
+from ccl_tools.virtual_environment import make_venv, python_of
 
 HOST_VERSION = "0.30.0"
 REPOSITORY_URL = "https://github.com/comfyanonymous/ComfyUI"

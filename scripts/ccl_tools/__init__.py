@@ -1,0 +1,1 @@
+"""What the commands in scripts/, the benchmarks and the tests share."""
