@@ -34,9 +34,8 @@ def test_strength_goes_from_no_guidance_to_the_defaults(mode):
     assert tiny.scaled(widgets(mode), 1.0) == widgets(mode)
     none, default = (guidance.scales_of(guidance.Point("t2av", mode, strength)) for strength in (0.0, 1.0))
     assert default and set(none.values()) == {1.0}
-    assert guidance.passes(mode, none) == 1 and guidance.passes(mode, default) == len(
-        branch_weights(mode, default_settings(mode))
-    )
+    assert guidance.passes(mode, none) == 1
+    assert guidance.passes(mode, default) == len(branch_weights(mode, default_settings(mode)))
 
 
 def test_strength_leaves_ranges_alone():

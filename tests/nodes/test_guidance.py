@@ -147,9 +147,8 @@ def test_optional_widgets_that_a_prompt_leaves_out_have_their_defaults() -> None
 @pytest.mark.parametrize("name", MODES)
 def test_the_help_page_has_a_row_for_each_mode(name: str) -> None:
     page = Path(__file__).parents[2] / "js" / "docs" / "CCLGuider.md"
-    rows = [
-        line.strip("|").split("|") for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")
-    ]
+    lines = page.read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
     passes = {mode.strip(): count.strip() for mode, _, count, _ in rows}
     assert passes.get(name) == str(len(branch_weights(name, default_settings(name)))), f"{page} lacks {name}"
 

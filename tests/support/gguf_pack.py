@@ -1,6 +1,6 @@
 """A custom node pack with the interface of ComfyUI-GGUF as far as ours uses it: a real reader of GGUF, real Q8_0.
 
-Written for the tests from the description of the format (ggml, docs/gguf.md). It stands in for that pack, which the
+Written for the tests from the description of the format (gguf.md of ggml). It stands in for that pack, which the
 test environment does not install: same names in the same places, tensors that stay quantised inside the model, and
 linear layers that dequantise at each call.
 """
