@@ -13,7 +13,7 @@ from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.tasks import TASKS
 from ccl_pack.nodes import NODES
-from environment import ROOT
+from ccl_tools.environment import ROOT
 
 FOLDERS = ("ccl_core", "nodes", "js", "workflows", "scripts", "benchmarks", "tests", "docs")
 PAGES = [

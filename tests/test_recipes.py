@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 import nodes as host_nodes
-import tiny
 from ccl_pack.ccl_core import memory
 from ccl_pack.ccl_core.config import OPTIONS, BridgeOptions, InteractionConfig
 from ccl_pack.ccl_core.families import FAMILIES
@@ -23,7 +22,8 @@ from ccl_pack.ccl_core.guidance import MODES, N0, T0, TC, branch_weights, defaul
 from ccl_pack.ccl_core.host.files.build import load_model
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.nodes.guidance import CCLJointSampler
-from environment import PACK_NAME, ROOT
+from ccl_tools.environment import PACK_NAME, ROOT
+from support import tiny
 
 BLOCK = re.compile(r"^```python\n# (\S+\.py)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = {path: code for path, _, code in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))}
