@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ccl_tools.console import ScriptError, exit_on_script_error, say
-from ccl_tools.environment import Environment, ensure, environments, installed, locate
+from ccl_tools.environment import Environment, ensure, environments, installed, locate, shared_venv
 from ccl_tools.host_source import host_version
 from ccl_tools.lock import if_unused
 from ccl_tools.virtual_environment import lock_of_users, purpose_of, remove
@@ -43,8 +43,9 @@ def show_list(env: Environment) -> None:
     """A line for each environment."""
     say(str(env.root))
     for venv in installed(env.root):
+        unheld = "not in use, but for scripts of 0.2.0" if venv == shared_venv(env.root) else "not in use"
         with if_unused(lock_of_users(venv)) as unused:
-            state = "in use" if unused is None else "not in use"
+            state = "in use" if unused is None else unheld
         wanted = "  (of this command)" if venv == env.venv else ""
         say(f"  {venv.name}  {gigabytes(venv):.1f} GB  {state}  {purpose_of(venv)}{wanted}".rstrip())
 

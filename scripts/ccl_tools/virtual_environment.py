@@ -5,10 +5,12 @@ Each step leaves a stamp when it has finished, so that an interrupted set-up goe
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +23,8 @@ FREE_GIGABYTES = 10
 MAKE = ("-m", "venv")  # what Python is called with, before the folder
 CLEAN = "python scripts/set_up.py --clean"
 NETWORK_SIGNS = ("No matching distribution", "NewConnectionError", "name resolution", "ConnectTimeout", "ReadTimeout")
-# Certificates are left out: systems put their own in place of those that were installed.
-UNBROKEN = """
-import importlib.metadata as metadata, sys
-for package in metadata.distributions():
-    for file in package.files or sys.exit(f"{package.name}: no list of files"):
-        size = None if file.suffix in (".pem", ".crt") else getattr(file, "size", None)
-        path = file.locate()
-        if file.suffix != ".pyc" and not (path.exists() and size in (None, path.stat().st_size)):
-            sys.exit(f"{package.name}: {file} is missing or cut short")
-"""
+# Files whose size tells nothing: systems put their own certificates in place of those that were installed.
+ANY_SIZE = (".pem", ".crt")
 
 
 def python_of(venv: Path) -> Path:
@@ -77,9 +71,7 @@ def build(venv: Path, steps: tuple[Step, ...], logs: Path, purpose: str) -> None
     """Make what is missing of the environment; the purpose is for people who wonder what it is for."""
     logs.mkdir(parents=True, exist_ok=True)
     with alone(venv) as locks:
-        if venv.exists() and not can_go_on(venv):
-            say(f"  the last installation into {venv} was cut short: starting it anew")
-            remove(venv)
+        _mend(venv, steps)
         if not venv.exists():
             make_venv(venv, logs / f"{venv.name}.log", locks)
             _stamp(venv, "made").write_text(purpose)
@@ -89,11 +81,46 @@ def build(venv: Path, steps: tuple[Step, ...], logs: Path, purpose: str) -> None
                 _stamp(venv, step.name).write_text(step.stamp)
 
 
+def _mend(venv: Path, steps: tuple[Step, ...]) -> None:
+    """Bring what a set-up left that was cut short to where the next one can go on."""
+    if venv.exists() and not can_go_on(venv):
+        say(f"  {venv} is not whole: starting it anew")
+        remove(venv)
+    if _installing(venv).exists():
+        forget_broken_packages(venv)
+        # A forgotten package can belong to an earlier step, and pip is quick where nothing is missing.
+        for step in steps:
+            _stamp(venv, step.name).unlink(missing_ok=True)
+
+
 def can_go_on(venv: Path) -> bool:
-    """Whether a set-up can go on here; what was cut short can leave packages that pip takes for whole."""
-    if not (has_venv(venv) and _stamp(venv, "made").exists()):
-        return False
-    return not _installing(venv).exists() or _succeeds(venv, UNBROKEN)
+    """Whether an environment is there that pip can install into."""
+    return has_venv(venv) and _stamp(venv, "made").exists()
+
+
+def forget_broken_packages(venv: Path) -> None:
+    """Make pip install again what it was killed in the middle of, as it takes every package it knows for whole."""
+    scheme = "nt" if sys.platform == "win32" else "posix_prefix"
+    packages = Path(sysconfig.get_path("purelib", scheme, {"base": str(venv)}))
+    for known in packages.glob("*.dist-info"):
+        if is_broken(known):
+            shutil.rmtree(known)
+
+
+def is_broken(known: Path) -> bool:
+    """Whether files of an installed package are missing or cut short, by its own list of them."""
+    record = known / "RECORD"
+    if not record.is_file():
+        return True
+    with record.open(newline="", encoding="utf-8") as rows:
+        sizes = {known.parent / path: size for path, _, size in csv.reader(rows) if not path.endswith(".pyc")}
+    return any(_differs(file, size) for file, size in sizes.items())
+
+
+def _differs(file: Path, size: str) -> bool:
+    if not file.exists():
+        return True
+    return bool(size) and file.suffix not in ANY_SIZE and file.stat().st_size != int(size)
 
 
 def remove(folder: Path) -> None:

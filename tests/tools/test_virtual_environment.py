@@ -17,12 +17,13 @@ from support.stand_in_packages import BASE_PYTHON, module, wheel_bytes
 
 @pytest.fixture
 def interrupted(tmp_path: Path) -> Path:
-    """A virtual environment with a package, as pip leaves it when it is killed."""
+    """A virtual environment with two packages, as pip leaves it when it is killed."""
     venv = tmp_path / "venv"
     subprocess.run([BASE_PYTHON, "-m", "venv", "--without-pip", venv], check=True)
     [packages] = venv.rglob("site-packages")
-    with zipfile.ZipFile(io.BytesIO(wheel_bytes("ccl_part", "1.0", module("ccl_part", "1.0")))) as wheel:
-        wheel.extractall(packages)
+    for name in ("ccl_part", "ccl_tool"):
+        with zipfile.ZipFile(io.BytesIO(wheel_bytes(name, "1.0", module(name, "1.0")))) as wheel:
+            wheel.extractall(packages)
     for name in ("made", "installing"):
         (venv / f".ccl-{name}").touch()
     return venv
@@ -32,31 +33,33 @@ def build(venv: Path) -> None:
     virtual_environment.build(venv, (), venv.parent / "logs", "a test")
 
 
-def test_a_set_up_goes_on_where_every_package_is_whole(interrupted: Path) -> None:
-    assert virtual_environment.can_go_on(interrupted)
-    kept = interrupted / "kept"
-    kept.touch()
-    build(interrupted)
-    assert kept.exists()
+def known_to_pip(venv: Path) -> list[str]:
+    """The packages that pip knows after a set-up went on."""
+    build(venv)
+    return sorted(path.name.partition("-")[0] for path in venv.rglob("*.dist-info"))
 
 
-@pytest.mark.parametrize("file", ["late.py", "cacert.pem"])
-def test_a_missing_file_is_a_reason_to_start_anew(interrupted: Path, file: str) -> None:
-    [path] = interrupted.rglob(f"ccl_part/{file}")
+def test_a_set_up_goes_on_with_every_package_that_is_whole(interrupted: Path) -> None:
+    assert known_to_pip(interrupted) == ["ccl_part", "ccl_tool"]
+
+
+@pytest.mark.parametrize("file", ["ccl_part/late.py", "ccl_part/cacert.pem", "ccl_part-1.0.dist-info/RECORD"])
+def test_a_package_with_a_missing_file_is_installed_again(interrupted: Path, file: str) -> None:
+    [path] = interrupted.rglob(file)
     path.unlink()
-    assert not virtual_environment.can_go_on(interrupted)
+    assert known_to_pip(interrupted) == ["ccl_tool"]
 
 
-def test_a_file_cut_short_is_a_reason_to_start_anew(interrupted: Path) -> None:
+def test_a_package_with_a_file_cut_short_is_installed_again(interrupted: Path) -> None:
     [path] = interrupted.rglob("ccl_part/late.py")
     path.write_text("VER")
-    assert not virtual_environment.can_go_on(interrupted)
+    assert known_to_pip(interrupted) == ["ccl_tool"]
 
 
-def test_certificates_of_the_system_are_no_reason_to_start_anew(interrupted: Path) -> None:
+def test_a_package_with_certificates_of_the_system_is_not_installed_again(interrupted: Path) -> None:
     [path] = interrupted.rglob("ccl_part/cacert.pem")
     path.write_text("the certificates of this company")
-    assert virtual_environment.can_go_on(interrupted)
+    assert known_to_pip(interrupted) == ["ccl_part", "ccl_tool"]
 
 
 def test_a_virtual_environment_that_was_cut_short_while_it_was_made_is_started_anew(tmp_path: Path) -> None:
