@@ -21,7 +21,7 @@ import nodes as host_nodes
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.host.run import KEEP_GIVEN
 from ccl_pack.ccl_core.model.blocks import StreamBlock
-from tiny import CONFIG, av_latent, conditioning, patcher
+from support.tiny import CONFIG, av_latent, conditioning, patcher
 
 KINDS = ("cca", "fusion", "bridge")
 # What the compile nodes of others set; torch's own limit is 8, and all blocks share one cache.
