@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-sys.path += [str(TESTS), str(TESTS.parent / "scripts")]
+sys.path += [str(TESTS), *(str(TESTS.parent / folder) for folder in ("scripts", "benchmarks"))]
 
 from ccl_tools.environment import load_pack  # noqa: E402
 

@@ -1,15 +1,14 @@
 """Sizes from the configuration alone: parameters, the peak of a step, and what fits."""
 
-import importlib.util
 import itertools
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import comfy.ops
 import pytest
 import torch
 
+from ccl_bench import memory as benchmark
+from ccl_bench.published_sizes import mova, ovi
 from ccl_pack.ccl_core.config import BridgeOptions, CCAOptions, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.ccl_core.memory import (
@@ -29,17 +28,7 @@ from ccl_pack.ccl_core.memory import (
 from ccl_pack.ccl_core.model.joint import JointModel
 from support import tiny
 
-
-def load_benchmark():
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "memory.py"
-    spec = importlib.util.spec_from_file_location("benchmark_memory", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-benchmark = load_benchmark()
-OVI, MOVA = benchmark.ovi(), benchmark.mova()
+OVI, MOVA = ovi(), mova()
 BF16 = Kernels(itemsize=2, fused_norm=True, fused_rope=True)
 MIB = 2**20
 

@@ -1,16 +1,15 @@
 """The benchmarks' own parts: the dense reference agrees with the partition, and ccl-tiny is asked through the nodes."""
 
-import importlib.util
 import re
-import sys
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from ccl_bench import attention, generate
+from ccl_bench import tiny_options as told
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.families import FAMILIES
@@ -20,19 +19,9 @@ from ccl_pack.ccl_core.model.interactions import KV
 from ccl_pack.ccl_core.model.interactions.cca import frames_to_windows, tokens_to_frames
 from ccl_pack.ccl_core.training.world.evaluate import Lesson
 from ccl_tools.console import ScriptError
+from support.commands import load
 
-
-def benchmark(name: str) -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-attention = benchmark("attention")
-tiny = benchmark("tiny")
-told = benchmark("tiny_options")
+tiny = load("benchmarks/tiny.py")
 
 
 @pytest.mark.parametrize("clock", ["uniform", "causal"])
@@ -60,10 +49,10 @@ def test_partition_equals_dense_mask(direction: str, latent_frames: int, audio_t
 def test_what_is_left_out_comes_from_the_model() -> None:
     from ccl_pack.nodes.guidance import CCLJointSampler
 
-    first = tiny.defaults(CCLJointSampler, "mode")
+    first = generate.defaults(CCLJointSampler, "mode")
     assert (first["steps"], first["mode"]) == (0, {"mode": "from model"})
     for mode in MODES:
-        assert tiny.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] == mode
+        assert generate.defaults(CCLJointSampler, "mode", mode)["mode"]["mode"] == mode
 
 
 def test_sampler_and_guidance_are_those_of_the_model() -> None:
@@ -82,10 +71,11 @@ def test_sampler_and_guidance_are_those_of_the_model() -> None:
         (["--seed", "1", "--audio-shift", "0"], "--audio-shift must be above 0"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(arguments, word, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", *arguments])
+def test_what_cannot_be_measured_is_refused(
+    arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        tiny.parse()
+        tiny.parse(["--report", "r.json", *arguments])
     assert re.search(word, capsys.readouterr().err)
 
 
@@ -94,25 +84,22 @@ def test_a_length_that_no_clip_has_is_refused() -> None:
         told.check_frames(32)
 
 
-def test_several_seeds_and_objects_can_be_asked(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["tiny.py", "--report", "r.json", "--seed", "1", "2", "--objects", "both"])
-    options = tiny.parse()
+def test_several_seeds_and_objects_can_be_asked() -> None:
+    options = tiny.parse(["--report", "r.json", "--seed", "1", "2", "--objects", "both"])
     assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", told.GUIDANCE)
 
 
-def test_a_checkpoint_is_asked_only_what_it_was_taught(monkeypatch, tmp_path):
+def test_a_checkpoint_is_asked_only_what_it_was_taught(tmp_path: Path) -> None:
     """ccl-tiny's file says how many objects a clip of its training had, and what was held out."""
-    command = ["tiny.py", "--seed", "1", "--report", str(tmp_path / "report.json")]
-    monkeypatch.setattr(sys, "argv", command)
-    lesson = told.lesson_of(tiny.parse())
+    command = ["--seed", "1", "--report", str(tmp_path / "report.json")]
+    lesson = told.lesson_of(tiny.parse(command))
     assert lesson.held_out
     save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
-    monkeypatch.setattr(sys, "argv", [*command, "--checkpoint", str(tmp_path / "bare.safetensors")])
+    bare = ["--checkpoint", str(tmp_path / "bare.safetensors")]
     with pytest.raises(ScriptError, match="does not say what it was taught"):
-        told.lesson_of(tiny.parse())
+        told.lesson_of(tiny.parse([*command, *bare]))
     single = {"lesson": Lesson(1, lesson.held_out).to_json()}
     save_file({"x": torch.zeros(1)}, tmp_path / "single.safetensors", metadata=single)
     chosen = ["--checkpoint", str(tmp_path / "single.safetensors"), "--objects", "both"]
-    monkeypatch.setattr(sys, "argv", [*command, *chosen])
     with pytest.raises(ScriptError, match="taught clips of one object"):
-        told.lesson_of(tiny.parse())
+        told.lesson_of(tiny.parse([*command, *chosen]))

@@ -1,24 +1,21 @@
 """The GPU benchmark without a GPU: real sizes on the meta device, a tiny model through its whole path, the table."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from ccl_bench import gpu
+from ccl_tools.console import ScriptError
 from support import tiny
+from support.commands import load
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks" / "gpu.py"
-spec = importlib.util.spec_from_file_location("benchmark_gpu", SCRIPT)
-gpu = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(gpu)
+command = load("benchmarks/gpu.py")
 
 CASE = gpu.Case("tiny", 64, 48, 5, 2.0, 3.0, "1")
 ROW = gpu.Row("ovi", "fp8", 12, "a card", 3.25, 9.5, 11.25, 14.5, 11.75)
@@ -79,30 +76,32 @@ def test_table_replaces_its_last_version_and_leaves_the_rest_of_the_page():
 
 
 def test_report_of_a_row_survives_json():
-    assert gpu.Row(**json.loads(json.dumps(gpu.asdict(ROW)))) == ROW
+    assert gpu.Row(**json.loads(json.dumps(asdict(ROW)))) == ROW
 
 
 def test_arguments():
-    options = gpu.arguments([])
+    options = command.arguments([])
     assert (options.cases, options.weights, options.limits) == (["ovi", "ccl"], ["bf16", "fp8"], [80, 24, 16, 12])
-    assert gpu.arguments(["--limits", "12", "--cases", "ovi"]).limits == [12]
+    assert command.arguments(["--limits", "12", "--cases", "ovi"]).limits == [12]
 
 
 @pytest.mark.parametrize("given", [["--steps", "1"], ["--cases", "sora"], ["--weights", "fp4"], ["--limits", "much"]])
 def test_a_wrong_argument_stops(given, capsys):
     with pytest.raises(SystemExit, match="2"):
-        gpu.arguments(given)
+        command.arguments(given)
     assert given[0] in capsys.readouterr().err
 
 
 def test_a_limit_that_cannot_be_kept_is_an_error(monkeypatch):
-    monkeypatch.setattr(gpu, "__file__", "/dev/null")  # a holder that ends before it says what is free
-    with pytest.raises(gpu.ScriptError, match="beyond 12 GB of the card cannot be taken"), gpu.limited(12):
+    monkeypatch.setattr(gpu, "COMMAND", "/dev/null")  # a holder that ends before it says what is free
+    with pytest.raises(ScriptError, match="beyond 12 GB of the card cannot be taken"), gpu.limited(12):
         pass
 
 
 def test_without_cuda_it_says_so_and_ends_with_2():
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    ran = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False, env=environment)
+    ran = subprocess.run(
+        [sys.executable, str(gpu.COMMAND)], capture_output=True, text=True, check=False, env=environment
+    )
     assert ran.returncode == 2
     assert "no CUDA device" in ran.stdout

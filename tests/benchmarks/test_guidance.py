@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from ccl_bench import generate, guidance
+from ccl_bench import guidance_report as report
+from ccl_bench import tiny_options as told
 from ccl_pack.ccl_core.guidance import MODES, branch_weights, default_settings
 from ccl_pack.nodes.guidance import CCLJointSampler
-from support.benchmark_files import load
+from ccl_tools.console import ScriptError
+from support.commands import load
 
-guidance = load("guidance")
-tiny = guidance.sibling("tiny")
-told = guidance.sibling("tiny_options")
-report = guidance.sibling("guidance_report")
+command = load("benchmarks/guidance.py")
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +27,12 @@ def threads():
 
 
 def widgets(mode):
-    return tiny.defaults(CCLJointSampler, "mode", mode)["mode"]
+    return generate.defaults(CCLJointSampler, "mode", mode)["mode"]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_strength_goes_from_no_guidance_to_the_defaults(mode):
-    assert tiny.scaled(widgets(mode), 1.0) == widgets(mode)
+    assert generate.scaled(widgets(mode), 1.0) == widgets(mode)
     none, default = (guidance.scales_of(guidance.Point("t2av", mode, strength)) for strength in (0.0, 1.0))
     assert default and set(none.values()) == {1.0}
     assert guidance.passes(mode, none) == 1
@@ -39,23 +40,23 @@ def test_strength_goes_from_no_guidance_to_the_defaults(mode):
 
 
 def test_strength_leaves_ranges_alone():
-    half = tiny.scaled(widgets("cfg"), 0.5)
+    half = generate.scaled(widgets("cfg"), 0.5)
     assert half == {"mode": "cfg", "video_cfg": 2.5, "audio_cfg": 2.0, "cfg_start_percent": 0.0, "cfg_end_percent": 1.0}
     assert guidance.scales_of(guidance.Point("a2v", "none", 0.0)) == {} and guidance.passes("none", {}) == 1
 
 
 def test_no_guidance_is_one_point_per_task_and_comes_last():
-    options = guidance.parse(["--tasks", "t2av", "v2a", "--modes", "cfg", "dual", "--strengths", "1", "0", "0.5", "1"])
+    options = command.parse(["--tasks", "t2av", "v2a", "--modes", "cfg", "dual", "--strengths", "1", "0", "0.5", "1"])
     names = [point.file(Path()).stem for point in guidance.points(options)]
     expected = [f"{task}-{mode}-{s}" for task in ("t2av", "v2a") for mode in ("cfg", "dual") for s in ("0.5", "1")]
     assert names == [*expected, "t2av-none-0", "v2a-none-0"]
 
 
 def test_the_audio_gets_a_shift_of_its_own_only_if_asked():
-    loaded = tiny.load(told.CHECKPOINT)
+    loaded = generate.load(told.CHECKPOINT)
     config = loaded.model.model.ccl_config
-    assert tiny.shifted(loaded, None) is loaded.model
-    shifted = tiny.shifted(loaded, 3.0)
+    assert generate.shifted(loaded, None) is loaded.model
+    shifted = generate.shifted(loaded, 3.0)
     assert shifted.get_model_object("audio_shift") == 3.0
     assert shifted.get_model_object("model_sampling").shift == config.shift
     assert loaded.model.get_model_object("audio_shift") == config.audio_shift
@@ -123,7 +124,7 @@ def test_chance_stands_for_each_number_of_objects_where_it_is_known():
 
 
 def test_points_become_tables_and_a_chart(tmp_path):
-    options = guidance.parse([])
+    options = command.parse([])
     options.work, options.out = tmp_path / "work", tmp_path / "out"
     for folder in (options.work, options.out):
         folder.mkdir()
@@ -165,13 +166,13 @@ def test_points_become_tables_and_a_chart(tmp_path):
     report.summarise(options.out)
     assert (options.out / "README.md").read_text() == page and (options.out / "guidance.svg").read_bytes() == drawn
     (options.out / "README.md").write_text("another page")
-    with pytest.raises(guidance.ScriptError, match="has no place for the tables"):
+    with pytest.raises(ScriptError, match="has no place for the tables"):
         report.summarise(options.out)
 
 
 def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     arguments = "--tasks v2a --modes cfg --strengths 1 --clips 1 --frames 17 --sampling-steps 1 --audio-shift 4"
-    options = guidance.parse([*arguments.split(), "--threads", "1"])
+    options = command.parse([*arguments.split(), "--threads", "1"])
     options.work, options.out = tmp_path / "work", tmp_path / "out"
     options.out.mkdir()
     guidance.run(options)
@@ -190,17 +191,17 @@ def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     guidance.run(options)
     assert "2 of 2 points are done: v2a-none-0" in capsys.readouterr().out
     options.audio_shift = None
-    with pytest.raises(guidance.ScriptError, match="holds points with other settings"):
+    with pytest.raises(ScriptError, match="holds points with other settings"):
         guidance.run(options)
 
 
 @pytest.mark.parametrize("arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan"])
 def test_wrong_options_are_refused(arguments):
     with pytest.raises(SystemExit):
-        guidance.parse(arguments.split())
+        command.parse(arguments.split())
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones():
-    with pytest.raises(guidance.ScriptError, match=r"none: no guidance mode\s+what to do: choose of ucg_joint, cfg"):
+    with pytest.raises(ScriptError, match=r"none: no guidance mode\s+what to do: choose of ucg_joint, cfg"):
         told.guidance_modes(["cfg", "none"])
     assert told.guidance_modes() == list(MODES)

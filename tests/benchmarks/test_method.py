@@ -10,6 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ccl_bench import ablation, ablation_settings, charts
+from ccl_bench import ablation_attention as attention
+from ccl_bench import ablation_report as report
+from ccl_bench import ablation_training as training
+from ccl_bench.tiny_options import CHECKPOINT
 from ccl_pack.ccl_core.attention_maps import AttentionMap
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.training.flow import SEPARATE
@@ -17,12 +22,11 @@ from ccl_pack.ccl_core.training.tiny.ablations import VARIANTS, configuration, r
 from ccl_pack.ccl_core.training.tiny.data import Mixture
 from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
 from ccl_pack.ccl_core.training.world.evaluate import draw_clips
-from support.benchmark_files import load
+from ccl_tools.console import ScriptError
+from support.commands import load
 from support.tiny import CONFIG, latents
 
-training = load("method_training")
-method = load("method")
-report, attention = method.sibling("method_report"), method.sibling("method_attention")
+command = load("benchmarks/method.py")
 
 
 @pytest.fixture(autouse=True)
@@ -81,11 +85,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(variant, data, tmp_path
 def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     arguments = "--stream-steps 1 --steps 2 --batch 2 --clips 4 --frames 17 --evaluation-clips 1 --sampling-steps 1"
     arguments += " --seeds 0 --threads 1 --guidance cfg --variants ccl gated"
-    options = method.parse(arguments.split())
+    options = command.parse(arguments.split())
     options.work, options.out = tmp_path / "work", tmp_path / "out"
     options.out.mkdir()
-    method.choose_variants(options)
-    method.run(options)
+    ablation.choose_variants(options)
+    ablation.run(options)
     report.collect(options)
     report.summarise(options.out)
 
@@ -106,29 +110,31 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr(method, "train", refuse)
-    monkeypatch.setattr(method, "evaluate", refuse)
-    method.run(options)
+    monkeypatch.setattr(ablation, "train", refuse)
+    monkeypatch.setattr(ablation, "evaluate", refuse)
+    ablation.run(options)
     assert "2 of 2 runs are done" in capsys.readouterr().out
     options.steps = 3
-    with pytest.raises(method.ScriptError, match="holds runs with other settings"):
-        method.run(options)
+    with pytest.raises(ScriptError, match="holds runs with other settings"):
+        ablation.run(options)
 
     options.steps, options.work = 2, tmp_path / "empty"
     options.work.mkdir()
     (tmp_path / "work" / "data-17-7000.safetensors").rename(options.work / "data-17-7000.safetensors")
-    method.run(options)
+    ablation.run(options)
     report.collect(options)
     assert json.loads((options.out / "method.json").read_text()) == found
-    assert report.recorded(method.parse(["--steps", "3"])) == []
+    assert report.recorded(command.parse(["--steps", "3"])) == []
 
 
 def test_a_run_that_was_cut_is_neither_collected_nor_taken_for_recorded(tmp_path):
-    options = method.parse(["--guidance", "cfg"])
+    options = command.parse(["--guidance", "cfg"])
     options.work = options.out = tmp_path
     runs = [run_of("ccl", 0, 0.9), run_of("ccl", 1, 0.9)]
     del runs[1]["v2a/cfg"]
-    (tmp_path / "method.json").write_text(json.dumps({"settings": report.shared_settings(options), "runs": runs}))
+    (tmp_path / "method.json").write_text(
+        json.dumps({"settings": ablation_settings.shared_settings(options), "runs": runs})
+    )
     assert [run["seed"] for run in report.recorded(options)] == [0]
     for run in runs:
         (tmp_path / f"ccl-{run['seed']}.json").write_text(json.dumps(run))
@@ -213,7 +219,7 @@ def test_curves_of_a_log_are_sums_of_the_streams_a_task_generates(tmp_path):
 
 
 def test_smoothing_begins_at_the_plain_mean():
-    assert report.smoothed([(1, 3.0), (2, 3.0)]) == pytest.approx([3.0, 3.0])
+    assert charts.smoothed([(1, 3.0), (2, 3.0)]) == pytest.approx([3.0, 3.0])
 
 
 def test_the_foreground_of_a_clip_is_where_it_moves_and_sounds():
@@ -234,7 +240,7 @@ def test_shares_of_a_map_by_hand():
 
 
 def test_maps_of_ccl_tiny_are_drawn(tmp_path, capsys):
-    options = method.parse(["--evaluation-clips", "1", "--frames", "17", "--attention"])
+    options = command.parse(["--evaluation-clips", "1", "--frames", "17", "--attention"])
     options.out = tmp_path
     attention.draw(options)
     shares = json.loads((tmp_path / "attention.json").read_text())["context_share"]
@@ -245,18 +251,18 @@ def test_maps_of_ccl_tiny_are_drawn(tmp_path, capsys):
 
 def test_training_without_a_step_is_refused() -> None:
     with pytest.raises(SystemExit):
-        method.parse(["--stream-steps", "0"])
+        command.parse(["--stream-steps", "0"])
 
 
 def test_an_unknown_variant_is_refused():
-    options = method.parse(["--variants", "ccl", "better"])
-    with pytest.raises(method.ScriptError, match="unknown variants"):
-        method.choose_variants(options)
+    options = command.parse(["--variants", "ccl", "better"])
+    with pytest.raises(ScriptError, match="unknown variants"):
+        ablation.choose_variants(options)
 
 
 def test_the_base_is_the_shipped_model_at_another_size():
-    shipped = method.base_config(method.sibling("tiny_options").CHECKPOINT)
-    small = method.sized(shipped, 4, (128, 80))
+    shipped = ablation.base_config(CHECKPOINT)
+    small = training.sized(shipped, 4, (128, 80))
     assert (small.interaction.kind, small.clock, small.audio_shift) == ("cca", "causal", None)
     assert small.interaction.layers == (0, 1, 2, 3) and small.interaction.options.context_tokens == 16
     assert [(s.dim, s.ffn_dim, s.num_layers) for s in (small.video, small.audio)] == [(128, 384, 4), (80, 240, 4)]

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guidance import NONE, write
-from method import sibling
-from method_report import MEDIAN, RIGHT, SHARE, save
-
+from ccl_bench.ablation_report import MEDIAN, RIGHT, SHARE
+from ccl_bench.charts import save
+from ccl_bench.generate import TASKS
+from ccl_bench.guidance import NONE, write
+from ccl_bench.tiny_options import guidance_modes
 from ccl_tools.console import ScriptError
 
 TITLES = {"t2av": "Video and sound from text", "v2a": "Sound for a given video", "a2v": "Video for a given sound"}
@@ -26,8 +27,8 @@ Row = dict[str, Any]
 
 def collect(options: argparse.Namespace) -> None:
     """Write guidance.json from all points of the work folder, whichever process measured them."""
-    tasks = list(sibling("tiny").TASKS)
-    modes = [NONE, *sibling("tiny_options").guidance_modes()]
+    tasks = list(TASKS)
+    modes = [NONE, *guidance_modes()]
     found = [json.loads(path.read_text()) for path in options.work.glob("*-*-*.json")]
     found.sort(key=lambda row: (tasks.index(row["task"]), modes.index(row["mode"]), row["strength"]))
     settings = json.loads((options.work / "settings.json").read_text())
@@ -85,7 +86,7 @@ def sync_score(row: Row) -> float:
 
 def generated(task: str) -> list[str]:
     """The streams that are not given."""
-    return [name for name, given in zip(("video", "audio"), sibling("tiny").TASKS[task], strict=True) if not given]
+    return [name for name, given in zip(("video", "audio"), TASKS[task], strict=True) if not given]
 
 
 def amount(row: Row) -> float:
@@ -209,7 +210,7 @@ def plot_measure(axes: Any, rows: Sequence[Row], label: str) -> None:
     value, best = MEASURES[label], recommended(rows)
     known = [row for row in rows if value(row) is not None]
     none = [row for row in known if row["mode"] == NONE]
-    for number, mode in enumerate(sibling("tiny_options").guidance_modes()):
+    for number, mode in enumerate(guidance_modes()):
         own = [row for row in known if row["mode"] == mode]
         if own:
             count = max(row["passes"] for row in own)

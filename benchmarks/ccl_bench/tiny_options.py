@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 from ccl_tools.console import ScriptError
 from ccl_tools.environment import ROOT
 

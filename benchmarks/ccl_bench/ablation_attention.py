@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from method import sibling
-from method_report import save
 
+from ccl_bench import generate
+from ccl_bench.charts import save
 from ccl_tools.console import Ticker, say
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def draw(options: argparse.Namespace) -> None:
     """Maps of one clip as PNG and SVG, shares over several clips as JSON, of a pass halfway from noise."""
     from ccl_pack.ccl_core.training.world.evaluate import draw_clips
 
-    loaded = sibling("tiny").load(options.checkpoint.resolve())
+    loaded = generate.load(options.checkpoint.resolve())
     clips = draw_clips(SEED, options.evaluation_clips, options.frames, loaded.fps)
     ticker = Ticker("attention")
     shares: dict[tuple[str, int], list[tuple[float | None, float | None]]] = {}
@@ -51,11 +51,10 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
     from ccl_pack.ccl_core.host.media.latents import split
     from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
 
-    tiny = sibling("tiny")
     comfy.model_management.load_models_gpu([loaded.model])
-    latent = split(tiny.encode(loaded, clip, video=True, audio=True))
+    latent = split(generate.encode(loaded, clip, video=True, audio=True))
     model = loaded.model.model.diffusion_model
-    text = tiny.conditioning(loaded, [clip.caption])[0][0]
+    text = generate.conditioning(loaded, [clip.caption])[0][0]
     generator = torch.Generator().manual_seed(seed)
     clean = [WorldEncoders.normalise(latent.video), latent.audio]
     noised = [torch.lerp(x, torch.randn(x.shape, generator=generator), sigma) for x in clean]

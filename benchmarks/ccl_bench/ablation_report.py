@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from method import parts, settings_of
+from ccl_bench.ablation_settings import shared_settings, whole
+from ccl_bench.charts import bars, draw_curve, save
 
 POINTS = 200  # of a loss curve in method.json
-SMOOTHING = 0.9  # of the drawn curves per point
 LAST = 0.2  # share of the steps whose mean is a final loss
 LOSSES = {"joint": "joint loss", "v2a": "v2a loss", "a2v": "a2v loss"}  # by task, of what it generates
 BEGIN, END = "<!-- results, written by benchmarks/method.py -->", "<!-- end of results -->"
@@ -57,15 +57,6 @@ def recorded(options: argparse.Namespace) -> list[Run]:
     if report.get("settings") != shared_settings(options):
         return []
     return [run for run in report["runs"] if whole(run, options)]
-
-
-def whole(run: Run, options: argparse.Namespace) -> bool:
-    """Whether every part of its evaluation is there."""
-    return all(f"{task}/{guidance}" in run for task, guidance in parts(options))
-
-
-def shared_settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {**settings_of(options), "guidance": options.guidance}
 
 
 def thinned(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -206,15 +197,6 @@ def margin(own: Sequence[float], other: Sequence[float]) -> str:
     return f"{points:+.0f} points, {verdict} than the seeds' spread of {noise:.0f}"
 
 
-def smoothed(curve: Sequence[Sequence[float]]) -> list[float]:
-    """Exponential average that starts as the plain mean of what is there."""
-    out, total, weight = [], 0.0, 0.0
-    for _, loss in curve:
-        total, weight = SMOOTHING * total + loss, SMOOTHING * weight + 1
-        out.append(total / weight)
-    return out
-
-
 def draw_losses(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
     """Losses of each task over the steps, mean and range over the seeds."""
 
@@ -231,18 +213,6 @@ def draw_losses(report: dict[str, Any], shown: dict[str, str], out: Path) -> Non
                 axes.legend(fontsize=7)
 
     save(plot, out / "loss")
-
-
-def draw_curve(axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: str) -> list[float]:
-    """One variant's mean over the seeds and their range; returns what it shows after the first fifth of the steps."""
-    if not curves:
-        return []
-    length = min(map(len, curves))
-    steps = [statistics.fmean(step for step, _ in points) for points in zip(*(c[:length] for c in curves), strict=True)]
-    values = list(zip(*(smoothed(curve)[:length] for curve in curves), strict=True))
-    (drawn,) = axes.plot(steps, list(map(statistics.fmean, values)), label=label, linewidth=1.4)
-    axes.fill_between(steps, list(map(min, values)), list(map(max, values)), color=drawn.get_color(), alpha=0.15)
-    return [max(points) for step, points in zip(steps, values, strict=True) if step >= steps[-1] / 5]
 
 
 def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
@@ -263,28 +233,3 @@ def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
         grid[0, 0].legend(fontsize=8)
 
     save(plot, out / "sync")
-
-
-def bars(axes: Any, found: Sequence[Sequence[float]], place: tuple[int, int, str]) -> None:
-    """One bar a variant, of the mean over its seeds. Place: the guidance's number, of how many, its name."""
-    index, count, label = place
-    height = 0.8 / count
-    rows = [row - 0.4 + (index + 0.5) * height for row in range(len(found))]
-    axes.barh(rows, [statistics.fmean(numbers) if numbers else 0 for numbers in found], height, label=label, alpha=0.7)
-    for row, numbers in zip(rows, found, strict=True):
-        axes.plot(numbers, [row] * len(numbers), "k.", markersize=4)
-
-
-def save(plot: Callable[[Any], None], path: Path) -> None:
-    """PNG and SVG, the same bytes for the same numbers."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with matplotlib.rc_context({"svg.hashsalt": "ccl", "font.size": 9}):
-        plot(plt)
-        plt.tight_layout()
-        plt.savefig(path.with_suffix(".png"), dpi=120)
-        plt.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        plt.close()

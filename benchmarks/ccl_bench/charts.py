@@ -1,0 +1,56 @@
+"""Curves over training steps, bars by variant, and files that are the same for the same numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+SMOOTHING = 0.9  # of the drawn curves per point
+
+
+def smoothed(curve: Sequence[Sequence[float]]) -> list[float]:
+    """Exponential average that starts as the plain mean of what is there."""
+    out, total, weight = [], 0.0, 0.0
+    for _, loss in curve:
+        total, weight = SMOOTHING * total + loss, SMOOTHING * weight + 1
+        out.append(total / weight)
+    return out
+
+
+def draw_curve(axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: str) -> list[float]:
+    """One variant's mean over the seeds and their range; returns what it shows after the first fifth of the steps."""
+    if not curves:
+        return []
+    length = min(map(len, curves))
+    steps = [statistics.fmean(step for step, _ in points) for points in zip(*(c[:length] for c in curves), strict=True)]
+    values = list(zip(*(smoothed(curve)[:length] for curve in curves), strict=True))
+    (drawn,) = axes.plot(steps, list(map(statistics.fmean, values)), label=label, linewidth=1.4)
+    axes.fill_between(steps, list(map(min, values)), list(map(max, values)), color=drawn.get_color(), alpha=0.15)
+    return [max(points) for step, points in zip(steps, values, strict=True) if step >= steps[-1] / 5]
+
+
+def bars(axes: Any, found: Sequence[Sequence[float]], place: tuple[int, int, str]) -> None:
+    """One bar a variant, of the mean over its seeds. Place: the guidance's number, of how many, its name."""
+    index, count, label = place
+    height = 0.8 / count
+    rows = [row - 0.4 + (index + 0.5) * height for row in range(len(found))]
+    axes.barh(rows, [statistics.fmean(numbers) if numbers else 0 for numbers in found], height, label=label, alpha=0.7)
+    for row, numbers in zip(rows, found, strict=True):
+        axes.plot(numbers, [row] * len(numbers), "k.", markersize=4)
+
+
+def save(plot: Callable[[Any], None], path: Path) -> None:
+    """PNG and SVG, the same bytes for the same numbers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context({"svg.hashsalt": "ccl", "font.size": 9}):
+        plot(plt)
+        plt.tight_layout()
+        plt.savefig(path.with_suffix(".png"), dpi=120)
+        plt.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        plt.close()
