@@ -29,7 +29,7 @@ class CCLDecodeAV(io.ComfyNode):
             "both.",
             search_aliases=[
                 *("decode audio video", "vae decode with sound", "latent to video", "video with sound"),
-                *("combine video audio", "save video with sound"),
+                *("video with audio", "combine video audio", "save video with sound"),
             ],
             inputs=[
                 io.Latent.Input("latent", tooltip="The sampled latent. A plain Wan video latent gives a silent video."),

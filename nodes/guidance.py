@@ -187,7 +187,8 @@ class CCLJointSampler(io.ComfyNode):
             category="CCL/sampling",
             description="Denoises video and audio together: the host's KSampler with guidance per stream.",
             search_aliases=[
-                *("audio video sampler", "ksampler with sound", "video with sound", "sample audio and video"),
+                *("audio video sampler", "ksampler with sound", "sample audio and video"),
+                *("video with sound", "video with audio"),
                 *phrases("{model} sampler", "{model} ksampler"),
             ],
             inputs=[
@@ -195,7 +196,9 @@ class CCLJointSampler(io.ComfyNode):
                     "model",
                     tooltip=f"A joint model ({titles(', ')}). ModelSamplingSD3 changes the shift of its schedule.",
                 ),
-                io.Conditioning.Input("positive", tooltip="What to generate. CCLDualPrompt joins one text per stream."),
+                io.Conditioning.Input(
+                    "positive", tooltip="What to generate. Dual Prompt (CCL) joins a text per stream."
+                ),
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
                 io.Latent.Input("latent_image", tooltip="An AV latent; a plain video latent means no audio."),
                 io.Int.Input(

@@ -88,8 +88,8 @@ def _socket_inputs() -> list[io.Input]:
     return [
         io.Latent.Input(
             "latent",
-            tooltip="The latent to write into; it sets the size and the length. From CCLEmptyAVLatent, or a "
-            "plain Wan video latent.",
+            tooltip="The latent to write into; it sets the size and the length. From Empty Audio-Video Latent "
+            "(CCL), or a plain Wan video latent.",
         ),
         io.Vae.Input("video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."),
         io.Vae.Input(
@@ -149,15 +149,9 @@ class CCLEncodeAV(io.ComfyNode):
                 "plain Wan video latent."
             ),
             search_aliases=[
-                *("sound for video", "add sound", "add sound to video", "soundtrack", "video to audio", "foley", "dub"),
-                *(
-                    "video for sound",
-                    "audio to video",
-                    "music video",
-                    "lip sync",
-                    "talking",
-                    "image to video with sound",
-                ),
+                *("sound for video", "add sound", "add sound to video", "add audio to video", "soundtrack"),
+                *("video to audio", "foley", "dubbing", "sound effects", "video for sound", "video for music"),
+                *("audio to video", "music video", "lip sync", "lipsync", "talking head", "image to video with sound"),
             ],
             inputs=[*_socket_inputs(), *_fit_inputs(), latent_fps_input()],
             outputs=[

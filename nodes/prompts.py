@@ -120,7 +120,7 @@ class CCLPromptTags(io.ComfyNode):
             display_name="Prompt Tags (CCL)",
             category="CCL/conditioning",
             description="Writes a text with the marks for speech and sound that a model expects, for graphs with text "
-            "encoders of their own. CCLPrompt does that and encodes it.",
+            "encoders of their own. Prompt for Video with Sound (CCL) does that and encodes it.",
             search_aliases=["speech tags", "prompt tags", "audcap", "audio caption", *phrases("{model} prompt tags")],
             inputs=[
                 _text_input("prompt", PROMPT_TOOLTIP),
