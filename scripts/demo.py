@@ -17,6 +17,8 @@ from typing import Any
 
 from ccl_tools.console import ScriptError, Ticker, exit_on_script_error, say
 from ccl_tools.environment import ROOT, load_pack, reexec
+from ccl_tools.prompt import nodes_with, passes_per_step, set_everywhere, set_text
+from ccl_tools.report import measure, read_clip
 from ccl_tools.workflow import Prompt, to_prompt
 
 PROMPT = "a green square blinks, horn, and a yellow ball slides, click"
@@ -45,78 +47,12 @@ def template(chosen: Path | None) -> Path:
     return path
 
 
-def upstream(prompt: Prompt, node: str) -> list[str]:
-    """The node and everything that feeds it, nearest first."""
-    found = [node]
-    for current in found:
-        links = [value for value in prompt[current]["inputs"].values() if isinstance(value, list) and len(value) == 2]
-        found += [str(link[0]) for link in links if str(link[0]) in prompt and str(link[0]) not in found]
-    return found
-
-
-def guided_node(prompt: Prompt) -> str:
-    """The sampler or guider that the prompt texts go to."""
-    for node, entry in prompt.items():
-        if isinstance(entry["inputs"].get("positive"), list):
-            return node
-    raise ScriptError("the workflow has no node with a linked input named positive", "use a workflow with a sampler")
-
-
-def set_text(prompt: Prompt, text: str) -> None:
-    """Into every text encoder behind the sampler's positive input, but not those it shares with the negative one.
-
-    A node with an input `prompt` has inputs of its own for the negative text.
-    """
-    inputs = prompt[guided_node(prompt)]["inputs"]
-    negative = upstream(prompt, inputs["negative"][0]) if isinstance(inputs.get("negative"), list) else []
-    for node in upstream(prompt, inputs["positive"][0]):
-        texts = prompt[node]["inputs"]
-        if "prompt" in texts:
-            texts["prompt"] = text
-        elif "text" in texts and node not in negative:
-            texts["text"] = text
-
-
-def set_everywhere(prompt: Prompt, name: str, value: Any) -> None:
-    """Set the inputs of this name, those inside a dynamic choice included."""
-    slots = [(node["inputs"], key) for node in prompt.values() for key in node["inputs"] if key.split(".")[-1] == name]
-    if not slots:
-        raise ScriptError(
-            f"no node of the workflow has an input {name}", f"leave --{name} out, or use another workflow"
-        )
-    for inputs, key in slots:
-        inputs[key] = value
-
-
 def fill_in(prompt: Prompt, options: argparse.Namespace) -> None:
     set_text(prompt, options.prompt)
     set_everywhere(prompt, "seed", options.seed)
     for name in ("steps", "seconds"):
         if getattr(options, name) is not None:
             set_everywhere(prompt, name, getattr(options, name))
-
-
-def nodes_with(prompt: Prompt, *words: str) -> set[str]:
-    return {node for node, entry in prompt.items() if any(word in entry["class_type"] for word in words)}
-
-
-def passes_per_step(prompt: Prompt) -> int:
-    """Branches with a weight under the guidance the workflow asks for."""
-    from ccl_pack.ccl_core.families import FAMILIES
-    from ccl_pack.ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights
-
-    inputs = next((node["inputs"] for node in prompt.values() if "mode" in node["inputs"]), None)
-    if inputs is None:
-        cfg = next((node["inputs"]["cfg"] for node in prompt.values() if "cfg" in node["inputs"]), 1.0)
-        return 1 if cfg == 1.0 else 2
-    if inputs["mode"] not in MODES:  # "from model", and the server of this script has no model but ccl-tiny
-        published = FAMILIES["ccl"].sampling
-        return len(branch_weights(published.mode, published.settings))
-    scales = {}
-    for term in MODES[inputs["mode"]].terms:
-        video, audio = (inputs[f"mode.{stream}_{SCALE_NAMES[term]}"] for stream in ("video", "audio"))
-        scales[term] = TermScale(video, audio)
-    return len(branch_weights(inputs["mode"], scales))
 
 
 def follow(prompt: Prompt, ticker: Ticker) -> Any:
@@ -130,67 +66,6 @@ def follow(prompt: Prompt, ticker: Ticker) -> Any:
         ticker.tick(f"{node_title[0]} {progress}")
 
     return on_event
-
-
-def read_clip(path: Path) -> dict[str, Any]:
-    """Frames, sound and lengths of the file as a player would find them."""
-    import av
-    import numpy
-    import torch
-
-    with av.open(str(path)) as container:
-        if not (container.streams.video and container.streams.audio):
-            raise ScriptError(f"{path} lacks a video or an audio stream", "look at what the workflow saves")
-        video, audio = container.streams.video[0], container.streams.audio[0]
-        lengths = [float(stream.duration * stream.time_base) for stream in (video, audio)]
-        fps, rate = video.average_rate, audio.rate
-        frames = numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video)])
-        container.seek(0)
-        sound = numpy.concatenate([frame.to_ndarray() for frame in container.decode(audio)], axis=-1)
-    samples = round(lengths[1] * rate)
-    return {
-        "frames": torch.from_numpy(frames).float() / 255,  # (f, h, w, 3)
-        "waveform": torch.from_numpy(sound).float().mean(0)[:samples],  # (n,)
-        "fps": float(fps),
-        "sample_rate": rate,
-        "video_seconds": lengths[0],
-        "audio_seconds": lengths[1],
-    }
-
-
-def asked_objects(prompt: str) -> list[Any]:
-    """What the prompt states of each object, if it is a caption of ccl-tiny's world that leaves nothing open."""
-    from ccl_pack.ccl_core.training.world.scene import read_caption
-
-    asked = list(read_caption(prompt))
-    complete = all(None not in thing.values()[1:] for thing in asked)
-    return asked if complete and len({thing.colour for thing in asked}) == len(asked) else []
-
-
-def measure(clip: dict[str, Any], prompt: str) -> dict[str, Any]:
-    """Visible contacts, audible onsets and how far they are apart; for objects the prompt names, each one's own."""
-    from ccl_pack.ccl_core.training.world.judge import judge_clip
-
-    asked = asked_objects(prompt)
-    judged = judge_clip(clip["frames"], clip["fps"], clip["waveform"], clip["sample_rate"], asked)
-    sync = judged.sync
-    objects = [
-        {
-            "asked": f"{thing.colour} {thing.shape} {thing.motion}, {thing.sound}",
-            "colour": seen.colour,
-            "motion": seen.motion,
-            "sound": sound,
-            "contacts_s": [round(contact, 4) for contact in seen.contacts],
-        }
-        for thing, seen, sound in zip(asked, judged.seen, judged.sounds, strict=False)
-    ]
-    return {
-        **({"objects": objects} if objects else {}),
-        "contacts_s": [round(contact, 4) for contact in judged.contacts],
-        "onsets_s": [round(onset, 4) for onset in judged.onsets],
-        "matched_125ms": sync.matched_125ms,
-        "sync_error_ms_median": None if sync.median_error_ms is None else round(sync.median_error_ms, 2),
-    }
 
 
 def report(options: argparse.Namespace, server: Any, prompt: Prompt, run: Any, path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,7 @@ from ccl_pack.ccl_core.host.files.identify import identify
 from ccl_pack.ccl_core.host.files.read import RawFile
 from ccl_pack.ccl_core.host.vae import audio as audio_vae
 from ccl_pack.ccl_core.host.vae import mmaudio
-
-if TYPE_CHECKING:
-    from parity import Fixture
+from ccl_tools.golden_fixture import Fixture
 
 Results = dict[str, Tensor]
 STREAMS = ("video", "audio")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import convert_mmaudio
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,7 +16,9 @@ from safetensors.torch import load_file
 
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae_file
 from ccl_pack.ccl_core.host.vae.mmaudio import MMAudioVAE
+from ccl_tools import convert_mmaudio
 from ccl_tools.console import ScriptError
+from ccl_tools.environment import ROOT
 from support.tiny_audio_vaes import mmaudio_folded, mmaudio_published, small_mmaudio
 
 
@@ -127,7 +128,7 @@ def test_the_order_of_the_files_does_not_matter(pickles: tuple[Path, Path], tmp_
 
 
 def test_from_the_command_line_a_fault_is_a_sentence(tmp_path: Path) -> None:
-    program = Path(convert_mmaudio.__file__)
+    program = ROOT / "scripts" / "convert_mmaudio.py"
     command = [sys.executable, str(program), "a.pth", "b.pt", str(tmp_path / "out.safetensors")]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 1

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import convert_mova
 import pytest
 import torch
 from safetensors import safe_open
@@ -18,7 +17,7 @@ from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import load_files, load_model
 from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import read_config
-from ccl_tools import tensor_file
+from ccl_tools import convert_mova, tensor_file
 from ccl_tools.console import ScriptError
 from support import upstream
 from support.tiny import state_dict
@@ -218,7 +217,7 @@ def test_wrong_names_are_said(tmp_path):
 def test_memory_stays_that_of_one_tensor(tmp_path):
     """160 tensors of 4 MB, 640 MB in all, in a process of its own that may grow by a tenth of that."""
     script = Path(__file__).parents[1] / "support" / "copy_tensors.py"
-    variables = {**os.environ, "PYTHONPATH": str(Path(convert_mova.__file__).parent)}
+    variables = {**os.environ, "PYTHONPATH": str(Path(convert_mova.__file__).parents[1])}
     command = [sys.executable, str(script), str(tmp_path)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import comfy.ops
-import new_interaction
 import pytest
 import torch
 from comfy.ldm.wan.model import WanModel
@@ -20,8 +19,10 @@ from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import read_config, write_config
 from ccl_tools.console import ScriptError
 from support import upstream
+from support.commands import load
 from support.tiny import CONFIG, config, latents, state_dict
 
+command = load("scripts/new_interaction.py")
 VOCOS = ("--vae", "vocos", "--rate", "32", "--sample-rate", "16000")
 HEADS = ("--video-heads", "2", "--audio-heads", "2")
 
@@ -39,7 +40,7 @@ def streams(tmp_path) -> tuple[Path, Path, dict[str, torch.Tensor]]:
 def made(video: Path, audio: Path, *more: str) -> Path:
     output = video.parent / "interaction.safetensors"
     argv = ["--video", str(video), "--audio", str(audio), "--output", str(output), *more]
-    new_interaction.main(new_interaction.arguments(argv))
+    command.main(command.arguments(argv))
     return output
 
 

@@ -6,17 +6,19 @@ import json
 import subprocess
 import sys
 
-import parity
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ccl_tools import golden_fixture
 from ccl_tools.environment import ROOT
-from support import upstream
+from ccl_tools.parity_cases import CASES as FUNCTIONS
+from support import commands, upstream
 from support.golden import FIXTURES
 from support.tiny import state_dict
 
+parity = commands.load("scripts/parity.py")
 CASES = {"ovi": 8, "mova": 16, "dac": 5, "vocos": 3, "mmaudio_fold": 13}
 
 
@@ -113,9 +115,9 @@ def test_weights_that_the_loader_refuses_are_outside(tmp_path, capsys):
 
 def test_the_longest_pattern_gives_the_bound():
     bounds = {"outputs/{*}": 1.0, "outputs/block{N}_video": 2.0, "outputs/block{N}_{*}": 3.0}
-    fixture = parity.Fixture("x", "ovi", {}, bounds, {}, {}, {})
+    fixture = golden_fixture.Fixture("x", "ovi", {}, bounds, {}, {}, {})
     assert [fixture.bound(name) for name in ("block12_video", "block1_audio", "a/b")] == [2.0, 3.0, 1.0]
-    assert not parity.matches("outputs/a.c", "outputs/abc")
+    assert not golden_fixture.matches("outputs/a.c", "outputs/abc")
 
 
 @pytest.mark.parametrize(
@@ -198,10 +200,8 @@ def roundtrip(tmp_path, info, weights, inputs, least):
     tensors = {f"weights/{key}": value for key, value in weights.items()}
     tensors |= {f"inputs/{key}": value for key, value in inputs.items()}
     path = save(tmp_path / "probe.safetensors", tensors | {"outputs/none": torch.zeros(1)}, info)
-    from ccl_tools.parity_cases import CASES as functions
-
     with torch.no_grad():
-        outputs = functions[info["case"]](parity.read(path))
+        outputs = FUNCTIONS[info["case"]](golden_fixture.read(path))
     assert len(outputs) >= least
     path = save(path, tensors | {f"outputs/{key}": value for key, value in outputs.items()}, info)
     assert parity.main([path]) == 0

@@ -7,14 +7,16 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import demo
 import numpy
-import picture
 import pytest
-from sample_clips import write
 
 from ccl_pack.ccl_core.training.world.scene import Clip, sample_clip
+from ccl_tools import picture, report
 from ccl_tools.console import ScriptError
+from ccl_tools.sample_clips import write
+from support.commands import load
+
+command = load("scripts/picture.py")
 
 ONE, TWO = "a red ball bounces, drum", "a white ball blinks, beep, and a blue square slides, bell"
 FPS, RATE = 16, 16000
@@ -24,7 +26,7 @@ def world_clip(folder: Path, prompt: str) -> tuple[Path, Clip]:
     """A clip whose contacts are known, as a file with its report beside it."""
     clip = sample_clip(numpy.random.default_rng(4), frames=33, caption=prompt)
     video = write(folder / "video.mp4", clip.frames, clip.waveform, FPS, RATE)
-    facts = {"prompt": prompt, **demo.measure(demo.read_clip(video), prompt)}
+    facts = {"prompt": prompt, **report.measure(report.read_clip(video), prompt)}
     facts["contacts_s"] = clip.contacts
     (folder / "report.json").write_text(json.dumps(facts))
     return video, clip
@@ -32,9 +34,9 @@ def world_clip(folder: Path, prompt: str) -> tuple[Path, Clip]:
 
 def drawn(video: Path) -> tuple[Any, dict[str, Any]]:
     """The figure and its axes by name."""
-    report, clip = picture.read_report(video), demo.read_clip(video)
-    curves = picture.motion_curves(clip, report["prompt"])
-    figure = picture.draw(clip, picture.compare(clip, report), curves, report["prompt"])
+    facts, clip = picture.read_report(video), report.read_clip(video)
+    curves = picture.motion_curves(clip, facts["prompt"])
+    figure = picture.draw(clip, picture.compare(clip, facts), curves, facts["prompt"])
     return figure, {axes.get_label(): axes for axes in figure.axes}
 
 
@@ -78,11 +80,11 @@ def test_the_title_says_how_well_they_meet(tmp_path: Path) -> None:
 
 
 def test_without_contacts_or_known_words_there_is_still_a_picture(tmp_path: Path) -> None:
-    silent = {"frames": demo.read_clip(world_clip(tmp_path, ONE)[0])["frames"], "fps": FPS}
+    silent = {"frames": report.read_clip(world_clip(tmp_path, ONE)[0])["frames"], "fps": FPS}
     clip = {**silent, "waveform": silence(), "sample_rate": RATE}
-    report = {"prompt": "a dog sleeps", "contacts_s": [], "onsets_s": []}
-    sync = picture.compare(clip, report)
-    curves = picture.motion_curves(clip, report["prompt"])
+    facts = {"prompt": "a dog sleeps", "contacts_s": [], "onsets_s": []}
+    sync = picture.compare(clip, facts)
+    curves = picture.motion_curves(clip, facts["prompt"])
     rows = {axes.get_label(): axes for axes in picture.draw(clip, sync, curves, "").axes}
     assert sync.summary() == "contacts 0, within 62.5 ms 0, median error none"
     assert curves == [] and set(rows) == {"frames", "waveform", "spectrogram", "loudness"}
@@ -98,7 +100,7 @@ def silence() -> Any:
 def test_the_program_writes_a_small_png(tmp_path: Path) -> None:
     video = world_clip(tmp_path, TWO)[0]
     target = tmp_path / "docs" / "demo.png"
-    picture.main(picture.arguments([str(video), str(target), "--prompt", "two things"]))
+    command.main(command.arguments([str(video), str(target), "--prompt", "two things"]))
     data = target.read_bytes()
     assert data.startswith(b"\x89PNG") and len(data) <= 300_000
     assert struct.unpack(">I", data[16:20]) == (1200,)
@@ -111,10 +113,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     video.touch()
     with pytest.raises(ScriptError, match=r"no report\.json[\s\S]*what to do: .*scripts/demo\.py --output"):
         picture.read_report(video)
-    report = tmp_path / "report.json"
-    report.write_text("{")
+    facts = tmp_path / "report.json"
+    facts.write_text("{")
     with pytest.raises(ScriptError, match="no JSON"):
         picture.read_report(video)
-    report.write_text('{"prompt": "", "contacts_s": []}')
+    facts.write_text('{"prompt": "", "contacts_s": []}')
     with pytest.raises(ScriptError, match="lacks onsets_s"):
         picture.read_report(video)

@@ -13,15 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import demo
 import pytest
 
-from ccl_tools import console
+from ccl_tools import console, report
 from ccl_tools.console import ScriptError
 from ccl_tools.environment import ROOT
 from ccl_tools.server import ComfyServer, free_port, need_free_port
 from ccl_tools.workflow import WorkflowError, to_prompt
+from support.commands import load
 
+demo = load("scripts/demo.py")
 BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 PROGRAMS = [*sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 REPORT = {
@@ -227,13 +228,13 @@ def test_the_demo_measures_every_object_that_the_prompt_names() -> None:
         "waveform": torch.from_numpy(clip.waveform),
         "sample_rate": 16000,
     }
-    facts = demo.measure(seen, prompt)
+    facts = report.measure(seen, prompt)
     assert facts["contacts_s"] == pytest.approx(clip.contacts, abs=0.03)
     assert facts["matched_125ms"] == len(clip.contacts) and facts["sync_error_ms_median"] < 10
     for thing, found in zip(clip.objects, facts["objects"], strict=True):
         assert (found["colour"], found["motion"], found["sound"]) == (thing.colour, thing.motion, thing.sound)
         assert found["contacts_s"] == pytest.approx(thing.contacts, abs=0.03)
-    assert "objects" not in demo.measure(seen, "a dog barks, a red bell and a blue one")
+    assert "objects" not in report.measure(seen, "a dog barks, a red bell and a blue one")
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import set_up
 
 from ccl_tools import lock
 from ccl_tools.console import ScriptError
 from ccl_tools.environment import Environment
 from ccl_tools.virtual_environment import lock_of_users
+from support.commands import load
 from support.stand_in_packages import SERVER, SET_UP, Place, ask, snapshot, write_host, write_packages
 
+COMMAND = load("scripts/set_up.py")
 SECONDS = 120
 
 
@@ -160,30 +161,30 @@ def test_clean_removes_what_no_script_uses_but_for_the_own_environment_and_the_o
     tmp_path: Path,
 ) -> None:
     env = environment_at(tmp_path, "mine")
-    set_up.clean(set_up.named(env, []))
+    COMMAND.clean(COMMAND.named(env, []))
     assert names(tmp_path) == ["mine", "venv"]
 
 
 def test_clean_leaves_what_a_script_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env = environment_at(tmp_path, "mine")
     with lock.share(lock_of_users(tmp_path / "environments" / "other"), "waiting"):
-        set_up.clean(set_up.named(env, []))
-        set_up.show_list(env)
+        COMMAND.clean(COMMAND.named(env, []))
+        COMMAND.show_list(env)
     assert names(tmp_path) == ["mine", "other", "venv"]
     assert "other stays: a script runs from it" in capsys.readouterr().out
 
 
 def test_clean_removes_any_environment_by_its_name(tmp_path: Path) -> None:
     env = environment_at(tmp_path, "mine")
-    set_up.clean(set_up.named(env, ["mine", "venv"]))
+    COMMAND.clean(COMMAND.named(env, ["mine", "venv"]))
     assert names(tmp_path) == ["other"]
     with pytest.raises(ScriptError, match=r"no environment mine[\s\S]*other"):
-        set_up.named(env, ["mine"])
+        COMMAND.named(env, ["mine"])
 
 
 @pytest.mark.parametrize("option", ["--list", "--clean"])
 def test_a_list_or_a_clean_without_environments_makes_none(tmp_path: Path, option: str) -> None:
     variables = {**os.environ, "CCL_ENV": str(tmp_path / "nothing")}
-    script = Path(set_up.__file__)
+    script = Path(COMMAND.__file__)
     assert subprocess.run([sys.executable, str(script), option], env=variables, check=False).returncode == 0
     assert not (tmp_path / "nothing").exists()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from sample_clips import make
 
 from ccl_pack.ccl_core.host.files.identify import stated_config
 from ccl_pack.ccl_core.host.files.read import read
 from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
 from ccl_pack.ccl_core.training.finetune.media import Media
 from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
+from ccl_tools.sample_clips import make
 from support.tiny import CONFIG
 from support.tiny_vaes import audio_vae, release, video_vae
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from sample_clips import write
 
 from ccl_pack.ccl_core.training.finetune.media import Refused, Shape, find_clips, read_media
+from ccl_tools.sample_clips import write
 
 SHAPE = Shape(Fraction(16), 16000, 2, ((64, 32), (32, 64)), (9, 17, 33))
 RATE = 44100

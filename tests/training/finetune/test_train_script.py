@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,9 +15,7 @@ from pathlib import Path
 import comfy.model_management
 import pytest
 import torch
-import train as script
 from safetensors.torch import load_file
-from sample_clips import make
 
 from ccl_pack.ccl_core.host.files.build import load_model, put_together
 from ccl_pack.ccl_core.host.files.identify import identify_files, section
@@ -27,8 +26,11 @@ from ccl_pack.ccl_core.training.finetune.run import finetune
 from ccl_pack.ccl_core.training.finetune.settings import read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, generator_of
 from ccl_tools.console import ScriptError
+from ccl_tools.sample_clips import make
+from support.commands import load
 from support.tiny_runs import configuration, log_lines
 
+script = load("scripts/train.py")
 ROOT = Path(__file__).resolve().parents[3]
 CCL_TINY = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 PATIENCE = 240
@@ -40,6 +42,17 @@ def in_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """The script tells the console more than other tests expect."""
+    level, handlers = logging.root.level, list(logging.root.handlers)
+    yield
+    logging.root.setLevel(level)
+    for handler in logging.root.handlers[:]:
+        if handler not in handlers:
+            logging.root.removeHandler(handler)
 
 
 def media(folder: Path, model: dict, how: dict) -> Path:
