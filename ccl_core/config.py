@@ -96,7 +96,11 @@ class BridgeOptions:
 
 
 # The class of an interaction's options by its kind. A kind that is added outside the pack adds its row.
-OPTIONS: dict[str, type[InteractionOptions]] = {"cca": CCAOptions, "fusion": FusionOptions, "bridge": BridgeOptions}
+OPTIONS: dict[str, type[InteractionOptions]] = {
+    "cca": CCAOptions,
+    "fusion": FusionOptions,
+    "bridge": BridgeOptions,
+}
 
 
 @dataclass(frozen=True)

@@ -9,4 +9,9 @@ from .mova import MOVA
 from .ovi import OVI
 from .wan import WAN
 
-FAMILIES: dict[str, Family] = {"ccl": CCL, "ovi": OVI, "mova": MOVA, "wan": WAN}
+FAMILIES: dict[str, Family] = {
+    "ccl": CCL,
+    "ovi": OVI,
+    "mova": MOVA,
+    "wan": WAN,
+}

@@ -5,6 +5,10 @@ from .bridge import Bridge
 from .cca import CCA
 from .fusion import Fusion
 
-INTERACTIONS: dict[str, type[Interaction]] = {"cca": CCA, "fusion": Fusion, "bridge": Bridge}
+INTERACTIONS: dict[str, type[Interaction]] = {
+    "cca": CCA,
+    "fusion": Fusion,
+    "bridge": Bridge,
+}
 
 __all__ = ["CCA", "INTERACTIONS", "KV", "Bridge", "Fusion", "Interaction", "Link"]

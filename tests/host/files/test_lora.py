@@ -595,6 +595,7 @@ def of_both_experts(model, key: str = "blocks.0.ffn.0") -> dict:
 @pytest.mark.parametrize("expert", EXPERTS)
 def test_names_of_movas_experts_reach_their_own(tmp_path, expert, caplog):
     model, high, low = two_experts()
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         patched = apply_lora(model, save(tmp_path, of_both_experts(model)), FULL, expert)
     assert not caplog.records
