@@ -81,11 +81,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Kernels:
-    """How the machine computes: bytes per number, and whether RMS norm and RoPE run as one kernel each."""
+    """How the machine computes: bytes per number, and whether RMS norm and RoPE run as one kernel each.
+
+    held_activation: the feed-forward holds what its activation read while it projects down.
+    """
 
     itemsize: int
     fused_norm: bool
     fused_rope: bool
+    held_activation: bool = False
 
     def temporaries(self) -> float:
         """Copies of the tokens beside the input of the dearer of the two; the plain versions compute in float32."""
@@ -118,7 +122,7 @@ def _stream_bytes(
     # The tokens, and those that came into the block, which its caller holds until it returns.
     resting = (2 * tokens + TEXT_TOKENS + 7 * times) * row + rotary
     attention = 1 + max(2 + kernels.temporaries(), 4)
-    feed_forward = 1 + 2 * stream.ffn_dim / stream.dim
+    feed_forward = (2 if kernels.held_activation else 1) + 2 * stream.ffn_dim / stream.dim
     return resting, int((6 * times + max(attention, feed_forward) * tokens) * row)
 
 

@@ -182,6 +182,13 @@ def test_the_trace_sees_what_is_held_at_once():
     assert benchmark.traced_peak(run) == 5 * MIB
 
 
+def test_a_feed_forward_that_holds_what_its_activation_read_takes_one_copy_of_the_tokens_more() -> None:
+    clip = Clip((31, 60, 60), 157)
+    held = replace(BF16, held_activation=True)
+    copy = clip.video_tokens(OVI) * OVI.video.dim * BF16.itemsize
+    assert step_bytes(OVI, clip, held) - step_bytes(OVI, clip, BF16) == copy
+
+
 @pytest.mark.parametrize("published", benchmark.PUBLISHED, ids=lambda published: published[0])
 def test_the_estimate_is_near_the_trace_of_published_sizes(published):
     row = benchmark.trace(*published)

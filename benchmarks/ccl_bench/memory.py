@@ -210,6 +210,7 @@ def trace(
     import comfy.ops
     import torch
 
+    from ccl_pack.ccl_core.host.memory import HELD_ACTIVATION
     from ccl_pack.ccl_core.memory import Clip, Kernels, step_bytes
     from ccl_pack.ccl_core.model.joint import JointModel
 
@@ -227,7 +228,8 @@ def trace(
 
     clip = Clip(video, audio, passes=2, video_times=1 if mask == "clip" else video[0])
     # The meta device runs RMS norm in single operations, like a CPU, and RoPE as one.
-    estimate = step_bytes(config, clip, Kernels(2, fused_norm=False, fused_rope=True)) - clip.sampler_bytes(config)
+    on_meta, on_gpu = Kernels(2, False, True, HELD_ACTIVATION), Kernels(2, True, True, HELD_ACTIVATION)
+    estimate = step_bytes(config, clip, on_meta) - clip.sampler_bytes(config)
     ratio = estimate / measured
     return {
         "name": name,
@@ -235,7 +237,7 @@ def trace(
         "estimate": estimate,
         "measured": measured,
         "ratio": round(ratio, 3),
-        "one_pass_on_gpu": step_bytes(config, replace(clip, passes=1), Kernels(2, fused_norm=True, fused_rope=True)),
+        "one_pass_on_gpu": step_bytes(config, replace(clip, passes=1), on_gpu),
         "ok": LEAST <= ratio <= MOST,
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.ldm.wan.model
 import comfy.model_management
 import comfy.quant_ops
 import comfy.sample
@@ -34,6 +35,8 @@ from .guider import check_latent
 from .media.latents import model_grid, split
 
 GIB = 2**30
+# A host after 0.30 calls activation and down-projection as one, and so holds the input of both.
+HELD_ACTIVATION = hasattr(comfy.ldm.wan.model, "WanFeedForward")
 WIDE = 1.25  # bytes per parameter above which a file in fp8 is much smaller
 
 
@@ -95,7 +98,8 @@ def kernels_of(model: ModelPatcher) -> Kernels:
     """How the host computes on the model's device."""
     on_gpu = comfy.model_management.is_device_cuda(model.load_device)
     backend = comfy.quant_ops.ck.registry.get_capable_backend("apply_rope1")
-    return Kernels(_compute_dtype(model).itemsize, fused_norm=on_gpu, fused_rope=on_gpu and backend != "eager")
+    fused_rope = on_gpu and backend != "eager"
+    return Kernels(_compute_dtype(model).itemsize, on_gpu, fused_rope, HELD_ACTIVATION)
 
 
 def clip_of(model: ModelPatcher, latent: dict[str, Any]) -> Clip:
