@@ -11,7 +11,7 @@ from ...families.base import DIRECTIONS
 from .identify import PREFIXES, ModelFile, section, sections
 from .read import take
 
-# What the roles of the files are called where a user chooses them.
+# What the inputs of CCLModelAssembler call the roles, for messages.
 INPUTS = {"video": "video_model", "audio": "audio_stream", "low_noise": "low_noise_model"}
 
 
@@ -49,16 +49,21 @@ class Assembly:
 
 
 def assemble(files: Mapping[str, ModelFile]) -> Assembly:
-    """Put files together by role ("video", "audio", "interaction", "low_noise"); ValueError where they do not fit."""
+    """Put files together by role ("video", "audio", "interaction", "low_noise").
+
+    ValueError where two files hold the same key or a part of the model is missing.
+    """
     sd: dict[str, Tensor] = {}
     sources: dict[str, str] = {}
     for role, file in files.items():
         tensors = _in_role(role, file)
         both = next((key for key in tensors if key in sd), None)
         if both is not None:
+            # Ovi's published file holds both streams: an audio stream of its own beside it is one too many.
+            part = section(both)
             raise ValueError(
-                f"{sources.get(section(both), 'another file')} and {file.name}, chosen as {INPUTS.get(role, role)}, "
-                f"both hold {both}: choose 'none' for the latter, or a video model without {section(both)} part"
+                f"{sources.get(part, 'another file')} and {file.name}, chosen as {INPUTS.get(role, role)}, "
+                f"both hold {both}: choose 'none' for the latter, or a video model without {part} part"
             )
         sd |= tensors
         sources |= dict.fromkeys(sections(tensors), file.name)
@@ -75,11 +80,14 @@ def _check_complete(files: Mapping[str, ModelFile], sources: Mapping[str, str]) 
         missing.append("interaction" if len(directions) == 2 else f"interaction ({directions[0]})")
     if missing:
         found = ", ".join(f"{file.name} is {file.content.description}" for file in files.values())
-        raise ValueError(f"the files hold no {' and no '.join(missing)}: {found}. Choose files that make up one model")
+        raise ValueError(
+            f"the files hold no {' and no '.join(missing)}: {found}. Choose files that make up one model"
+        )
 
 
 def _in_role(role: str, file: ModelFile) -> dict[str, Tensor]:
     """The tensors a file gives in a role; ValueError where it has none for it."""
+    # Both experts of MOVA or Wan 2.2 A14B have the same keys and shapes: only the role tells them apart.
     if role == "low_noise":
         if file.content.sections != {"video"} or "low_noise" in sections(file.tensors):
             raise ValueError(_refusal(role, file, "video model without other parts"))
@@ -91,4 +99,6 @@ def _in_role(role: str, file: ModelFile) -> dict[str, Tensor]:
 
 
 def _refusal(role: str, file: ModelFile, wanted: str) -> str:
-    return f"{file.name}, chosen as {INPUTS.get(role, role)}, is {file.content.description}. Wanted: a {wanted}"
+    return (
+        f"{file.name}, chosen as {INPUTS.get(role, role)}, is {file.content.description}. Wanted: a {wanted}"
+    )

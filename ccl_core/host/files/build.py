@@ -31,7 +31,10 @@ from .read import ModelPaths, read, read_files
 def load_model(
     path: str, model_options: dict[str, Any] | None = None, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL of one file (or first shard) that holds a whole one; on dynamic VRAM unless `disable_dynamic`."""
+    """The MODEL of one file (or first shard) that holds a whole one.
+
+    disable_dynamic: without the host's dynamic VRAM.
+    """
     file = identify(read(path))
     if not file.content.whole:
         raise ValueError(f"{file.name} is {file.content.description}: {file.content.advice}")
@@ -48,7 +51,7 @@ def load_files(
 def load_expert(
     paths: ModelPaths, model_options: dict[str, Any], low_noise: bool, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """One expert of those files alone, as the host rebuilds a patcher that it wants without dynamic VRAM."""
+    """One expert of those files alone: the host calls this to have the patcher without dynamic VRAM."""
     assembly, config = put_together(identify_files(read_files(paths)))
     return _build_expert(assembly, config, paths, model_options, low_noise, disable_dynamic)
 
@@ -64,7 +67,8 @@ def load_checkpoint(
     model = _load({"video": identify(file)}, ModelPaths(path), {}, False)
     config = model.model.ccl_config
     clip = load_text_encoder(text, config.text_encoder, embedding_directory=embedding_directory)
-    return model, clip, comfy.sd.VAE(sd=video_vae, metadata=file.metadata), load_audio_vae(audio_vae, file.metadata)
+    decoder = comfy.sd.VAE(sd=video_vae, metadata=file.metadata)
+    return model, clip, decoder, load_audio_vae(audio_vae, file.metadata)
 
 
 def put_together(files: Mapping[str, ModelFile]) -> tuple[Assembly, CCLConfig]:
@@ -82,7 +86,8 @@ def _load(
     patcher = _build_expert(assembly, config, paths, options, False, disable_dynamic)
     if config.expert_boundary is not None and not assembly.low_noise:
         logging.warning(
-            "%s is one of two video experts; without the other, below a sigma of %s it runs where it was not trained.",
+            "%s is one of two video experts; without the other, below a sigma of %s it runs where it was not "
+            "trained. CCLModelAssembler takes the other one as low_noise_model.",
             assembly.sources["video"],
             config.expert_boundary,
         )
@@ -101,9 +106,11 @@ def _build_expert(
     disable_dynamic: bool,
 ) -> comfy.model_patcher.ModelPatcher:
     """The patcher of one video expert."""
-    expert = assembly.experts()[low_noise]
+    # The high-noise expert stands first.
+    expert = assembly.experts()[1 if low_noise else 0]
     name = expert.sources["video"]
     patcher = build(expert.sd, config, name, _gguf(assembly, options), disable_dynamic)
+    # ModelPatcher.clone(disable_dynamic=True) and deepclone_multigpu call this to build the model again.
     patcher.cached_patcher_init = (load_expert, (paths, options, low_noise))
     return patcher
 
@@ -112,13 +119,15 @@ def _gguf(assembly: Assembly, options: dict[str, Any]) -> dict[str, Any]:
     """The options, with the layers and the patcher of ComfyUI-GGUF where a file is of that kind."""
     if not assembly.gguf:
         return options
-    from . import gguf  # only where ComfyUI-GGUF has read a file
+    # Imported here: only a GGUF file needs the pack that this module looks for.
+    from . import gguf
 
+    # Both formats need layers of their own, and a model has layers of one kind.
     quantised = next((key for key in assembly.sd if key.endswith(".comfy_quant")), None)
     if quantised is not None:
         raise ValueError(
-            f"{assembly.sources[section(quantised)]} is quantised and another file is GGUF: choose files in one of the "
-            "two formats, or unquantised ones beside GGUF"
+            f"{assembly.sources[section(quantised)]} is quantised and another file is GGUF: choose files in "
+            "one of the two formats, or unquantised ones beside GGUF"
         )
     return {"custom_operations": gguf.operations(), "patcher_class": gguf.patcher_class()} | options
 
@@ -133,7 +142,8 @@ def build_model(
 ) -> comfy.model_patcher.ModelPatcher:
     """A patcher from tensors under our names that no file holds, all of which are checked.
 
-    name: for messages. metadata: may list quantised layers, as the host's files do. model_options: as of `build`.
+    name: for messages. metadata: may list quantised layers, as in the host's files. model_options: see
+    `build`.
     """
     options = model_options or {}
     if options.get("custom_operations") is None:
@@ -152,7 +162,8 @@ def build(
 ) -> comfy.model_patcher.ModelPatcher:
     """A patcher from checked tensors.
 
-    options: `dtype`, `custom_operations`, `patcher_class`, `fp8_optimizations`.
+    options: those of the host's `load_diffusion_model` (`dtype`, `custom_operations`, `fp8_optimizations`),
+    and `patcher_class`.
     """
     sd = dict(sd)
     model_config = CCLModelConfig(config)
@@ -166,7 +177,9 @@ def build(
     model = model_config.get_model(sd)
     dynamic = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher_class = options.get("patcher_class", dynamic)
-    patcher = patcher_class(model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device())
+    patcher = patcher_class(
+        model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
+    )
     if options.get("dtype") is None:
         _keep_wider(model.diffusion_model, sd)
     model.load_model_weights(sd, "", assign=patcher.is_dynamic())
@@ -181,13 +194,14 @@ def _choose_dtypes(
     device: torch.device,
     name: str,
 ) -> None:
-    """The host's choice of weight and compute dtype, as its own loader of diffusion models makes it."""
+    """Weight and compute dtype as the host's `load_diffusion_model_state_dict` chooses them."""
     supported = model_config.supported_inference_dtypes
     if dtype is torch.float16 and dtype not in supported:
         raise ValueError(
             f"{name} cannot run in fp16, whose range its values exceed (black frames): "
             "choose default, bf16 or fp8 as weight_dtype"
         )
+    # A quantised weight says nothing of the type to compute in: the host then takes the first one supported.
     quantised = model_config.quant_config is not None
     if dtype is None:
         dtype = comfy.model_management.unet_dtype(
@@ -200,9 +214,10 @@ def _choose_dtypes(
 
 
 def _keep_wider(model: torch.nn.Module, sd: Mapping[str, Tensor]) -> None:
-    """Room for what the files hold in more than 8 bits, where most of them is fp8: an audio stream beside an fp8 Wan.
+    """Keep the width of tensors that the files hold in more than 8 bits, where most of the weights are fp8.
 
-    The host copies into parameters of one type, and fp8 without a scale would round those away.
+    The host makes all parameters of the type that most tensors have and copies into them: an fp8 Wan beside a
+    bf16 audio stream would round that to fp8 without a scale.
     """
     for key, parameter in model.named_parameters():
         if parameter.dtype in comfy.model_management.FLOAT8_TYPES and sd[key].dtype.itemsize > 1:

@@ -1,4 +1,4 @@
-"""Whether the tensors are those of the configuration: every key in its shape, and the two experts of one model."""
+"""Whether the tensors are those of the configuration: each key in its shape, and two experts of one model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .quantised import FORMAT, SCALES, check_layers
 
 
 def check(assembly: Assembly, config: CCLConfig) -> None:
-    """Every tensor of the files has its place in the model and every place its tensor; else ValueError."""
+    """ValueError unless every tensor of the files has its place in the model and every place its tensor."""
     if assembly.low_noise:
         check_experts(assembly, config)
     wanted = wanted_tensors(config)
     for expert in assembly.experts():
         name = expert.sources["video"]
-        # The layers of ComfyUI-GGUF are of another kind.
+        # ComfyUI-GGUF keeps the scales of a layer inside its weight, so there are none to look for.
         if not assembly.gguf:
             check_layers(expert.sd, name, expert.sources)
         check_keys(expert.sd, wanted, name, expert.sources)
@@ -48,10 +48,15 @@ def check_keys(
     for key, value in wanted.items():
         file = sources.get(section(key), name)
         if key not in sd:
-            raise ValueError(f"{file} lacks {key} {tuple(value.shape)}: the file is incomplete or of another model")
+            raise ValueError(
+                f"{file} lacks {key} {tuple(value.shape)}: the file is incomplete or of another model, "
+                "get it again or choose another one"
+            )
         found = sd[key].shape
         quantised = f"{key.removesuffix('.weight')}.comfy_quant" in sd
-        if (found[:1] != value.shape[:1]) if quantised else (found != value.shape):
+        # A format may pack its numbers (nvfp4: two a byte); the number of rows stays that of the model.
+        same = found[:1] == value.shape[:1] if quantised else found == value.shape
+        if not same:
             raise ValueError(
                 f"{file}: {key} has shape {tuple(found)}, wanted {tuple(value.shape)}: "
                 "the file is damaged, or of another model than the configuration or the other files"
@@ -59,8 +64,9 @@ def check_keys(
     extra = [key for key in sd if key not in wanted and not _belongs(key, wanted)]
     if extra:
         raise ValueError(
-            f"{sources.get(section(extra[0]), name)} holds {len(extra)} unknown keys, the first is {extra[0]}: "
-            "the file is of another model or a newer pack"
+            f"{sources.get(section(extra[0]), name)} holds {len(extra)} unknown keys, "
+            f"the first is {extra[0]}: the file is of another model or of a newer version of this pack, "
+            "choose another file or update the pack"
         )
 
 
@@ -75,9 +81,10 @@ def check_experts(assembly: Assembly, config: CCLConfig) -> None:
     sources = assembly.sources
     found = like(config.video, assembly.low_noise, "video", sources["low_noise"])
     for field in fields(found):
-        low, high = getattr(found, field.name), getattr(config.video, field.name)
+        low = getattr(found, field.name)
+        high = getattr(config.video, field.name)
         if low != high:
             raise ValueError(
                 f"{sources['low_noise']} has the {field.name} {low}, {sources['video']} {high}: "
-                "wanted the two experts of one model"
+                "wanted the two experts of one model, choose both files from one release"
             )

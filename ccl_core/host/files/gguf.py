@@ -15,25 +15,30 @@ import torch
 from torch import Tensor
 
 NODE = "UnetLoaderGGUF"
+# What this file uses of the pack, which states no version of what it offers.
 WANTED = ("gguf_sd_loader", "GGMLOps", "GGUFModelPatcher")
 
 
 def read(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a GGUF file as the pack holds them, matrices still quantised, and its `ccl_config` if it has one.
+    """The tensors of a GGUF file as the pack holds them, matrices still quantised, and its `ccl_config`.
 
-    A quantised tensor that is no matrix of a linear layer (convolution, modulation, context tokens) comes dequantised,
-    in float32: the pack's layers do not cover those. Raises ValueError without the pack or where it refuses the file.
+    ValueError where the pack is not there or refuses the file.
     """
-    pack, name = _pack(), os.path.basename(path)
+    pack = _pack()
+    name = os.path.basename(path)
     try:
         sd = pack.gguf_sd_loader(path)
         config = _ccl_config(pack, path)
     except Exception as error:  # the pack lets the faults of its reader through as they are
         raise ValueError(
-            f"ComfyUI-GGUF cannot read {name} ({error}): it is damaged, or its general.architecture is not one the pack"
-            " knows (Wan, Ovi and MOVA carry wan). Download it again, or use fp8 or int8 safetensors"
+            f"ComfyUI-GGUF cannot read {name} ({error}): it is damaged, or its general.architecture is not "
+            "one the pack knows (Wan, Ovi and MOVA carry wan). Download it again, or use fp8 or int8 "
+            "safetensors"
         ) from error
+    # The pack exports its layers but not these functions, which stand in the module of the layers.
     ops = sys.modules[pack.GGMLOps.__module__]
+    # The pack's layers multiply with quantised matrices only. Convolutions, modulations and context tokens
+    # are read as plain tensors.
     for key, value in sd.items():
         if ops.is_quantized(value) and not (key.endswith(".weight") and len(value.shape) == 2):
             sd[key] = torch.Tensor(ops.dequantize_tensor(value, torch.float32))
@@ -46,28 +51,29 @@ def operations() -> Any:
 
 
 def patcher_class() -> type:
-    """The pack's ModelPatcher: it applies LoRA to a weight each time it is dequantised, and knows no dynamic VRAM."""
+    """The pack's ModelPatcher. It applies LoRA where a weight is dequantised, and has no dynamic VRAM."""
     return _pack().GGUFModelPatcher
 
 
 def _pack() -> ModuleType:
-    # Asked of the running server: imported from here the host's `nodes` would load all its nodes.
+    # The server has the host's module `nodes` loaded. An import outside a server would load all of its nodes.
     registry = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
     if NODE not in registry:
         raise ValueError(
-            "this is a GGUF file, and the pack ComfyUI-GGUF, which reads those, is not loaded: install ComfyUI-GGUF in"
-            " ComfyUI Manager and restart, or use fp8 or int8 safetensors instead"
+            "this is a GGUF file, and the pack ComfyUI-GGUF, which reads those, is not loaded: install "
+            "ComfyUI-GGUF in ComfyUI Manager and restart, or use fp8 or int8 safetensors instead"
         )
     pack = sys.modules[registry[NODE].__module__]
     lacking = [name for name in WANTED if not hasattr(pack, name)]
     if lacking:
         raise ValueError(
-            f"the node {NODE} comes from {pack.__name__}, which has no {', '.join(lacking)}: wanted is the pack"
-            " ComfyUI-GGUF by city96. Update it, or use fp8 or int8 safetensors"
+            f"the node {NODE} comes from {pack.__name__}, which has no {', '.join(lacking)}: "
+            "wanted is the pack ComfyUI-GGUF by city96. Update it, or use fp8 or int8 safetensors"
         )
     return pack
 
 
 def _ccl_config(pack: ModuleType, path: str) -> str | None:
+    # `gguf_sd_loader` returns no metadata of other packs, so the file's header is read once more.
     loader = sys.modules[pack.gguf_sd_loader.__module__]
     return loader.get_field(loader.gguf.GGUFReader(path), "ccl_config", str)

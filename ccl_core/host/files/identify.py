@@ -1,4 +1,4 @@
-"""What a file is: its family, which sections of a joint model it holds, and what to do with it where it is another."""
+"""What a file is: its family and its sections of a joint model, or what to do with another file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .translate import marked_family, translate
 
 INTERACTION_KEY = re.compile(r"interaction\.(\d+)\.(a2v|v2a)\.(\w+)")
 PREFIXES = {"video": "", "audio": "audio.", "low_noise": "low_noise."}
-# Keys of which a stream has one or the other, cut off or not.
+# The head and the first block of a Wan model. A stream with only one of the two is there, but incomplete.
 STREAM_MARKS = ("head.modulation", "blocks.0.self_attn.norm_q.weight")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that holds sections of a joint model: its tensors under our names, and the configuration it states."""
+    """A file with sections of a joint model: its tensors under our names, the configuration it states."""
 
     name: str
     family: str
@@ -41,7 +41,9 @@ def identify(file: RawFile) -> ModelFile:
     found = sections(tensors)
     if not found:
         titles = ", ".join(family.title for family in FAMILIES.values())
-        raise ValueError(f"{file.name} is {_describe(tensors)}. Wanted: a model of {titles}, or a part of one")
+        raise ValueError(
+            f"{file.name} is {_describe(tensors)}. Wanted: a model of {titles}, or a part of one"
+        )
     family = None if config is None else config.family
     if family is None and found & DIRECTIONS:
         family = marked_family(file.tensors) or family_of_modules(tensors, file.name)
@@ -75,17 +77,26 @@ def section(key: str) -> str:
 def sections(sd: Mapping[str, Any]) -> frozenset[str]:
     """The sections there are at all; a stream counts from its first block or its head on."""
     found = {section(key) for key in sd if INTERACTION_KEY.match(key)}
-    streams = {name for name, prefix in PREFIXES.items() if any(prefix + mark in sd for mark in STREAM_MARKS)}
+    streams = {name for name, prefix in PREFIXES.items() if _has_stream(sd, prefix)}
     return frozenset(found | streams)
 
 
+def _has_stream(sd: Mapping[str, Any], prefix: str) -> bool:
+    return any(prefix + mark in sd for mark in STREAM_MARKS)
+
+
 def family_of_modules(keys: Iterable[str], name: str) -> str:
-    """The first family whose interaction has exactly these modules; ValueError lists modules that none has."""
-    modules = {match[3] for match in map(INTERACTION_KEY.match, keys) if match}
+    """The first family whose interaction has exactly these modules; ValueError lists modules that none has.
+
+    All modules count, not a few marks: a new coupling may share most of its names with a known one.
+    """
+    matches = [INTERACTION_KEY.match(key) for key in keys]
+    modules = {match[3] for match in matches if match}
     for family_name, family in FAMILIES.items():
         if family.modules == modules:
             return family_name
-    known = [f"{family.title} ({', '.join(sorted(family.modules))})" for family in FAMILIES.values() if family.modules]
+    coupled = [family for family in FAMILIES.values() if family.modules]
+    known = [f"{family.title} ({', '.join(sorted(family.modules))})" for family in coupled]
     raise ValueError(
         f"{name} holds an interaction of the modules {', '.join(sorted(modules))}, known are those of "
         f"{'; '.join(known)}: update the pack, or use a file that states its ccl_config"
@@ -95,16 +106,19 @@ def family_of_modules(keys: Iterable[str], name: str) -> str:
 def _content(found: frozenset[str], family: str | None, name: str) -> tuple[str, Content]:
     """The family and the row of its contents that holds these sections, the second video expert not counted.
 
-    family: where it is known; sections that this family's row does not list are looked up in the others'.
+    family: None where nothing tells it yet.
     """
     wanted = found - {"low_noise"}
-    known = [family] if family is not None and wanted & DIRECTIONS else list(FAMILIES)
-    for other in known:
-        for content in FAMILIES[other].contents:
+    # A stream alone is the same file in every family (a Wan, an audio tower), so the rows of all may describe
+    # it.
+    asked = [family] if family is not None and wanted & DIRECTIONS else list(FAMILIES)
+    for name_of_row in asked:
+        for content in FAMILIES[name_of_row].contents:
             if content.sections == wanted:
-                return family or other, content
+                return family or name_of_row, content
     raise ValueError(
-        f"{name} holds only {', '.join(sorted(found))} of a joint model: it is incomplete or mixed up, get it again"
+        f"{name} holds only {', '.join(sorted(found))} of a joint model: "
+        "the file is incomplete or mixed up, get it again"
     )
 
 

@@ -26,14 +26,22 @@ from ..base_model import CCLModel
 from ..experts import low_noise_of, with_low_noise
 from .read import SAFETENSORS, read_tensors
 
-BOTH, HIGH, LOW = EXPERTS = ("both", "high noise", "low noise")
+BOTH = "both"
+HIGH = "high noise"
+LOW = "low noise"
+EXPERTS = (BOTH, HIGH, LOW)
 # Before the target of a name that means one expert alone.
 TARGETS = {HIGH: "high_noise.", LOW: "low_noise."}
+# Before the keys of the host's BaseModel, which a patcher patches.
 MODEL = "diffusion_model."
-# What trainers write before the name of a weight, as it stands or with underscores for its dots.
+# What trainers write before the name of a weight: "" is DiffSynth's, "transformer." diffusers', and
+# "base_model.model." PEFT's.
 PREFIXES = ("", "diffusion_model.", "model.diffusion_model.", "model.", "transformer.", "base_model.model.")
+# The same before a name with underscores for dots: kohya's and musubi's, OneTrainer's, LyCORIS's.
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
+# The first prefix that fits a weight names its part; the empty one of Wan's own names fits all.
 PARTS = {"audio.": "audio", "interaction.": "coupling", "": "video"}
+# PEFT puts the adapter's name before ".weight", and MOVA's trainer leaves ".weight" out.
 DOWN = re.compile(r"\.lora_A(\.default)?(\.weight)?$")
 
 
@@ -49,11 +57,36 @@ class Strengths:
 def apply_lora(patcher: ModelPatcher, path: str, strengths: Strengths, expert: str = BOTH) -> ModelPatcher:
     """The MODEL with a LoRA file on it, as a clone; the model itself where every strength is 0.
 
-    expert: which video expert of a model with two takes the video part, one of EXPERTS. Raises ValueError if the model
-    is of another kind, the file no safetensors, or nothing in it fits.
+    expert: which video expert of a model with two takes the video part, one of EXPERTS. ValueError where the
+    model is of another kind, the file is no safetensors file, or nothing in it fits.
     """
     if not any(astuple(strengths)):
         return patcher
+    low = _low_noise_of(patcher, expert)
+    lora, metadata = read_lora(path)
+    name = os.path.basename(path)
+    patches = find_patches(patcher.model, lora, metadata, name, low is not None)
+    of_high = _for_expert(patches, HIGH, expert)
+    of_low = _for_expert(patches, LOW, expert)
+    if not (of_high or of_low):
+        raise ValueError(
+            f"{name} is for the other video expert than {expert!r}: choose {BOTH!r} as the expert"
+        )
+    patched = patcher.clone()
+    _add_patches(patched, of_high, strengths)
+    # The low-noise expert is a patcher of its own, which hangs on the other as an attachment.
+    if low is not None and of_low:
+        low = low.clone()
+        _add_patches(low, of_low, strengths)
+        with_low_noise(patched, low)
+    if metadata:
+        # Where the host's `load_lora_for_models` puts it.
+        patched.set_attachments("lora_metadata", metadata)
+    return patched
+
+
+def _low_noise_of(patcher: ModelPatcher, expert: str) -> ModelPatcher | None:
+    """The low-noise expert, None where the joint model has one; ValueError if `expert` is not there."""
     if not isinstance(patcher.model, CCLModel):
         raise ValueError(
             f"model: got {type(patcher.model).__name__}, which has no audio stream and no coupling: "
@@ -62,43 +95,32 @@ def apply_lora(patcher: ModelPatcher, path: str, strengths: Strengths, expert: s
     low = low_noise_of(patcher)
     if low is None and expert != BOTH:
         raise ValueError(f"expert: got {expert!r}, but this model has one video expert: choose {BOTH!r}")
-    lora, metadata = read_lora(path)
-    name = os.path.basename(path)
-    patches = find_patches(patcher.model, lora, metadata, name, low is not None)
-    own, others = (_for_expert(patches, which, expert) for which in (HIGH, LOW))
-    if not (own or others):
-        raise ValueError(f"{name} is for the other video expert than {expert!r}: choose {BOTH!r} as the expert")
-    patched = patcher.clone()
-    _add_patches(patched, own, strengths)
-    if low is not None and others:
-        low = low.clone()
-        _add_patches(low, others, strengths)
-        with_low_noise(patched, low)
-    if metadata:
-        patched.set_attachments("lora_metadata", metadata)
-    return patched
+    return low
 
 
 def read_lora(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. The last two files are kept; a changed one is read again."""
+    """Tensors and metadata of a safetensors file. The last two are kept; a changed one is read again."""
     if not path.lower().endswith(SAFETENSORS):
         raise ValueError(
-            f"{os.path.basename(path)} is not a safetensors file, and other formats can run code when they are loaded. "
-            "Where you trust it, read it with torch's weights_only=True and write its tensors (of MOVA's files the "
-            "entry lora_state_dict, and its alpha as metadata) with safetensors.torch.save_file"
+            f"{os.path.basename(path)} is not a safetensors file, and other formats can run code when they "
+            "are loaded. Where you trust it, read it with torch's weights_only=True and write its tensors "
+            "(of MOVA's files the entry lora_state_dict, and its alpha as metadata) with "
+            "safetensors.torch.save_file"
         )
     return _read(path, os.path.getmtime(path))
 
 
+# Two files: LoRAs for two video experts come as a pair. `changed` makes the cache miss a file that was saved
+# again.
 @lru_cache(maxsize=2)
-def _read(path: str, changed: float) -> tuple[dict[str, Tensor], dict[str, str]]:  # noqa: ARG001 - part of the key
+def _read(path: str, changed: float) -> tuple[dict[str, Tensor], dict[str, str]]:  # noqa: ARG001
     return read_tensors(path)
 
 
 def find_patches(
     model: CCLModel, lora: dict[str, Tensor], metadata: dict[str, str], name: str, experts: bool = False
 ) -> dict[str, Any]:
-    """The host's patches by target (see `key_map`). The log names the keys that mean no weight of this model."""
+    """The host's patches by target (see `key_map`). The log names keys that mean no weight of this model."""
     converted = comfy.lora_convert.convert_lora(_with_alpha(lora, metadata, name))
     patches = comfy.lora.load_lora(converted, key_map(model, experts))
     if not patches:
@@ -120,19 +142,28 @@ def key_map(model: CCLModel, experts: bool = False) -> dict[str, str]:
     names = comfy.lora.model_lora_keys_unet(model, {})
     family = FAMILIES[model.ccl_config.family]
     for key in model.state_dict():
+        # `load_lora` finds a bias (".diff_b") by the name of its weight. A modulation is a bare parameter.
         if key.startswith(MODEL) and key.endswith((".weight", "modulation")):
-            stem = key.removeprefix(MODEL).removesuffix(".weight")
-            for expert, name in _names(stem, family, experts):
-                names |= {prefix + name: expert + key for prefix in PREFIXES}
-                names |= {prefix + name.replace(".", "_"): expert + key for prefix in FLAT_PREFIXES}
+            names |= _targets(key, family, experts)
     return names
 
 
+def _targets(key: str, family: Family, experts: bool) -> dict[str, str]:
+    """Every name a LoRA file may have for one weight -> the target of its patch."""
+    targets: dict[str, str] = {}
+    for expert, name in _names(key.removeprefix(MODEL).removesuffix(".weight"), family, experts):
+        flat = name.replace(".", "_")
+        targets |= {prefix + name: expert + key for prefix in PREFIXES}
+        targets |= {prefix + flat: expert + key for prefix in FLAT_PREFIXES}
+    return targets
+
+
 def _names(stem: str, family: Family, experts: bool) -> Iterator[tuple[str, str]]:
-    """(expert prefix of the target, name without the trainer's prefix) of one weight of a model of the family."""
+    """Pairs for one weight: the expert's prefix of the target, and a name without the trainer's prefix."""
     yield "", stem
     part = _part(stem)
     if part == "coupling":
+        # interaction.3.a2v.q: a coupling has the names of its own family only.
         _, layer, direction, weight = stem.split(".", 3)
         yield from (("", name) for name in family.lora.of_coupling(layer, direction, weight))
         return
@@ -160,7 +191,10 @@ def _part(stem: str) -> str:
 
 
 def _with_alpha(lora: dict[str, Tensor], metadata: dict[str, str], name: str) -> dict[str, Tensor]:
-    """Some trainers keep one alpha for the whole file; the host looks for one beside each pair."""
+    """The tensors with one alpha beside each pair, as the host wants them.
+
+    MOVA's trainer states one alpha for the whole file.
+    """
     if "alpha" not in metadata:
         return dict(lora)
     try:
@@ -170,35 +204,45 @@ def _with_alpha(lora: dict[str, Tensor], metadata: dict[str, str], name: str) ->
             f"{name} has the alpha {metadata['alpha']!r} in its metadata, wanted a number: convert it again"
         ) from error
     parts = [part for family in FAMILIES.values() for part in family.lora.whole_file_alpha]
-    stems = {DOWN.sub("", key) for key in lora if DOWN.search(key) and any(part in key for part in parts)}
+    stems = [DOWN.sub("", key) for key in lora if DOWN.search(key) and _holds_any(key, parts)]
+    # An alpha that stands beside its pair counts more than that of the file.
     return {f"{stem}.alpha": alpha for stem in stems} | lora
 
 
-def _check_size(patches: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
-    """Refuse a LoRA for a model of another width, of which the host would patch nothing but write an error per weight.
+def _holds_any(key: str, parts: list[str]) -> bool:
+    return any(part in key for part in parts)
 
-    First dimensions only: quantised weights may be packed along the others.
-    """
+
+def _check_size(patches: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
+    """ValueError for a LoRA of a model of another width: the host only logs an error for each weight."""
+    # The first dimension only: quantised weights may be packed along the others.
     rows = [
         (target.removeprefix(TARGETS[HIGH]).removeprefix(TARGETS[LOW]), patch.weights[0].shape[0])
         for target, patch in patches.items()
         if isinstance(patch, LoRAAdapter)
     ]
+    # One weight that fits is enough, as for the host: a LoRA may be for more than this model has.
     if rows and all(found != weights[key].shape[0] for key, found in rows):
         key, found = rows[0]
         raise ValueError(
             f"{name} is for a model of another size: {key.removeprefix(MODEL)} has {found} rows in it and "
-            f"{weights[key].shape[0]} in this model. Wanted: a LoRA for this model or the Wan model it is made of"
+            f"{weights[key].shape[0]} in this model. Wanted: a LoRA for this model or for the Wan model it "
+            "is made of, choose another file"
         )
 
 
 def _for_expert(patches: dict[str, Any], which: str, chosen: str) -> dict[str, Any]:
-    """The patches of one expert's patcher; those of audio and coupling, which both share, are the high-noise one's."""
+    """The patches for one expert's patcher (`which`). chosen: the expert that takes the video part."""
     found = {}
     for target, patch in patches.items():
         key = target.removeprefix(TARGETS[which])
+        # A target with the prefix of the other expert is still there with it.
+        if not key.startswith(MODEL):
+            continue
         video = _part(key.removeprefix(MODEL)) == "video"
-        if key.startswith(MODEL) and (chosen in (BOTH, which) if video else which == HIGH):
+        # Both experts share the tensors of audio and coupling, which the high-noise expert's patcher patches.
+        wanted = chosen in (BOTH, which) if video else which == HIGH
+        if wanted:
             found[key] = patch
     return found
 
@@ -206,6 +250,9 @@ def _for_expert(patches: dict[str, Any], which: str, chosen: str) -> dict[str, A
 def _add_patches(patcher: ModelPatcher, patches: dict[str, Any], strengths: Strengths) -> None:
     for part, strength in asdict(strengths).items():
         chosen = {key: patch for key, patch in patches.items() if _part(key.removeprefix(MODEL)) == part}
-        if strength and chosen:
-            for key in chosen.keys() - set(patcher.add_patches(chosen, strength)):
-                logging.warning("NOT LOADED %s", key)
+        if not (strength and chosen):
+            continue
+        placed = patcher.add_patches(chosen, strength)
+        for key in chosen.keys() - set(placed):
+            # The words of the host's `load_lora_for_models`, which people search for.
+            logging.warning("NOT LOADED %s", key)

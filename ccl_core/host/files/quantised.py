@@ -1,6 +1,7 @@
 """Whether the quantised layers of a state dict are whole.
 
-The host takes a weight whose format got lost for one without a scale, and falls over one whose scale got lost.
+The host takes a weight that lost its format for an unscaled one, and stops at a weight that lost its scale
+with an error that names no file.
 """
 
 from __future__ import annotations
@@ -13,18 +14,27 @@ from torch import Tensor
 
 from .identify import section
 
+# The host's entry for a quantised layer: JSON such as {"format": "nvfp4"}, as the bytes of a uint8 tensor.
 FORMAT = ".comfy_quant"
 # Written beside a quantised weight; which of them a layer has depends on the format.
-SCALES = (".weight_scale", ".weight_scale_2", ".input_scale", ".pre_quant_scale", ".scale_weight", ".scale_input")
+SCALES = (
+    ".weight_scale",
+    ".weight_scale_2",
+    ".input_scale",
+    ".pre_quant_scale",
+    ".scale_weight",
+    ".scale_input",
+)
+# nvfp4 has a scale for each 16 numbers and one for the whole weight.
 NEEDED = {"nvfp4": (".weight_scale", ".weight_scale_2")}
 NEEDED_BY_OTHERS = (".weight_scale",)
 
 
 def check_layers(sd: Mapping[str, Tensor], name: str, sources: Mapping[str, str] | None = None) -> None:
-    """Every layer with a format has its scales, every scale a format, and the host knows it; else ValueError.
+    """ValueError unless each layer with a format has its scales, each scale a format, and the host knows it.
 
-    sd: under our names, old scaled fp8 converted already. name: of the file, for messages; sources: the file of each
-    section where there are several.
+    sd: under our names, scaled fp8 of the old kind already converted. name: of the file, for messages.
+    sources: the file of each section where there are several.
     """
     for key, value in sd.items():
         file = (sources or {}).get(section(key), name)
@@ -34,8 +44,9 @@ def check_layers(sd: Mapping[str, Tensor], name: str, sources: Mapping[str, str]
         suffix = next((suffix for suffix in SCALES if key.endswith(suffix)), None)
         if suffix is not None and key.removesuffix(suffix) + FORMAT not in sd:
             raise ValueError(
-                f"{file} holds {key}, and nothing says in which format that layer is (a comfy_quant or scaled_fp8 "
-                "tensor, or _quantization_metadata): the file was saved without its metadata, download it again"
+                f"{file} holds {key}, and nothing says in which format that layer is (a comfy_quant or "
+                "scaled_fp8 tensor, or _quantization_metadata): the file was saved without its metadata, "
+                "download it again"
             )
 
 
@@ -44,15 +55,17 @@ def _check_format(sd: Mapping[str, Tensor], layer: str, stated: Tensor, file: st
         form = json.loads(bytes(stated.tolist()))["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{file}: {layer}{FORMAT} is not the JSON of a format ({error}): the file is damaged, download it again"
+            f"{file}: {layer}{FORMAT} is not the JSON of a format ({error}): the file is damaged, "
+            "download it again"
         ) from error
     if form not in QUANT_ALGOS:
         raise ValueError(
-            f"{file} holds {layer}.weight in the format {form!r}, this ComfyUI knows {', '.join(QUANT_ALGOS)}: "
-            "update ComfyUI, or use another file"
+            f"{file} holds {layer}.weight in the format {form!r}, this ComfyUI knows "
+            f"{', '.join(QUANT_ALGOS)}: update ComfyUI, or use another file"
         )
     for suffix in NEEDED.get(form, NEEDED_BY_OTHERS):
         if layer + suffix not in sd:
             raise ValueError(
-                f"{file} lacks {layer}{suffix}, a scale of a layer in {form}: the file is incomplete, download it again"
+                f"{file} lacks {layer}{suffix}, a scale of a layer in {form}: the file is incomplete, "
+                "download it again"
             )

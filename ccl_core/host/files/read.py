@@ -15,23 +15,25 @@ from torch import Tensor
 SAFETENSORS = (".safetensors", ".sft")
 GGUF = ".gguf"
 PICKLES = (".pt", ".pt2", ".pth", ".ckpt", ".bin", ".pkl")
+# The names of shards that Hugging Face's `save_pretrained` writes: name-00001-of-00003.safetensors.
 SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d+)-of-(?P<count>\d+)(?P<ending>\.\w+)$")
+# The host's list of quantised layers: JSON such as {"layers": {"blocks.0.ffn.0": {"format": "nvfp4"}}}.
 QUANTIZATION = "_quantization_metadata"
-# In the names of the pickles that MMAudio is published in.
+# In the names of the pickles that MMAudio is published as (v1-16.pth, best_netG.pt).
 MMAUDIO = ("v1-16", "netg", "mmaudio")
 MMAUDIO_COMMAND = "python scripts/convert_mmaudio.py v1-16.pth best_netG.pt mmaudio_16k.safetensors"
+# What an all-in-one checkpoint holds beside the model: the prefixes of the host's Wan and LTX-2 checkpoints.
+BUNDLED = ("text_encoders.", "vae.", "audio_vae.")
+# How torch.save begins a file: a zip archive, or a bare pickle of protocol 2 or 4.
+PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x04")
 
 Tensors = dict[str, Tensor]
 Metadata = dict[str, str]
 
 
-# What an all-in-one checkpoint holds beside the model, by the prefix of its keys.
-BUNDLED = ("text_encoders.", "vae.", "audio_vae.")
-
-
 @dataclass(frozen=True)
 class ModelPaths:
-    """The paths of the files of one model by their roles. A role without a path is played by one of the others."""
+    """The paths of the files of one model by role. Another file holds the part of a role without a path."""
 
     video: str
     audio: str | None = None
@@ -41,7 +43,7 @@ class ModelPaths:
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file as it is: its tensors under the names it has, those of an all-in-one checkpoint's other models apart."""
+    """A file as it is: its tensors under the names it has. Those of BUNDLED stand apart, by their prefix."""
 
     name: str
     tensors: Tensors
@@ -98,15 +100,18 @@ def read_tensors(path: str) -> tuple[Tensors, Metadata]:
 
 
 def shards(path: str) -> list[str]:
-    """The files of the set that `path` (`name-00001-of-00003.safetensors`) is one of; a missing one raises ValueError.
+    """The files of the set that `path` (`name-00001-of-00003.safetensors`) is one of.
 
-    A file that is no shard is a set of its own.
+    A file that is no shard is a set of its own. ValueError where a shard is missing.
     """
     match = SHARD.fullmatch(path)
     if match is None:
         return [path]
-    count, width = int(match["count"]), len(match["index"])
-    files = [f"{match['stem']}-{i:0{width}}-of-{match['count']}{match['ending']}" for i in range(1, count + 1)]
+    count = int(match["count"])
+    width = len(match["index"])
+    files = [
+        f"{match['stem']}-{i:0{width}}-of-{match['count']}{match['ending']}" for i in range(1, count + 1)
+    ]
     missing = [os.path.basename(file) for file in files if not os.path.isfile(file)]
     if missing:
         raise ValueError(
@@ -140,17 +145,19 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
     if os.path.getsize(path) == 0:
         raise ValueError(f"{name} is empty: its download did not happen, download it again")
     if is_gguf(path):
-        from . import gguf  # the only reader of another pack's files: not needed without one
+        # Imported here: only a GGUF file needs the pack that this module looks for.
+        from . import gguf
 
         return gguf.read(path)
     try:
         tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    except Exception as error:  # the host wraps every kind of damage differently
+    # `load_torch_file` lets errors of safetensors, of the file system and of its own through.
+    except Exception as error:
         if _starts_as_pickle(path):
-            raise ValueError(_refusal(name, "under the name of one")) from error
+            raise ValueError(_pickle_refusal(name, "a pickle under the name of one")) from error
         raise ValueError(
-            f"{name} cannot be read as safetensors ({error}): it is damaged, cut off or of another kind, "
-            "download it again"
+            f"{name} cannot be read as safetensors ({error}): the file is damaged, cut off or of another "
+            "kind, download it again"
         ) from error
     if not tensors:
         raise ValueError(f"{name} holds no tensors: download it again")
@@ -159,31 +166,39 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
 
 def _starts_as_pickle(path: str) -> bool:
     with open(path, "rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+        return file.read(2) in PICKLE_STARTS
 
 
-def _refusal(name: str, disguise: str = "") -> str:
-    if not (disguise or name.lower().endswith(PICKLES)):
-        return f"{name} is not a safetensors file, nor GGUF. Wanted: one of those, or the original converted to one"
+def _refusal(name: str) -> str:
+    """What to say of a file that has the name neither of safetensors nor of GGUF."""
+    if name.lower().endswith(PICKLES):
+        return _pickle_refusal(name, "a pickle")
+    return (
+        f"{name} is not a safetensors file, nor GGUF. Wanted: one of those, or the original converted to one"
+    )
+
+
+def _pickle_refusal(name: str, what: str) -> str:
     how = (
-        f"run {MMAUDIO_COMMAND} in the folder of this pack"
-        if any(part in name.lower() for part in MMAUDIO)
-        else "on a machine where you trust it, load it with torch's weights_only=True and write the tensors with "
+        "on a machine where you trust it, load it with torch's weights_only=True and write the tensors with "
         "safetensors.torch.save_file"
     )
+    if any(part in name.lower() for part in MMAUDIO):
+        how = f"run {MMAUDIO_COMMAND} in the folder of this pack"
     return (
-        f"{name} is not a safetensors file but a pickle{disguise and ' '}{disguise}, which can run code when it is "
-        f"loaded. Convert it first: {how}"
+        f"{name} is not a safetensors file but {what}, which can run code when it is loaded. "
+        f"Convert it first: {how}"
     )
 
 
 def quantised_layers(metadata: Metadata, name: str) -> dict[str, dict[str, Any]]:
-    """What the metadata of the file `name` says of its quantised layers, by layer; ValueError where it is damaged."""
+    """What the metadata of the file `name` says of each quantised layer; ValueError where it is damaged."""
     try:
         return dict(json.loads(metadata.get(QUANTIZATION, '{"layers": {}}'))["layers"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{name} has a {QUANTIZATION} entry without a list of layers ({error!r}): quantise the original again"
+            f"{name} has a {QUANTIZATION} entry without a list of layers ({error!r}): "
+            "quantise the original again"
         ) from error
 
 

@@ -15,13 +15,22 @@ from ...alignment.timeline import TEMPORAL_STRIDE
 from ...config import StreamConfig
 from .identify import PREFIXES, section
 
-HEAD_WIDTH = 128  # of every published tower
-TEXT_WIDTH, TIME_WIDTH = 4096, 256  # where a quantised weight hides them
+# Of every Wan, of Ovi and of MOVA, in both streams.
+HEAD_WIDTH = 128
+# Of umT5-XXL and of Wan's sinusoids, where the packed integers of a quantised weight hide them.
+TEXT_WIDTH = 4096
+TIME_WIDTH = 256
+# Wan's patches of the latent (t, h, w); no shape tells how a head's outputs divide into patch and channels.
 PATCHES = {"video": (1, 2, 2), "audio": (1, 1, 1), "low_noise": (1, 2, 2)}
+# Ovi's audio latent enters through two convolutions with a gated one between; others have one linear layer.
 STEM = "patch_embedding.2.w1.weight"
 # Fields of a Wan video model that only the host's detection knows.
 HOST_FIELDS = ("model_type", "flf_pos_embed_token_number", "in_dim_ref_conv")
-VIDEO_CLASSES = (comfy.supported_models.WAN21_T2V, comfy.supported_models.WAN21_I2V, comfy.supported_models.WAN22_T2V)
+VIDEO_CLASSES = (
+    comfy.supported_models.WAN21_T2V,
+    comfy.supported_models.WAN21_I2V,
+    comfy.supported_models.WAN22_T2V,
+)
 
 
 def stream_config(
@@ -33,20 +42,30 @@ def stream_config(
 ) -> StreamConfig:
     """The configuration of the stream "video", "audio" or "low_noise" in sd.
 
-    known: fields that no shape tells, or that are wanted in place of what the shapes say. head_width: by which the
-    width is divided into heads where `known` does not name their number. ValueError names a missing key with the file
-    `name`, and a video model the joint model cannot run.
+    known: fields that no shape tells, or that are wanted in place of what the shapes say. head_width: of a
+    head, where `known` does not name their number. ValueError names a missing key with the file `name`, and a
+    video model that the joint model cannot run.
     """
     known = {"patch_size": PATCHES[stream]} | dict(known or {})
-    prefix = PREFIXES[stream]
-    dim = _size(sd, f"{prefix}head.modulation", 2, name)
+    dim = _size(sd, f"{PREFIXES[stream]}head.modulation", 2, name)
     heads = known.get("num_heads") or _heads(dim, head_width, f"{name} has a {stream} stream")
+    of_shapes = _of_shapes(sd, PREFIXES[stream], math.prod(known["patch_size"]), heads, name)
+    # The host detects video models only.
+    detected = {} if stream == "audio" else _variant(sd, stream, name)
+    # What the caller knows counts before what the host detects, and that before what the shapes say.
+    return replace(of_shapes, **(detected | known))
+
+
+def _of_shapes(
+    sd: Mapping[str, Tensor], prefix: str, patch_cells: int, heads: int, name: str
+) -> StreamConfig:
+    """What the shapes say of the stream behind a prefix. patch_cells: latent cells of a token."""
     stem = prefix + STEM in sd
     patch = f"{prefix}patch_embedding.0.weight" if stem else f"{prefix}patch_embedding.weight"
-    of_shapes = StreamConfig(
+    return StreamConfig(
         in_dim=_size(sd, patch, 1, name),
-        out_dim=_size(sd, f"{prefix}head.head.weight", 0, name) // math.prod(known["patch_size"]),
-        dim=dim,
+        out_dim=_size(sd, f"{prefix}head.head.weight", 0, name) // patch_cells,
+        dim=_size(sd, f"{prefix}head.modulation", 2, name),
         ffn_dim=_size(sd, f"{prefix}blocks.0.ffn.0.weight", 0, name),
         num_heads=heads,
         num_layers=comfy.model_detection.count_blocks(list(sd), prefix + "blocks.{}."),
@@ -54,16 +73,16 @@ def stream_config(
         freq_dim=_columns(sd, f"{prefix}time_embedding.0", TIME_WIDTH, name),
         stem_dim=_size(sd, prefix + STEM, 0, name) if stem else 0,
     )
-    variant = {} if stream == "audio" else _variant(sd, stream, name)
-    return replace(of_shapes, **(variant | known))
 
 
 def _size(sd: Mapping[str, Tensor], key: str, axis: int, name: str) -> int:
     if key not in sd:
-        raise ValueError(f"{name} lacks {key}: the file is incomplete or of another model")
+        raise ValueError(f"{name} lacks {key}: the file is incomplete or of another model, get it again")
     shape = sd[key].shape
     if len(shape) <= axis:
-        raise ValueError(f"{name}: {key} has shape {tuple(shape)}, wanted {axis + 1} axes or more: it is damaged")
+        raise ValueError(
+            f"{name}: {key} has shape {tuple(shape)}, wanted {axis + 1} axes or more: it is damaged"
+        )
     return shape[axis]
 
 
@@ -77,21 +96,25 @@ def _columns(sd: Mapping[str, Tensor], layer: str, published: int, name: str) ->
 def _heads(dim: int, width: int, what: str) -> int:
     if dim % width:
         raise ValueError(
-            f"{what} of width {dim}, wanted a multiple of {width}: a ccl_config in its metadata can name other heads"
+            f"{what} of width {dim}, wanted a multiple of {width}: "
+            "a ccl_config in its metadata can name other heads"
         )
     return dim // width
 
 
 def _variant(sd: Mapping[str, Tensor], stream: str, name: str) -> dict[str, Any]:
-    """Fields of a Wan video model that the host reads from its keys; ValueError for conditions we do not feed."""
+    """Fields of a Wan video model that the host reads from its keys; ValueError for other conditions."""
     video = {key.removeprefix(PREFIXES[stream]): value for key, value in sd.items() if section(key) == stream}
     found = comfy.model_detection.detect_unet_config(video, "")
     model = comfy.model_detection.model_config_from_unet_config(found, video)
-    in_dim, out_dim = found["in_dim"], found["out_dim"]
-    with_image = out_dim + TEMPORAL_STRIDE + out_dim  # the image behind its mask, a channel per pixel frame
+    in_dim = found["in_dim"]
+    out_dim = found["out_dim"]
+    # The host's `concat_cond` puts the image's latent behind a mask with a channel for each pixel frame.
+    with_image = out_dim + TEMPORAL_STRIDE + out_dim
     if type(model) not in VIDEO_CLASSES or in_dim not in (out_dim, with_image):
         raise ValueError(
-            f"{name} is a Wan video model of the type {found['model_type']} with {in_dim} input channels, wanted one "
-            f"of text to video ({out_dim}) or image to video ({with_image}): nothing feeds other conditions"
+            f"{name} is a Wan video model of the type {found['model_type']} with {in_dim} input channels, "
+            f"wanted one of text to video ({out_dim}) or image to video ({with_image}): "
+            "nothing feeds other conditions, choose another file"
         )
     return {field: found[field] for field in HOST_FIELDS if field in found}

@@ -1,7 +1,7 @@
 """The keys of a file under our names, whichever family's names it has, and every quantised layer in one form.
 
 Our names are those of JointModel: the video stream under Wan's names at the root, `audio.` + Wan's names,
-`interaction.{i}.a2v.` and `interaction.{i}.v2a.`; beside them `low_noise.` + Wan's names for a second video expert.
+`interaction.{i}.a2v.` and `interaction.{i}.v2a.`; beside them `low_noise.` + Wan's names for a second expert.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from torch import Tensor
 from ...families import FAMILIES, Family
 from .read import quantised_layers
 
+# Before the keys of a model in an all-in-one file, as the host's CheckpointSave writes it.
 MODEL_PREFIX = "model.diffusion_model."
 
 
-def translate(tensors: Mapping[str, Tensor], name: str, metadata: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+def translate(
+    tensors: Mapping[str, Tensor], name: str, metadata: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
     """The tensors of a file under our names, every quantised layer with `.comfy_quant`.
 
-    name: the file's, for messages. metadata: read for the layers it says are quantised. Raises ValueError for two keys
-    of one meaning, and for weights it cannot honour.
+    name: the file's, for messages. metadata: may list quantised layers. ValueError for two keys of one
+    meaning, and for weights that have no place here.
     """
     sd = {key.removeprefix(MODEL_PREFIX): value for key, value in tensors.items()}
     _as_layers(sd, metadata or {}, name)
@@ -36,11 +39,15 @@ def translate(tensors: Mapping[str, Tensor], name: str, metadata: Mapping[str, s
     for key, value in sd.items():
         ours = rename(root + key, families)
         if ours in renamed:
-            raise ValueError(f"{name} holds {ours} twice, under different names (one is {key}): the file is mixed up")
+            raise ValueError(
+                f"{name} holds {ours} twice, under different names (one is {key}): the file is mixed up, get "
+                "it again"
+            )
         renamed[ours] = value
     _drop_neutral_scales(renamed, name)
     patch = renamed.get("audio.patch_embedding.weight")
-    if patch is not None and patch.ndim == 3:  # a convolution over time alone
+    # MOVA's audio embedding is a convolution over time alone. Ours has a height and a width of 1, as Wan's.
+    if patch is not None and patch.ndim == 3:
         renamed["audio.patch_embedding.weight"] = patch[..., None, None]
     return renamed
 
@@ -48,14 +55,15 @@ def translate(tensors: Mapping[str, Tensor], name: str, metadata: Mapping[str, s
 def marked_family(keys: Iterable[str]) -> str | None:
     """The family whose published names the interaction's keys have."""
     names = list(keys)
-    for name, family in FAMILIES.items():
-        if family.mark is not None and any(re.search(family.mark, key) for key in names):
+    marked = {name: family.mark for name, family in FAMILIES.items() if family.mark is not None}
+    for name, mark in marked.items():
+        if any(re.search(mark, key) for key in names):
             return name
     return None
 
 
 def rename(key: str, families: Iterable[Family] | None = None) -> str:
-    """A published key of these families (all of them), with the prefix of its part, under our name."""
+    """A published key, with the prefix of its part, under our name. families: None tries all."""
     for family in FAMILIES.values() if families is None else families:
         for pattern, name in family.renames:
             key = re.sub(pattern, name, key)
@@ -63,31 +71,36 @@ def rename(key: str, families: Iterable[Family] | None = None) -> str:
 
 
 def _is_audio_at_root(sd: Mapping[str, Tensor]) -> bool:
+    """Whether the file is an audio stream alone, with Wan's names at the root."""
     patch = sd.get("patch_embedding.weight")
-    return "patch_embedding.2.w1.weight" in sd or ("head.modulation" in sd and patch is not None and patch.ndim == 3)
+    return "patch_embedding.2.w1.weight" in sd or (
+        "head.modulation" in sd and patch is not None and patch.ndim == 3
+    )
 
 
 def _as_layers(sd: dict[str, Tensor], metadata: Mapping[str, str], name: str) -> None:
     """Put what the metadata says of quantised layers beside their weights, under `.comfy_quant`."""
     for layer, entry in quantised_layers(metadata, name).items():
         layer = layer.removeprefix(MODEL_PREFIX)
-        if f"{layer}.weight" in sd:  # an all-in-one file lists its text encoder too
+        # The list of an all-in-one file names the layers of its text encoder too.
+        if f"{layer}.weight" in sd:
             sd[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(entry).encode()), dtype=torch.uint8)
 
 
 def _convert_quants(sd: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The host's conversion of files from before `.comfy_quant`, for the whole and for each part with its own mark."""
+    """The host's conversion of scaled fp8 from before `.comfy_quant`, for the whole and each marked part."""
+    # Such files have a tensor `scaled_fp8` as their mark, and `scale_weight` beside each weight.
     for mark in [key for key in sd if key == "scaled_fp8" or key.endswith(".scaled_fp8")]:
         sd, _ = comfy.utils.convert_old_quants(sd, mark.removesuffix("scaled_fp8"))
     return sd
 
 
 def _drop_neutral_scales(sd: dict[str, Tensor], name: str) -> None:
-    """Drop the trained strength that a bridge may have, 1 where it was not trained; another has no place here."""
+    """Drop the strength of a bridge, which is 1 where it was not trained; ValueError for another."""
     for key in [key for key in sd if key == "condition_scale" or key.endswith(".condition_scale")]:
         strength = sd.pop(key).float()
         if not torch.all(strength == 1):
             raise ValueError(
-                f"{name}: {key} is {strength.flatten().tolist()}, wanted 1: bridges with a trained strength are not "
-                "supported. Use the published bridge"
+                f"{name}: {key} is {strength.flatten().tolist()}, wanted 1: "
+                "bridges with a trained strength are not supported. Use the published bridge"
             )
