@@ -87,7 +87,7 @@ def test_the_host_turns_loud_sounds_down_and_ours_does_not(vae: DACVAE) -> None:
     made = VAEDecodeAudio.execute(vae=vae, samples={"samples": latent})[0]["waveform"]
     torch.testing.assert_close(made, sound_of / (5 * sound_of.std()))
     joint = {"samples": NestedTensor((torch.zeros(1, 16, 1, 4, 4), latent)), "fps": 24.0}
-    ours = CCLDecodeAV.execute(joint, video_vae(), {"tiling": "off"}, 0.0, vae)[1]["waveform"]
+    ours = CCLDecodeAV.execute(joint, video_vae(), {"tiling": "off"}, audio_vae=vae)[1]["waveform"]
     torch.testing.assert_close(ours[..., : 24 * HOP], sound_of)
 
 
@@ -108,11 +108,11 @@ def test_a_round_trip_through_the_av_nodes(vae: DACVAE) -> None:
     pictures, tokens = frames(9), 9 * 48000 // (24 * HOP)
     latent = {"samples": NestedTensor((torch.zeros(1, 16, 3, 4, 4), torch.zeros(1, 6, tokens))), "fps": 24.0}
     encoded = CCLEncodeAV.execute(
-        latent, "crop", "pad", 0.0, video_vae=video_vae(), audio_vae=vae, images=pictures, audio=sound(20000)
+        latent, "crop", "pad", video_vae=video_vae(), audio_vae=vae, images=pictures, audio=sound(20000)
     )[0]
     given = encoded["samples"].unbind()[1]
     assert given.shape == (1, 6, tokens)
-    images, audio, _ = CCLDecodeAV.execute(encoded, video_vae(), {"tiling": "off"}, 0.0, vae)
+    images, audio, _ = CCLDecodeAV.execute(encoded, video_vae(), {"tiling": "off"}, audio_vae=vae)
     assert images.shape == pictures.shape
     assert (audio["sample_rate"], audio["waveform"].shape) == (48000, (1, 1, 18000))
     torch.testing.assert_close(audio["waveform"], vae.decode(given).movedim(-1, 1)[..., :18000])

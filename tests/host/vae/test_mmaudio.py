@@ -220,12 +220,12 @@ def test_a_round_trip_through_the_av_nodes(vae: MMAudioVAE) -> None:
     pictures, tokens = frames(9), round(9 / 24 * 31.25)
     latent = {"samples": NestedTensor((torch.zeros(1, 16, 3, 4, 4), torch.zeros(1, 20, tokens))), "fps": 24.0}
     encoded = CCLEncodeAV.execute(
-        latent, "crop", "pad", 0.0, video_vae=video_vae(), audio_vae=vae, images=pictures, audio=sound(20000)
+        latent, "crop", "pad", video_vae=video_vae(), audio_vae=vae, images=pictures, audio=sound(20000)
     )[0]
     given = encoded["samples"].unbind()[1]
     assert given.shape == (1, 20, tokens)
     assert given.abs().amax() > 0
-    images, audio, _ = CCLDecodeAV.execute(encoded, video_vae(), {"tiling": "off"}, 0.0, vae)
+    images, audio, _ = CCLDecodeAV.execute(encoded, video_vae(), {"tiling": "off"}, audio_vae=vae)
     assert images.shape == pictures.shape
     assert (audio["sample_rate"], audio["waveform"].shape) == (44100, (1, 1, round(9 / 24 * 44100)))
     assert audio["waveform"].abs().amax() > 0
