@@ -1,4 +1,4 @@
-"""Many ways to say what happens in a clip of the procedural world: the text the tiny encoder learns to read."""
+"""Many ways to say what happens in a clip of the procedural world: the text that the tiny encoder reads."""
 
 import random
 import re
@@ -62,8 +62,15 @@ SOUND_WORDS = {
     "beep": ("beep", "beeps", "beeping", "electronic beep", "tone", "beep tone"),
     "horn": ("horn", "horns", "honk", "honking", "car horn", "trumpet"),
 }
-WORDS = {"size": SIZE_WORDS, "colour": COLOUR_WORDS, "shape": SHAPE_WORDS, "motion": MOTION_WORDS, "sound": SOUND_WORDS}
+WORDS = {
+    "size": SIZE_WORDS,
+    "colour": COLOUR_WORDS,
+    "shape": SHAPE_WORDS,
+    "motion": MOTION_WORDS,
+    "sound": SOUND_WORDS,
+}
 
+# What stands more than once in a list is drawn so much more often.
 OPENINGS = (
     "",
     "",
@@ -126,40 +133,55 @@ SOUND_FRAMES = (
     "making a {}",
     "like a {}",
 )
+# Everyday words, which must not change what the encoder reads.
 MEANINGLESS = """
-about above across action after against age air all almost alone along already also always and animal another answer
-any apple area arm around art as at away baby back bad bag bank base bathroom beach beautiful because bed before begin
-behind below beside best better between bird bit boat body book both bottle bottom boy branch bread bridge bright
-bring brother brown build building bus but button buy by cake call camera can car card care carry cartoon case cat
-catch centre chair change child cinematic city class clean clear climb clock close cloud coat coffee cold colour come
-computer cook cool corner count country cover cow cup cut dance dark daughter day deep desert desk detail dinner do
-dog door down draw dream dress drink drive dry during each ear early earth easy eat edge egg eight empty end enough
-evening every eye face family far farm fast father feel few field film find fine finger fire first fish five flat
-floor flower fly follow food foot forest forward four free friend from fruit full fun game garden get giant girl give
-glass go good grass grey ground group grow guitar hair half hall happy hard hat have head hear heart heavy help her
-here high hill him his hold home horse hot hour house how hundred ice idea if inside into island its join juice just
-keep key kid king kitchen know lake lamp land last late laugh leaf learn leave left leg less letter light like line
-lion list listen live long look loud love low lunch machine make man many map market may meet middle milk minute
-mirror money monkey moon more morning most mother mountain mouse mouth move much music name near neck need never new
-next nice night nine no nose not now number ocean of off office often old once one only open or other our out outside
-over own page paint paper park part party pass people person photo piano picture piece place plane plant play point
-pool present pretty quality question quick quiet rabbit rain read ready real realistic right river road robot rock
-roof room rope run sad same sand say scene school sea season seat second see seven shadow sharp she ship shirt shoe
-shop short show side silent silver simple sing sister sit six sky sleep slow smile smooth snow so soft some something
-son song soon sound space speak speed spring stand start station stay step still stone stop story street strong style
-sugar summer sun surface sweet swim table take talk tall tea ten than that the their then there they thick thin thing
-think this thousand three through time tired to today together tomorrow too top toward town toy train travel tree trip
-truck true try turn twelve twenty two ugly uncle under until up very view village visit voice wait walk wall want war
-warm wash watch water wave way wear weather week well wet what wheel when where which while who why wide wild wind
-window winter with without woman wonderful word work world write year yes yesterday you young zero blurry low-quality
-noisy distorted static watermark text subtitles worst deformed background foreground synchronised mismatched silence
-pink black star violin colourful
+about above across action after against age air all almost alone along already also always and animal
+another answer any apple area arm around art as at away baby back bad bag bank base bathroom beach beautiful
+because bed before begin behind below beside best better between bird bit boat body book both bottle bottom
+boy branch bread bridge bright bring brother brown build building bus but button buy by cake call camera can
+car card care carry cartoon case cat catch centre chair change child cinematic city class clean clear climb
+clock close cloud coat coffee cold colour come computer cook cool corner count country cover cow cup cut
+dance dark daughter day deep desert desk detail dinner do dog door down draw dream dress drink drive dry
+during each ear early earth easy eat edge egg eight empty end enough evening every eye face family far farm
+fast father feel few field film find fine finger fire first fish five flat floor flower fly follow food foot
+forest forward four free friend from fruit full fun game garden get giant girl give glass go good grass grey
+ground group grow guitar hair half hall happy hard hat have head hear heart heavy help her here high hill
+him his hold home horse hot hour house how hundred ice idea if inside into island its join juice just keep
+key kid king kitchen know lake lamp land last late laugh leaf learn leave left leg less letter light like
+line lion list listen live long look loud love low lunch machine make man many map market may meet middle
+milk minute mirror money monkey moon more morning most mother mountain mouse mouth move much music name near
+neck need never new next nice night nine no nose not now number ocean of off office often old once one only
+open or other our out outside over own page paint paper park part party pass people person photo piano
+picture piece place plane plant play point pool present pretty quality question quick quiet rabbit rain read
+ready real realistic right river road robot rock roof room rope run sad same sand say scene school sea
+season seat second see seven shadow sharp she ship shirt shoe shop short show side silent silver simple sing
+sister sit six sky sleep slow smile smooth snow so soft some something son song soon sound space speak speed
+spring stand start station stay step still stone stop story street strong style sugar summer sun surface
+sweet swim table take talk tall tea ten than that the their then there they thick thin thing think this
+thousand three through time tired to today together tomorrow too top toward town toy train travel tree trip
+truck true try turn twelve twenty two ugly uncle under until up very view village visit voice wait walk wall
+want war warm wash watch water wave way wear weather week well wet what wheel when where which while who why
+wide wild wind window winter with without woman wonderful word work world write year yes yesterday you young
+zero blurry low-quality noisy distorted static watermark text subtitles worst deformed background foreground
+synchronised mismatched silence pink black star violin colourful
 """
 OTHER_WORDS = tuple(MEANINGLESS.split())
 
 
 # What joins the clauses of two objects, besides the world's own ways.
-AND = (*JOINTS, " and ", ", ", ", then ", " next to ", " plus ", " - ", "; also ", " beside ", ", while ", " whereas ")
+AND = (
+    *JOINTS,
+    " and ",
+    ", ",
+    ", then ",
+    " next to ",
+    " plus ",
+    " - ",
+    "; also ",
+    " beside ",
+    ", while ",
+    " whereas ",
+)
 GROUPED = (
     "{seen[0]} and {seen[1]}, {sound[0]} for the {name[0]} and {sound[1]} for the {name[1]}",
     "{seen[0]} and {seen[1]}; the {name[0]} sounds like a {sound[0]}, the {name[1]} like a {sound[1]}",
@@ -169,14 +191,17 @@ GROUPED = (
 )
 NOUNS = ("thing", "object", "shape", "something")
 
-MARKS = "\ue000\ue001"  # at the end of a word: it speaks of the first or of the second object
+    """Whether this combination is held out: one colour for each of shape, motion and sound, 60 of 480."""
+# caption has and no change of case alters.
+MARKS = "\ue000\ue001"
 
 
 def held_out(thing: Attributes | Object) -> bool:
-    """Whether this combination is never trained on: one colour for each of shape, motion and sound, 60 of 480."""
+    """Whether this combination is never trained on: one colour per shape, motion and sound, 60 of 480."""
     values = [getattr(thing, kind) for kind in KINDS]  # the size of an object is often left open
     if None in values:
         return False
+    # Modulo the 8 colours: every pair and every triple of attributes still occurs in training.
     choices = zip(values, KINDS.values(), (1, 3, 2, 1), strict=True)
     return sum(step * options.index(value) for value, options, step in choices) % len(KINDS["colour"]) == 0
 
@@ -193,6 +218,7 @@ def owned(rng: random.Random, *things: Attributes) -> tuple[str, list[int]]:
     """A paraphrase, and by character which object it speaks of: 0, 1, or -1 for neither alone."""
     text = ""
     owners: list[int] = []
+    # A run is a word with its mark, if any, or a single space.
     for run in re.findall(rf"[^{MARKS}\s]+[{MARKS}]?|\s", _marked(rng, *things)):
         said = run.rstrip(MARKS)
         text += said
@@ -228,6 +254,7 @@ def _say(rng: random.Random, kind: str, value: str | None) -> str:
     if value is None:
         return ""
     words = WORDS[kind][value]
+    # Half the time the word of the world itself, so that short prompts are read best.
     return words[0] if rng.random() < 0.5 else rng.choice(words)
 
 
@@ -239,7 +266,9 @@ def _tags(rng: random.Random, said: dict[str, str]) -> str:
 
 def _seen(rng: random.Random, said: dict[str, str]) -> str:
     """The object and what it does; empty if nothing of either is stated."""
-    size, colour, motion = said["size"], said["colour"], said["motion"]
+    size = said["size"]
+    colour = said["colour"]
+    motion = said["motion"]
     noun = said["shape"] or (rng.choice(NOUNS) if size or colour or motion else "")
     if not noun:
         return ""
@@ -267,15 +296,20 @@ def _heard(rng: random.Random, said: dict[str, str]) -> str:
 
 
 def _two(rng: random.Random, said: Sequence[dict[str, str]]) -> str:
-    """One clause after the other, each with its sound, or both objects and then both sounds in the same order."""
+    """One clause after the other, each with its sound, or both objects and then both sounds in that order."""
     seen = [_mark(_seen(rng, words), i) for i, words in enumerate(said)]
     sounds = [_mark(words["sound"], i) for i, words in enumerate(said)]
     if all(sounds) and rng.random() < 0.3:
-        names = [_mark(f"{words['colour']} {words['shape'] or 'one'}".strip(), i) for i, words in enumerate(said)]
+        names = [
+            _mark(f"{words['colour']} {words['shape'] or 'one'}".strip(), i) for i, words in enumerate(said)
+        ]
+        # The first two call the objects by their colours.
         pool = GROUPED if all(words["colour"] for words in said) else GROUPED[2:]
         text = rng.choice(pool).format(seen=seen, sound=sounds, name=names)
     elif all(sounds) and rng.random() < 0.1:
-        text = rng.choice(("; ", ". ", " and ")).join(f"{s}: {thing}" for s, thing in zip(sounds, seen, strict=True))
+        text = rng.choice(("; ", ". ", " and ")).join(
+            f"{s}: {thing}" for s, thing in zip(sounds, seen, strict=True)
+        )
     else:
         comma = rng.choice((", ", ", ", " "))
         heard = [_mark(_heard(rng, words), i) for i, words in enumerate(said)]

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...metrics.matching import SyncSummary, f1, match_events, summarise_sync
+from ...metrics.matching import NARROW, SyncSummary, f1, match_events, summarise_sync
 from .captions import held_out
 from .judge import Seen, judge_clip
 from .scene import KINDS, Attributes, Clip, Object, sample_clip
 
-TOLERANCE = 0.0625  # seconds, one frame at 16 fps: for recall and precision against the exact contacts
+# Seconds, one frame at 16 fps: for recall and precision against the exact contacts.
+TOLERANCE = NARROW
 OBJECTS = ("1", "2", "both")
 WORDS = ("colour", "motion", "sound")
 RIGHT = tuple(f"{kind}_right" for kind in WORDS)
@@ -47,7 +48,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a checkpoint was taught: most objects in a clip, and the combinations that none of its clips had."""
+    """What a checkpoint was taught: the most objects in a clip, and the combinations that no clip had."""
 
     objects: int
     held_out: tuple[Attributes, ...]
@@ -76,11 +77,17 @@ def unseen_objects() -> list[Attributes]:
 
 
 def draw_clips(
-    seed: int, clips: int, frames: int, fps: float, objects: str = "1", unseen: Sequence[Attributes] | None = None
+    seed: int,
+    clips: int,
+    frames: int,
+    fps: float,
+    objects: str = "1",
+    unseen: Sequence[Attributes] | None = None,
 ) -> list[Clip]:
-    """World clips of held-out combinations only (`unseen`, by default the world's), with one object, two, or in turn.
+    """World clips of held-out combinations only, with one object, two, or in turn.
 
-    With one object, every combination comes before one comes again. Two differ in colour and sound.
+    unseen: the combinations; None: the world's. With one object, every combination comes before one comes
+    again. Two objects differ in colour and sound.
     """
     if objects not in OBJECTS:
         raise ValueError(f"objects must be one of {', '.join(OBJECTS)}, got {objects!r}")
@@ -148,7 +155,7 @@ def close(contacts: Sequence[float], found: Sequence[float]) -> int:
 
 
 def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts summed over the clips, shares of contacts, onsets and objects, F1, median error over pairs in 125 ms."""
+    """Counts over the clips, shares of contacts, onsets and objects, F1, median error of pairs in 125 ms."""
     right = summed(rows, RIGHT)
     objects = sum(len(row["objects"]) for row in rows)
     shares = {key: share(number, objects) for key, number in right.items()}
@@ -186,7 +193,7 @@ def ceiling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def against_given(task: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of v2a and a2v, the generated events against the true ones of the given stream: those of a lost object count."""
+    """For v2a and a2v, generated events against the true ones of the given stream, also of a lost object."""
     return true_events(rows, GENERATED[task]) if task in GENERATED else {}
 
 

@@ -19,13 +19,16 @@ from .sounds import SAMPLE_RATE, SOUNDS, strike
 
 STILL = "still"
 NO_COLOUR = "none"
-PRESENT = 0.3  # share of the shape's usual brightness from which a frame counts as showing it
+# Share of the shape's usual brightness from which a frame counts as showing it.
+PRESENT = 0.3
 SILENT = "silent"
 BANDS = 24
 # Share of what rang before an onset that is taken off; all of it would hide a sound that comes again.
 FADED = 0.7
-# Seconds after an onset that tell its sound, and before it that tell what still rings.
-LISTEN, TAIL = 0.15, 0.05
+# Seconds after an onset that tell its sound.
+LISTEN = 0.15
+# Seconds before an onset that tell what still rings.
+TAIL = 0.05
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def judge_clip(
 
 
 def judge_video(frames: Tensor, fps: float, colours: Sequence[str | None] = ()) -> list[Seen]:
-    """What is seen in frames (f, h, w, 3) in 0..1. The objects of several given colours are told apart by them.
+    """What is seen in frames (f, h, w, 3) in 0..1. Several given colours tell the objects apart.
 
     With at most one colour given, everything in the foreground is one object.
     """
@@ -93,7 +96,9 @@ def judge_video(frames: Tensor, fps: float, colours: Sequence[str | None] = ()) 
         return [see(track_foreground(frames), fps)]
     unknown = [name for name in colours if name not in PALETTE]
     if unknown:
-        raise ValueError(f"colours must be of {', '.join(PALETTE)}, got {unknown[0]}: name one for each object")
+        raise ValueError(
+            f"colours must be of {', '.join(PALETTE)}, got {unknown[0]}: name one for each object"
+        )
     palette = torch.tensor([PALETTE[name] for name in colours]) / 255
     return [see(track, fps) for track in track_colours(frames, palette)]
 
@@ -118,15 +123,19 @@ def hue(colour: Tensor) -> Tensor:
 
 def motion_of(track: Track, fps: float) -> str:
     """Dark spells are blinking; else the longer axis decides. A fall is a bounce that never rises visibly."""
+    # In 8 % of the frames: a generated shape may dim for a moment.
     if (track.presence < PRESENT).float().mean() > 0.08:
         return "blinks"
-    wide, tall = (float(p.quantile(0.95) - p.quantile(0.05)) for p in (track.x, track.y))
+    # Quantiles, since a few frames may show nothing and then have no position.
+    wide = float(track.x.quantile(0.95) - track.x.quantile(0.05))
+    tall = float(track.y.quantile(0.95) - track.y.quantile(0.05))
     if max(wide, tall) < 0.06:
         return STILL
     if wide > tall:
         return "slides"
     # In picture heights per second, so that the rate of the frames does not matter.
     velocity = track.y.diff() * fps
+    # A fall begins again at the top: a jump in one frame, which is no rise.
     rising = ((velocity < -0.3) & (velocity > -JUMP * fps)).float().mean()
     return "bounces" if rising > 0.15 else "falls"
 
@@ -140,7 +149,7 @@ def hear(waveform: Tensor, sample_rate: int) -> list[Onset]:
 def judge_sounds(
     onsets: Sequence[Onset], contacts: Sequence[Sequence[float]], expected: Sequence[str | None]
 ) -> tuple[str, ...]:
-    """The sound of each object: of the onsets at its contacts, or of those at no contact at all if it has none.
+    """The sound of each object: of the onsets at its contacts, or of those at no contact if it has none.
 
     A single object has all onsets. Where two contacts claim one onset, the expected sound decides.
     """
@@ -176,6 +185,7 @@ def nearest_sound(heard: Tensor) -> str:
 
 @cache
 def sound_templates() -> dict[str, Tensor]:
+    # A fixed seed, so that a judgement can be repeated.
     rng = np.random.default_rng(0)
     return {name: sound_template(rng, name) for name in SOUNDS}
 
@@ -192,16 +202,21 @@ def profile(signal: Tensor, onset: float, sample_rate: int) -> Tensor:
     listen = round(LISTEN * sample_rate)
     tail = round(TAIL * sample_rate)
     after = band_powers(signal[begin : begin + listen], listen, sample_rate)
+    # Reversed, so that the samples next to the onset count most.
     ringing = band_powers(signal[max(0, begin - tail) : begin].flip(0), tail, sample_rate)
     bands = (after - FADED * ringing).clamp_min(0)
+    # The root keeps the loudest band from deciding alone.
     return (bands / bands.sum().clamp_min(1e-12)).sqrt()  # (BANDS,)
 
 
 def band_powers(cut: Tensor, samples: int, sample_rate: int) -> Tensor:
     """Mean power per band over a stretch of at most so many samples, the first of them counting most."""
+    # The falling half of a Hann window.
     window = torch.hann_window(2 * samples)[samples:]
     cut = torch.nn.functional.pad(cut, (0, samples - len(cut)))
+    # One transform length for both stretches, so that their bands hold the same frequencies.
     power = torch.fft.rfft(cut * window, n=2 * round(LISTEN * sample_rate)).abs() ** 2 / window.square().sum()
     hertz = torch.linspace(0, sample_rate / 2, len(power))
+    # From below the drum (85 Hz) to just below half of 16 kHz.
     edges = torch.logspace(np.log10(50), np.log10(7600), BANDS + 1)
     return torch.stack([power[(hertz >= low) & (hertz < high)].sum() for low, high in pairwise(edges)])

@@ -1,4 +1,4 @@
-"""The motions of the procedural world: paths whose contacts with floor, wall or light switch are known exactly."""
+"""The motions of the procedural world: paths whose contacts (floor, wall, light switch) are known exactly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 # Geometry in pixels of a 64 x 64 frame; other sizes scale it.
-FLOOR, LEFT_WALL, RIGHT_WALL, SHELF = 58.0, 3.0, 61.0, 38.0
+FLOOR = 58.0
+LEFT_WALL = 3.0
+RIGHT_WALL = 61.0
+SHELF = 38.0
+# Pixels per second squared: a bounce over the free height of the room takes about a second.
 GRAVITY = 300.0
 
 
@@ -44,7 +48,9 @@ def sample_path(
     Contacts are rounded to a sample of the sound, whose rate is `rate`.
     """
     times = np.arange(frames) / fps
-    first, last = 0.1, (frames - 1) / fps - 0.1
+    # A tenth of a second is more than one frame at 16 fps: a contact has seen frames on both sides.
+    first = 0.1
+    last = (frames - 1) / fps - 0.1
     while True:
         path = PATHS[motion](rng, radius, lane, times)
         near = [t for t in path.contacts if -0.1 < t < times[-1] + 0.15]
@@ -54,7 +60,9 @@ def sample_path(
 
 def bounce(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray) -> Path:
     """Parabolas between elastic hits of the floor, as high as the lane allows."""
+    # Up and down over a height h takes sqrt(8 h / g).
     longest = math.sqrt(8 * (lane.floor - 2 * radius - 1) / GRAVITY)
+    # No motion has a period below .5 s, twice the longest note: notes of one object never overlap.
     period = rng.uniform(0.55, min(0.9, longest))
     start = rng.uniform(-period, 0)
     since = np.mod(times - start, period)
@@ -66,7 +74,9 @@ def bounce(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarra
 def fall(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray) -> Path:
     """Held at the top, dropped, at rest on the floor, and again from the top."""
     top = radius + 2
-    hold, rest = rng.uniform(0.1, 0.35), rng.uniform(0.25, 0.5)
+    hold = rng.uniform(0.1, 0.35)
+    rest = rng.uniform(0.25, 0.5)
+    # A fall from rest over a height h takes sqrt(2 h / g).
     drop = math.sqrt(2 * (lane.floor - radius - top) / GRAVITY)
     period = hold + drop + rest
     start = rng.uniform(-period, 0)
@@ -80,15 +90,23 @@ def slide(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray
     """Constant speed along the floor, turned round by each wall."""
     period = rng.uniform(0.5, 0.85)
     start = rng.uniform(-2 * period, 0)
+    # Two periods there and back: 0 is the left wall, 1 the right.
     phase = np.mod((times - start) / period, 2)
-    left, right = lane.left + radius, lane.right - radius
+    left = lane.left + radius
+    right = lane.right - radius
     x = left + (right - left) * np.minimum(phase, 2 - phase)
-    return Path(x, np.full_like(times, lane.floor - radius), np.ones_like(times), regular(start, period, times))
+    return Path(
+        x, np.full_like(times, lane.floor - radius), np.ones_like(times), regular(start, period, times)
+    )
 
 
 def blink(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray) -> Path:
-    """Dark and lit in turn; the light grows over one frame, so that frames tell when within a frame it came on."""
-    lit, dark = rng.uniform(0.25, 0.45), rng.uniform(0.25, 0.45)
+    """Dark and lit in turn.
+
+    The light grows over one frame, so that a partly lit frame tells when within it the light came on.
+    """
+    lit = rng.uniform(0.25, 0.45)
+    dark = rng.uniform(0.25, 0.45)
     start = rng.uniform(-lit - dark, 0)
     since = np.mod(times - start, lit + dark)
     ramp = times[1] - times[0]
@@ -109,5 +127,6 @@ def place(rng: np.random.Generator, radius: float, lane: Lane) -> float:
 
 def regular(start: float, period: float, times: np.ndarray) -> tuple[float, ...]:
     """Every start + k * period from shortly before the first to shortly after the last frame."""
+    # `start` may lie up to two periods before the first frame or, after a hold, within the clip.
     count = math.ceil((times[-1] - start) / period) + 2
     return tuple(start + k * period for k in range(-2, count))

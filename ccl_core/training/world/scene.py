@@ -1,4 +1,4 @@
-"""The procedural world of ccl-tiny: coloured shapes whose visible contacts are exactly the onsets of their sounds."""
+"""The procedural world of ccl-tiny: coloured shapes whose visible contacts are the onsets of their sounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from itertools import pairwise
 import numpy as np
 
 from ...alignment.timeline import fills_latent_frames
-from .motions import COLUMNS, FLOOR, LEFT_WALL, MOTIONS, RIGHT_WALL, ROOM, SHELF, UPPER, Lane, Path, sample_path
+from .motions import (
+    COLUMNS,
+    FLOOR,
+    LEFT_WALL,
+    MOTIONS,
+    RIGHT_WALL,
+    ROOM,
+    SHELF,
+    UPPER,
+    Lane,
+    Path,
+    sample_path,
+)
 from .sounds import SAMPLE_RATE, SOUNDS, synthesise
 
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -29,11 +41,16 @@ KINDS = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "sound": SOUNDS}
 
 BACKGROUND = (18, 20, 28)
 LINE = (58, 60, 66)
-RADII = {None: (8.0, 11.0), "small": (8.0, 8.8), "big": (10.2, 11.0)}  # of the only object of a clip
-CROWDED = 0.75  # how much smaller objects are when there are two
+# Pixels of a 64 x 64 frame, of the only object of a clip.
+RADII = {None: (8.0, 11.0), "small": (8.0, 8.8), "big": (10.2, 11.0)}
+# How much smaller objects are when there are two: a column is 27 pixels wide, the room 58.
+CROWDED = 0.75
 PAIR_SHARE = 0.4
-SHORTEST = 17  # frames of a clip
-APART = 0.18  # least seconds between the contacts of two objects, so that ear and metric can tell their onsets apart
+# Frames of a clip: a second at 16 fps, in which any motion can have a contact.
+SHORTEST = 17
+# Least seconds between contacts of two objects: the onset detector hears notes up to .12 s apart as one.
+APART = 0.18
+# About four of five drawn pairs of paths have contacts closer than that.
 TRIES = 3000
 
 GERUNDS = {"bounces": "bouncing", "falls": "falling", "slides": "sliding", "blinks": "blinking"}
@@ -109,7 +126,10 @@ def sample_clip(
     objects: int | None = None,
     caption: str | None = None,
 ) -> Clip:
-    """One random clip. What is asked of its objects, or stated by the caption, is kept; everything else is drawn."""
+    """One random clip.
+
+    The clip has what is asked of its objects or stated by the caption; everything else is drawn.
+    """
     check_length(frames)
     scene = sample_scene(rng, *asked, objects=objects, caption=caption)
     paths = sample_paths(rng, scene, frames, fps)
@@ -127,21 +147,24 @@ def sample_clip(
 
 
 def check_length(frames: int) -> None:
-    """ValueError unless a clip can have so many frames: they fill their latent frames, and one contact fits in."""
+    """ValueError unless a clip can have so many frames: they fill latent frames, and a contact fits in."""
     if frames < SHORTEST or not fills_latent_frames(frames):
-        raise ValueError(f"a clip needs 4k+1 frames and at least {SHORTEST} (one contact must fit), got {frames}")
+        raise ValueError(
+            f"a clip needs 4k+1 frames and at least {SHORTEST} (one contact must fit), got {frames}"
+        )
 
 
 def sample_scene(
     rng: np.random.Generator, *asked: Attributes, objects: int | None = None, caption: str | None = None
 ) -> Scene:
-    """Draw what is left open: how many objects (one or two), their words, sizes and places, and how it is said."""
+    """Draw what is left open: the number of objects (one or two), words, sizes, places, the caption."""
     asked = asked or read_caption(caption or "")
     count = max(len(asked), objects or (2 if not asked and rng.random() < PAIR_SHARE else 1))
     if count > len(COLUMNS):
         raise ValueError(f"a clip shows one or two objects, got {count}: leave the others out")
     words = complete(rng, [*asked, *[Attributes()] * (count - len(asked))])
     if caption is None:
+        # A caption of a person mostly says nothing of the size.
         sizes = [None, *SIZES]
         words = tuple(replace(w, size=w.size or sizes[rng.choice(3, p=[0.6, 0.2, 0.2])]) for w in words)
     scale = 1.0 if count == 1 else CROWDED
@@ -216,6 +239,7 @@ def read_caption(caption: str) -> tuple[Attributes, ...]:
         elif kind is not None:
             if not found or (kind == "colour" and "colour" in found[-1]):
                 found.append({})
+            # The size is said before the colour, so it waits for the object that the next word begins.
             found[-1] = {**size, kind: word, **found[-1]}
             size = {}
     return tuple(Attributes(**words) for words in found)
@@ -232,7 +256,8 @@ def sample_paths(rng: np.random.Generator, scene: Scene, frames: int, fps: float
         if all(later - earlier >= APART for earlier, later in pairwise(times)):
             return paths
     raise ValueError(
-        f"{frames} frames are too many for two objects with contacts {APART} s apart: ask for fewer, or for one object"
+        f"{frames} frames are too many for two objects with contacts {APART} s apart: "
+        "ask for fewer, or for one object"
     )
 
 
@@ -245,6 +270,7 @@ def render(scene: Scene, paths: Sequence[Path], size: int) -> np.ndarray:
         dy = grid - path.y.astype(np.float32)[:, None] * size / 64  # (f, h)
         cover = COVERS[words.shape](dx[:, None, :], dy[:, :, None], radius * size / 64)  # (f, h, w)
         cover = (cover * path.brightness.astype(np.float32)[:, None, None])[..., None]
+        # Later shapes lie over earlier ones; `cover` is the share of a pixel that the shape fills.
         frames = frames + cover * (np.asarray(PALETTE[words.colour], dtype=np.float32) - frames)
     return (frames + 0.5).astype(np.uint8)  # (f, h, w, 3)
 
@@ -261,7 +287,8 @@ def cover_square(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
 
 def cover_triangle(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
     """On its base, as wide and as high as the ball."""
-    slope = ((dy + half) / 2 - np.abs(dx)) * 0.8**0.5  # distance from the two upper edges
+    # Distance from the two upper edges: they lean 1 to 2, so their normal (1, 1/2) has the length 1.25 ** .5.
+    slope = ((dy + half) / 2 - np.abs(dx)) * 0.8**0.5
     return np.clip(half - dy + 0.5, 0, 1) * np.clip(slope + 0.5, 0, 1)
 
 
@@ -272,7 +299,10 @@ def draw_room(size: int, shelf: bool) -> np.ndarray:
     """A dark room with a floor line and two walls, and a shelf for the upper of two objects."""
     room = np.empty((size, size, 3), dtype=np.float32)
     room[:] = BACKGROUND
-    floor, left, right, board = (round(v * size / 64) for v in (FLOOR, LEFT_WALL, RIGHT_WALL, SHELF))
+    floor = round(FLOOR * size / 64)
+    left = round(LEFT_WALL * size / 64)
+    right = round(RIGHT_WALL * size / 64)
+    board = round(SHELF * size / 64)
     thick = max(1, round(size / 64))
     room[floor : floor + thick] = LINE
     room[:floor, left - thick : left] = LINE
@@ -282,8 +312,10 @@ def draw_room(size: int, shelf: bool) -> np.ndarray:
     return room  # (h, w, 3)
 
 
-def clips(seed: int, frames: int = 45, size: int = 64, fps: float = 16, objects: int | None = None) -> Iterator[Clip]:
-    """An endless stream of clips, the same for the same seed; with one or two objects each, or as many as asked."""
+def clips(
+    seed: int, frames: int = 45, size: int = 64, fps: float = 16, objects: int | None = None
+) -> Iterator[Clip]:
+    """An endless stream of clips, the same for the same seed. objects: in each clip; None: one or two."""
     rng = np.random.default_rng(seed)
     while True:
         yield sample_clip(rng, frames=frames, size=size, fps=fps, objects=objects)

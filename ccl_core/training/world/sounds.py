@@ -1,4 +1,4 @@
-"""The sounds of the procedural world: short notes with an immediate attack, whose spectra can be told apart."""
+"""The sounds of the procedural world: short notes with an immediate attack and spectra unlike each other."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 SAMPLE_RATE = 16000
-LONGEST = 0.25  # seconds of a note
+# Seconds of a note.
+LONGEST = 0.25
 
 
-def synthesise(rng: np.random.Generator, parts: Sequence[tuple[str, Sequence[float]]], samples: int) -> np.ndarray:
-    """The sum of every part's sound once at each of its contacts (seconds), with a little variation in loudness."""
+def synthesise(
+    rng: np.random.Generator, parts: Sequence[tuple[str, Sequence[float]]], samples: int
+) -> np.ndarray:
+    """The sum of every part's sound at each of its contacts (seconds), a little softer or louder."""
     waveform = np.zeros(samples, dtype=np.float32)
     for sound, contacts in parts:
         for time in contacts:
@@ -24,12 +27,14 @@ def synthesise(rng: np.random.Generator, parts: Sequence[tuple[str, Sequence[flo
 def strike(rng: np.random.Generator, sound: str) -> np.ndarray:
     """One note of at most a quarter of a second with an immediate attack."""
     seconds = np.arange(round(LONGEST * SAMPLE_RATE)) / SAMPLE_RATE
+    # The last 40 ms fade out: a cut would be heard as another onset.
     fade = np.clip((LONGEST - seconds) / 0.04, 0, 1)
     return (NOTES[sound](rng, seconds) * fade).astype(np.float32)
 
 
 def drum(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """A low thump that sinks in pitch."""
+    # The integral of 85 + 75 exp(-t / .03) Hz. A cosine begins at its peak: the attack is immediate.
     turns = 85 * seconds + 75 * 0.03 * (1 - np.exp(-seconds / 0.03))
     return 0.8 * np.cos(2 * np.pi * turns) * np.exp(-seconds / 0.06)
 
@@ -37,11 +42,14 @@ def drum(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
 def bell(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """Slightly inharmonic partials that ring."""
     partials = ((700, 0.28), (1410, 0.22), (2130, 0.16), (3480, 0.12))
-    return sum(level * np.cos(2 * np.pi * hertz * seconds) for hertz, level in partials) * np.exp(-seconds / 0.1)
+    return sum(level * np.cos(2 * np.pi * hertz * seconds) for hertz, level in partials) * np.exp(
+        -seconds / 0.1
+    )
 
 
 def click(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """A short burst of noise without low frequencies."""
+    # The difference of neighbouring samples of white noise is a high pass.
     noise = rng.standard_normal(len(seconds) + 1)
     return 0.25 * (noise[1:] - noise[:-1]) * np.exp(-seconds / 0.025)
 
@@ -53,6 +61,7 @@ def beep(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
 
 def horn(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """A short honk: a low tone with all its harmonics."""
+    # Level 1 / k for the harmonic k, as in a sawtooth.
     wave = sum(np.cos(2 * np.pi * 240 * k * seconds) / k for k in range(1, 9))
     return 0.2 * wave * np.clip((0.13 - seconds) / 0.01, 0, 1)
 
