@@ -191,8 +191,8 @@ GROUPED = (
 )
 NOUNS = ("thing", "object", "shape", "something")
 
-    """Whether this combination is held out: one colour for each of shape, motion and sound, 60 of 480."""
-# caption has and no change of case alters.
+# At the end of a word: it speaks of the first or of the second object. Private characters of Unicode, which
+# no caption has and no change of case alters.
 MARKS = "\ue000\ue001"
 
 
