@@ -14,9 +14,9 @@ TAPS = "ccl_taps"
 class Place(NamedTuple):
     """Where the queries and keys of one call of attention stand.
 
-    direction: "a2v" or "v2a". queries, keys: tokens of the stream that asks and of the one that is read, counted within
-    their spans; keys None where only the context tokens are read. context: leading keys that are context tokens.
-    size: tokens in both spans. partial: only some samples of the batch.
+    direction: "a2v" or "v2a". queries, keys: tokens of the stream that asks and of the one that is read,
+    counted within their spans; keys None where only the context tokens are read. context: leading keys that
+    are context tokens. size: tokens in both spans. partial: only some samples of the batch.
     """
 
     direction: str
@@ -27,11 +27,13 @@ class Place(NamedTuple):
     partial: bool = False
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, options: dict[str, Any], place: Place | None = None) -> Tensor:
-    """Attention of q (b, n, d) on k, v (b, m, d); an observer of the coupling sees queries, keys and their place."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, options: dict[str, Any], place: Place | None = None
+) -> Tensor:
+    """Attention of q (b, n, d) on k, v (b, m, d). An observer sees what asks, and where."""
     if place is not None:
         tap(options, "attention", q, k, heads, place)
-    # Looked up in Wan's module at each call: that is the name which others replace.
+    # Looked up in Wan's module at each call: attention packs (SageAttention nodes) replace that name.
     return wan.optimized_attention(q, k, v, heads=heads, transformer_options=options)
 
 

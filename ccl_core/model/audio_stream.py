@@ -1,4 +1,4 @@
-"""The audio stream: a Wan transformer over a latent of one column, and the convolution stem some models have."""
+"""The audio stream: a Wan transformer over a latent of one column, and the convolution stem of Ovi."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from .times import times_of
 
 
 class GatedConvStem(torch.nn.Sequential):
-    """A convolution, SiLU, and a gated convolution MLP, all over 7 tokens, in the place of the patch embedding.
-
-    Audio tower of Ovi, arXiv 2510.01284.
-    """
+    """The patch embedding of Ovi's audio (arXiv 2510.01284): convolution, SiLU, gated convolutions, 7 tokens each."""
 
     def __init__(self, config: StreamConfig, operations: Any, **factory: Any) -> None:
         super().__init__(
@@ -30,9 +27,11 @@ class GatedConvStem(torch.nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        # The host's latent has five axes, a convolution over time has three.
         return super().forward(x[..., 0, 0])[..., None, None]  # (b, c, a, 1, 1) -> (b, d, a, 1, 1)
 
 
+# SwiGLU, w2(SiLU(w1 x) * w3 x), with convolutions over 7 tokens in the place of projections.
 class GatedConv(torch.nn.Module):
     def __init__(self, dim: int, hidden: int, operations: Any, **factory: Any) -> None:
         super().__init__()
@@ -53,20 +52,27 @@ class AudioStream(Stream):
             self.patch_embedding = GatedConvStem(config, operations, **factory)
 
     def patchify(self, x: Tensor) -> Tensor:
-        # The stem is half a billion weights, which stay in their own precision.
+        # Ovi's stem has 528 million weights: a float32 copy of them, as of a patch embedding, takes 2 GB.
         return self.patch_embedding(x) if self.config.stem_dim else super().patchify(x)
 
     def embed_audio(
-        self, x: Tensor, timestep: Tensor, context: Tensor, positions: Sequence[Fraction], options: dict[str, Any]
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        positions: Sequence[Fraction],
+        options: dict[str, Any],
     ) -> tuple[Tensor, StreamPass]:
         """Tokens (b, a, d) of a latent (b, c, a), and what its blocks read.
 
-        positions: temporal RoPE position per token, in latent frames of the video. timestep: (b,) or per token.
+        positions: temporal RoPE position per token, in latent frames of the video. timestep: (b,) or per
+        token.
         """
         latent = x[..., None, None]
         patches = self.patchify(latent)  # (b, d, a, 1, 1)
         grid = options["grid_sizes"] = patches.shape[2:]
         tokens = patches.flatten(2).transpose(1, 2)
+        # MOVA's audio tower: token j at j, over the whole head. Elsewhere: (time, 0, 0) on Wan's three axes.
         if self.config.rope == "token":
             table = axis_table(torch.arange(x.shape[-1], device=x.device), self.dim // self.num_heads)
         else:
@@ -75,7 +81,9 @@ class AudioStream(Stream):
         time, e = self.embed_times(times, tokens.dtype)
         text, _ = self.embed_text(context)
         span = slice(0, tokens.shape[1])
-        return tokens, StreamPass(latent, grid, Spans(span, span), time, e, times.rows, table, text, None, options)
+        return tokens, StreamPass(
+            latent, grid, Spans(span, span), time, e, times.rows, table, text, None, options
+        )
 
     def unembed_audio(self, tokens: Tensor, of: StreamPass) -> Tensor:
         """The velocity (b, c, a)."""

@@ -1,7 +1,8 @@
 """The host's Wan block with three places at which another stream may be met.
 
-The audio block runs inside the forward of the video block, and the interaction inside both, so each module of a layer
-is entered once, through its forward: torch.compile by block, prefetch, FSDP and object patches all act there.
+The audio block runs inside the forward of the video block, and the interaction inside both, so each module of
+a layer is entered once, through its forward: torch.compile by block, prefetch, FSDP and object patches all
+act there.
 
 Axes: b batch, n tokens of the stream, k distinct diffusion times, d width.
 """
@@ -36,7 +37,10 @@ class Beside(NamedTuple):
 
 
 class TextAttention(WanT2VCrossAttention):
-    """The host's: o(Attn(q, text)), with a second source o(Attn(q, text) + Attn(R q, beside))."""
+    """The host's text attention, o(Attn(q, text)), which may read a second source beside the text.
+
+    o(Attn(q, text) + Attn(R q, R k, v)) is Ovi's fusion (arXiv 2510.01284): both share q and o.
+    """
 
     def forward(
         self,
@@ -58,7 +62,7 @@ class TextAttention(WanT2VCrossAttention):
 
 
 class ImageTextAttention(WanI2VCrossAttention):
-    """The host's with CLIP vision tokens before the text, and the same second source."""
+    """The host's attention to CLIP vision tokens and text (Wan 2.1 i2v), with the same second source."""
 
     def forward(
         self,
@@ -70,7 +74,8 @@ class ImageTextAttention(WanI2VCrossAttention):
     ) -> Tensor:
         if beside is None:
             return super().forward(x, context, context_img_len, transformer_options=transformer_options)
-        heads, options = self.num_heads, transformer_options
+        heads = self.num_heads
+        options = transformer_options
         image, text = context[:, :context_img_len], context[:, context_img_len:]
         q = self.norm_q(self.q(x))
         of_text = attend(q, self.norm_k(self.k(text)), self.v(text), heads, options)
@@ -94,7 +99,7 @@ class StreamBlock(WanAttentionBlock):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The same parameters under the same names, another forward.
+        # The same parameters under the same names, another forward: the host's constructor names the class.
         self.cross_attn.__class__ = OWN_ATTENTION[type(self.cross_attn)]
 
     def forward(
@@ -113,21 +118,23 @@ class StreamBlock(WanAttentionBlock):
     ) -> Tensor | tuple[Tensor, Any]:
         """The new tokens (b, n, d); with a meeting, also what the meeting made of `other`.
 
-        e: (b, k, 6, d). rows: (n,) index of each token's time, None where there is one. other: tokens of the other
-        stream. before_block(x, other) and after_text(x, other) give both streams' tokens, inside_text(x, other) gives
-        keys and values beside the text (or None) and `other`.
+        e: (b, k, 6, d). rows: (n,) index of each token's time, None where there is one. other: tokens of the
+        other stream. before_block(x, other) and after_text(x, other) give both streams' tokens,
+        inside_text(x, other) gives keys and values beside the text (or None) and `other`.
         """
         if before_block is not None:
             x, other = before_block(x, other)
         own = comfy.model_management.cast_to(self.modulation, dtype=x.dtype, device=x.device)
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (own.unsqueeze(0) + e).unbind(2)  # (b, k, d) each
-        # Self-attention. Contiguous, since LayerNorm would copy otherwise.
-        x = x.contiguous()
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (own.unsqueeze(0) + e).unbind(
+            2
+        )  # (b, k, d) each
+        # Self-attention with AdaLN: x + gate SA((1 + scale) LN x + shift).
+        x = x.contiguous()  # LayerNorm would copy otherwise
         y = torch.addcmul(of_tokens(shift, rows), self.norm1(x), 1 + of_tokens(scale, rows))
         y = self.self_attn(y, freqs, transformer_options=transformer_options)
         x = torch.addcmul(x, y, of_tokens(gate, rows))
-        del y
-        # Text attention.
+        del y  # as large as x, and not needed beside what follows
+        # Text attention, without a gate. In Ovi the other stream is read here too.
         beside = None
         if inside_text is not None:
             beside, other = inside_text(x, other)
@@ -136,14 +143,19 @@ class StreamBlock(WanAttentionBlock):
             x = patch({"x": x, "transformer_options": transformer_options})
         if after_text is not None:
             x, other = after_text(x, other)
-        # Feed-forward.
+        # Feed-forward: x + gate FF((1 + scale) LN x + shift).
         y = self.ffn(torch.addcmul(of_tokens(ffn_shift, rows), self.norm2(x), 1 + of_tokens(ffn_scale, rows)))
         x = torch.addcmul(x, y, of_tokens(ffn_gate, rows))
         alone = before_block is None and inside_text is None and after_text is None
         return x if alone else (x, other)
 
     def _read_text(
-        self, x: Tensor, context: Tensor, image_length: int | None, options: dict[str, Any], beside: Beside | None
+        self,
+        x: Tensor,
+        context: Tensor,
+        image_length: int | None,
+        options: dict[str, Any],
+        beside: Beside | None,
     ) -> Tensor:
         """Text attention, always entered through its forward, which may be somebody's patch."""
         attention = self.cross_attn
@@ -152,11 +164,14 @@ class StreamBlock(WanAttentionBlock):
             return attention(x, context, **given)
         if not is_patched(attention):
             return attention(x, context, beside=beside, **given)
-        # The patch knows no second source, whose share of the output projection is added; its bias counts once.
+        # The patch knows no second source, whose share of the output projection is added; its bias counts
+        # once.
         q = attention.norm_q(attention.q(x))
         second = second_source(q, beside, attention.num_heads, options)
         zero = torch.zeros_like(second[:1, :1])
-        return add_to_span(attention(x, context, **given), beside.span, attention.o(second) - attention.o(zero))
+        return add_to_span(
+            attention(x, context, **given), beside.span, attention.o(second) - attention.o(zero)
+        )
 
 
 def is_patched(attention: torch.nn.Module) -> bool:

@@ -25,9 +25,10 @@ KEPT = "ccl_kept"
 
 @dataclass
 class Kept:
-    """Keys and values of a given stream, one entry per layer, for one text of a run; the first pass fills them.
+    """Keys and values of a given stream, one entry per layer, for one text of a run. The first pass fills it.
 
-    stream: "video" or "audio". The direction into it is closed, so it depends on neither the noise nor the step.
+    stream: "video" or "audio". The direction into it is closed, so it depends on neither the noise nor the
+    step.
     """
 
     stream: str
@@ -69,10 +70,13 @@ class JointModel(VideoStream):
         for i in config.interaction.layers:
             self.interaction[str(i)] = self.kind(config, operations, **factory)
 
-    def forward(self, x: Tensor | list[Tensor], timestep: Any, context: Tensor, **kwargs: Any) -> Tensor | list[Tensor]:
+    def forward(
+        self, x: Tensor | list[Tensor], timestep: Any, context: Tensor, **kwargs: Any
+    ) -> Tensor | list[Tensor]:
         """As `_forward`, inside the host's DIFFUSION_MODEL wrappers.
 
-        They see the audio as (b, 1, c, a): EasyCache cuts dimension 1 of both latents to the number of video channels.
+        They see the audio as (b, 1, c, a): the host's EasyCache cuts dimension 1 of both latents to as many
+        channels as the video has.
         """
         if torch.is_tensor(x):
             return super().forward(x, timestep, context, **kwargs)
@@ -94,17 +98,20 @@ class JointModel(VideoStream):
     ) -> Tensor | list[Tensor]:
         """Velocities of the streams that came in, in their shapes; one that does not run gives zeros.
 
-        timestep: one tensor for both streams or one each, (b,) or per latent frame or per token. audio_context: text of
-        the audio stream, by default the video's. video_concat: channels beside the video latent (Wan i2v).
-        routes: DCR routes (a2v, v2a) of the task, one bool or one per sample. The options run_vx and run_ax leave a
-        stream out, a2v_cross_attn and v2a_cross_attn close a direction (the host's flags, as LTX-2 has them).
+        timestep: one tensor for both streams or one each, (b,) or per latent frame or per token.
+        audio_context: text of the audio stream, by default the video's. video_concat: channels beside the
+        video latent (Wan i2v). routes: DCR routes (a2v, v2a) of the task, one bool or one per sample. The
+        options run_vx and run_ax leave a stream out, a2v_cross_attn and v2a_cross_attn close a direction (the
+        host's flags, as LTX-2 has them).
         """
         conds |= {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat, "video_concat": video_concat}
         video, audio = (x, None) if torch.is_tensor(x) else (x[0], x[1][:, 0])
         video_time, audio_time = (timestep, timestep) if torch.is_tensor(timestep) else timestep
         audio_text = context if audio_context is None else audio_context
         routes = self._routes(routes, transformer_options)
-        inputs = Inputs(video, audio, video_time, audio_time, context, audio_text, routes, transformer_options, conds)
+        inputs = Inputs(
+            video, audio, video_time, audio_time, context, audio_text, routes, transformer_options, conds
+        )
         made_video, made_audio = self._velocities(inputs)
         return made_video if audio is None else [made_video, made_audio[:, None]]
 
@@ -120,16 +127,19 @@ class JointModel(VideoStream):
         return a2v, v2a
 
     def _velocities(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-        """Velocity of each stream, zeros for one that does not run; of a given one, what it hands out is kept."""
+        """Velocity of each stream, zeros for one that does not run. What a given one hands out is kept."""
         run_video = inputs.options.get("run_vx", True)
         run_audio = inputs.audio is not None and inputs.options.get("run_ax", True)
         kept: Kept | None = inputs.options.get(KEPT)
         sources = None
         if kept is not None:
             given_video = kept.stream == "video"
-            if run_video and run_audio and inputs.routes[1 if given_video else 0]:
+            # A given video is read by v2a, given audio by a2v.
+            into_other = inputs.routes[1 if given_video else 0]
+            if run_video and run_audio and into_other:
                 sources = self._kept_sources(inputs, kept, given_video)
-            run_video, run_audio = run_video and not given_video, run_audio and given_video
+            run_video = run_video and not given_video
+            run_audio = run_audio and given_video
         video = audio = None
         if run_video or run_audio:
             video, audio, _ = self._pass(inputs, run_video, run_audio, kept=sources)
@@ -154,7 +164,7 @@ class JointModel(VideoStream):
         keep: bool = False,
         kept: list[KV | None] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, list[KV | None]]:
-        """Velocities of the streams that run, and, with `keep`, what the one that runs hands out in each layer."""
+        """Velocities of the streams that run; with `keep` also what the one that runs hands out, by layer."""
         v, video = self._embed_video(inputs) if run_video else (None, None)
         a, audio = self._embed_audio(inputs) if run_audio else (None, None)
         link = self._link(inputs, video, audio, keep, kept is not None)
@@ -164,7 +174,9 @@ class JointModel(VideoStream):
         sources: list[KV | None] = [None] * len(layers)
         # The loop stands here, so that no frame holds the tokens from before it.
         for i, layer in enumerate(layers):
+            # Waits for the weights of this layer and starts on those of the next; None at the end lets go.
             comfy.model_prefetch.prefetch_queue_pop(queue, device, layer)
+            # The host's SkipLayerGuidanceDiT and Ovi's negative pass leave a layer out for both streams.
             if i in inputs.options.get("skip_layers", ()):
                 continue
             _tell_layer(i, link)
@@ -179,6 +191,7 @@ class JointModel(VideoStream):
 
     def _embed_video(self, inputs: Inputs) -> tuple[Tensor, StreamPass]:
         conds = dict(inputs.conds)
+        # Wan i2v: the mask and the latent of the start image, as further channels (WAN21.concat_cond).
         beside = conds.pop("video_concat")
         latent = inputs.video if beside is None else torch.cat([inputs.video, beside], dim=1)
         return self.embed_video(latent, inputs.video_time, inputs.video_text, inputs.options, **conds)
@@ -189,6 +202,7 @@ class JointModel(VideoStream):
         return self.audio.embed_audio(inputs.audio, inputs.audio_time, inputs.audio_text, positions, options)
 
     def _timeline_of(self, inputs: Inputs) -> Timeline:
+        # The host's context windows: only one that starts at 0 holds the short first frame.
         window = inputs.options.get("context_window")
         first = 0 if window is None else window.index_list[0]
         return self.timeline(inputs.video.shape[2], inputs.audio.shape[-1], first)
@@ -196,6 +210,7 @@ class JointModel(VideoStream):
     def _link(
         self, inputs: Inputs, video: StreamPass | None, audio: StreamPass | None, keep: bool, is_kept: bool
     ) -> Link:
+        # A video that runs alone reads no sound, unless it hands its keys out or reads kept ones.
         plan = None
         if inputs.audio is not None and (audio is not None or keep or is_kept):
             plan = self.kind.plan(self.ccl_config, self._timeline_of(inputs))
@@ -214,13 +229,20 @@ class JointModel(VideoStream):
     @staticmethod
     def _prefetch(layers: list[Layer], device: torch.device, options: dict[str, Any]) -> Any:
         """The host's queue of the layers whose weights are brought in ahead."""
+        # Names and values that the host's WanModel sets, for patches that count blocks.
         options["total_blocks"] = len(layers)
         options["block_type"] = "double"
         modules = [torch.nn.ModuleList(layer.modules) for layer in layers]
         return comfy.model_prefetch.make_prefetch_queue(modules, device, options)
 
     def _run_layer(
-        self, i: int, layer: Layer, v: Tensor | None, a: Tensor | None, link: Link, kept: list[KV | None] | None
+        self,
+        i: int,
+        layer: Layer,
+        v: Tensor | None,
+        a: Tensor | None,
+        link: Link,
+        kept: list[KV | None] | None,
     ) -> tuple[Any, Any]:
         """A layer, or what somebody put into its place."""
         # The stream that was kept may be the less deep one.
@@ -251,9 +273,12 @@ def _split_kept(made: tuple[Any, Any], link: Link) -> tuple[Tensor | None, Tenso
     return (v, None, a) if link.audio is None else (None, a, v)
 
 
-def _replaced(patch: Any, layer: Layer, v: Tensor, a: Tensor | None, link: Link, kept: KV | None) -> tuple[Tensor, Any]:
-    """The host's `patches_replace["dit"]`: the patch sees the video tokens, the audio goes along inside the block."""
+def _replaced(
+    patch: Any, layer: Layer, v: Tensor, a: Tensor | None, link: Link, kept: KV | None
+) -> tuple[Tensor, Any]:
+    """The host's `patches_replace["dit"]`: the patch sees video tokens, the audio runs inside the block."""
     video = link.video
+    # A patch may never call the block: the audio then stays as it came in, and nothing is kept.
     other = [None if link.keep else a]
 
     def original_block(args: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +286,13 @@ def _replaced(patch: Any, layer: Layer, v: Tensor, a: Tensor | None, link: Link,
         made, other[0] = run_layer(layer, args["img"], a, replace(link, video=given), kept)
         return {"img": made}
 
-    args = {"img": v, "txt": video.context, "vec": video.e, "pe": video.freqs, "transformer_options": video.options}
+    args = {
+        "img": v,
+        "txt": video.context,
+        "vec": video.e,
+        "pe": video.freqs,
+        "transformer_options": video.options,
+    }
     return patch(args, {"original_block": original_block})["img"], other[0]
 
 

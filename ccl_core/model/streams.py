@@ -21,7 +21,7 @@ from .times import Times, of_tokens, times_of
 
 
 class StreamPass(NamedTuple):
-    """What the blocks of one stream read in a pass beside its tokens. Nothing in it changes from layer to layer."""
+    """What the blocks of one stream read in a pass beside its tokens, the same in every layer."""
 
     latent: Tensor  # (b, c, t, h, w), padded
     grid: tuple[int, int, int]  # t, h, w of the patches, extra frames included
@@ -54,11 +54,12 @@ class Stream(WanModel):
         self.config = config
 
     def patchify(self, x: Tensor) -> Tensor:
-        # The host keeps Wan's small patch embedding in float32.
+        # As the host's WanModel.forward_orig, which keeps this small convolution in float32.
         return self.patch_embedding(x.float()).to(x.dtype)
 
     def embed_times(self, times: Times, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The table of times (b, k) for the head, (b, k, d), and for the blocks, (b, k, 6, d)."""
+        # 6: shift, scale and gate of self-attention, then of the feed-forward.
         waves = sinusoidal_embedding_1d(self.freq_dim, times.values.flatten()).to(dtype=dtype)
         time = self.time_embedding(waves).reshape(*times.values.shape, -1)
         return time, self.time_projection(time).unflatten(2, (6, self.dim))
@@ -73,7 +74,7 @@ class Stream(WanModel):
                 f"got a text of width {context.shape[-1]}, this stream reads texts of width {self.text_dim}: "
                 "use the text encoder of this model, for each stream its own"
             )
-        # Rows of zeros up to `text_len` are text to the models that have one.
+        # Ovi was trained on texts padded with zeros and reads the padding, which the MLP makes its bias.
         missing = (self.config.text_len or 0) - context.shape[1]
         if missing > 0:
             context = torch.nn.functional.pad(context, (0, 0, 0, missing))
@@ -86,13 +87,14 @@ class Stream(WanModel):
 
     def unembed(self, tokens: Tensor, of: StreamPass) -> Tensor:
         """Tokens of the grid (b, t*h*w, d) -> their velocity (b, c, t, h, w)."""
+        # The head modulates by the time of each token, so its rows are those of the grid alone.
         start = of.spans.seen.start
         rows = None if of.rows is None else of.rows[start : start + tokens.shape[1]]
         return self.unpatchify(self.head(tokens, of_tokens(of.time, rows)), of.grid)
 
 
 class VideoStream(Stream):
-    """The video stream with the host's conditioning of Wan: CLIP vision, reference latent, in-context latents."""
+    """The video stream with the host's conditions of Wan: CLIP vision, reference and in-context latents."""
 
     def embed_video(
         self,
@@ -105,13 +107,17 @@ class VideoStream(Stream):
     ) -> tuple[Tensor, StreamPass]:
         """Tokens (b, n, d) of a latent (b, c, t, h, w) of any size, and what its blocks read.
 
-        Odd sizes are padded here and cropped by `unembed_video`. timestep: (b,), per latent frame or per token.
+        Odd sizes are padded here and cropped by `unembed_video`. timestep: (b,), per latent frame or per
+        token.
         """
         height, width = x.shape[3:]
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.patch_size)
-        own = math.prod(x.shape[2:]) // math.prod(self.patch_size)  # tokens
+        # Tokens of the latent itself: `time_dim_concat` (subjects of the host's Phantom) stands behind it.
+        own = math.prod(x.shape[2:]) // math.prod(self.patch_size)
         if time_dim_concat is not None:
-            x = torch.cat([x, comfy.ldm.common_dit.pad_to_patch_size(time_dim_concat, self.patch_size)], dim=2)
+            x = torch.cat(
+                [x, comfy.ldm.common_dit.pad_to_patch_size(time_dim_concat, self.patch_size)], dim=2
+            )
         patches = self.patchify(x)  # (b, d, t, h, w)
         grid = options["grid_sizes"] = patches.shape[2:]
         before = self._reference(conds.get("reference_latent"))
@@ -119,6 +125,8 @@ class VideoStream(Stream):
         tokens = _joined([*before, _flat(patches), *after])
 
         start = sum(part.shape[1] for part in before)
+        # As WanModel._forward: a reference image counts as one more latent frame in front, each in-context
+        # latent has a table of its own, which `source_id` turns further.
         length = x.shape[2] + len(before)
         rope = {"device": x.device, "dtype": x.dtype, "transformer_options": options}
         tables = [self.rope_encode(length, height, width, **rope)]

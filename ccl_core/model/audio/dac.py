@@ -1,7 +1,7 @@
-"""The continuous DAC autoencoder of MOVA (a KL variant of arXiv 2306.06546): waveform to 50 tokens a second and back.
+"""The continuous DAC autoencoder of MOVA (a KL variant of arXiv 2306.06546), 50 tokens a second.
 
-Axes: `b` batch, `n` samples, `a` audio tokens, `c` latent channels, `d` width. Module names give the keys of the
-published checkpoint. All convolutions see zeros beyond the ends of the sound.
+Axes: `b` batch, `n` samples, `a` audio tokens, `c` latent channels, `d` width. Module names give the keys of
+the published checkpoint. All convolutions see zeros beyond the ends of the sound.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Sizes that every DAC has (arXiv 2306.06546); what differs is in DACConfig.
 KERNEL = 7
 DILATIONS = (1, 3, 9)
 STAGE_REACH = KERNEL // 2 * sum(DILATIONS)  # samples to either side that the residual units of a stage see
 LAST_KERNEL = 3
+# Of the Gaussian in latent diffusion's autoencoders, from which the KL variant has it.
 LOGVAR_RANGE = (-30.0, 20.0)
-TILE_TOKENS = 128
+TILE_TOKENS = 128  # 2.56 s at MOVA's 50 tokens a second
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class DACConfig:
             )
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ValueError(
-                f"the DAC's encoder has the rates {self.encoder_rates}, its decoder {self.decoder_rates}: their"
-                " products must be equal, the file mixes two models"
+                f"the DAC's encoder has the rates {self.encoder_rates}, its decoder {self.decoder_rates}:"
+                " their products must be equal, the file mixes two models"
             )
         if self.decoder_dim % 2 ** len(self.decoder_rates):
             raise ValueError(
@@ -72,27 +74,40 @@ class DACConfig:
     @property
     def encoder_reach(self) -> int:
         """Tokens to either side whose samples a token depends on."""
-        first, last = -(LAST_KERNEL // 2), LAST_KERNEL // 2
+        # From token 0 back to the samples: the range that it depends on, in steps of each layer's input.
+        first = -(LAST_KERNEL // 2)
+        last = LAST_KERNEL // 2
         for rate in reversed(self.encoder_rates):
-            first, last = first * rate - _padding(rate), last * rate - _padding(rate) + 2 * rate - 1
-            first, last = first - STAGE_REACH, last + STAGE_REACH
-        first, last = first - KERNEL // 2, last + KERNEL // 2
+            # The stride convolution, 2 rate wide: step j reads from j * rate - padding on.
+            first = first * rate - _padding(rate)
+            last = last * rate - _padding(rate) + 2 * rate - 1
+            first -= STAGE_REACH
+            last += STAGE_REACH
+        first -= KERNEL // 2
+        last += KERNEL // 2
         return max(-(first // self.hop), last // self.hop)
 
     @property
     def decoder_reach(self) -> int:
         """Tokens to either side that the samples of a token depend on."""
-        first, last = -(KERNEL // 2), self.hop - 1 + KERNEL // 2
+        # From the samples of token 0 back to the tokens.
+        first = -(KERNEL // 2)
+        last = self.hop - 1 + KERNEL // 2
         for rate in reversed(self.decoder_rates):
-            first, last = first - STAGE_REACH, last + STAGE_REACH
-            first, last = -((2 * rate - 1 - _padding(rate) - first) // rate), (last + _padding(rate)) // rate
-        first, last = first - KERNEL // 2, last + KERNEL // 2
+            first -= STAGE_REACH
+            last += STAGE_REACH
+            # The transposed convolution: step j writes to j * rate - padding and the 2 rate - 1 after it.
+            first = -((2 * rate - 1 - _padding(rate) - first) // rate)
+            last = (last + _padding(rate)) // rate
+        first -= KERNEL // 2
+        last += KERNEL // 2
         return max(-first, last)
 
 
 def _rates(sd: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
-    """Half the kernel of each stage; stages count from 1."""
-    stage, rates = 1, []
+    """Half the kernel of each stage: a published kernel is twice its stride. Stages count from 1."""
+    stage = 1
+    rates: list[int] = []
     while key.format(stage) in sd:
         rates.append(sd[key.format(stage)].shape[2] // 2)
         stage += 1
@@ -101,6 +116,7 @@ def _rates(sd: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
     return tuple(rates)
 
 
+# ceil(rate / 2): with `output_padding` of the way back, n samples give n / rate tokens and n samples again.
 def _padding(rate: int) -> int:
     return -(-rate // 2)
 
@@ -114,6 +130,7 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         alpha = comfy.ops.cast_to_input(self.alpha, x, copy=False)
+        # In place: these activations are the peak of memory. 1e-9 is published, for an alpha of 0.
         return (alpha * x).sin_().square_().div_(alpha + 1e-9).add_(x)
 
 
@@ -162,7 +179,8 @@ class DecoderStage(nn.Module):
 class Encoder(nn.Module):
     def __init__(self, config: DACConfig, operations: Any, kw: dict[str, Any]) -> None:
         super().__init__()
-        dim, stages = config.encoder_dim, []
+        dim = config.encoder_dim
+        stages = []
         for rate in config.encoder_rates:
             stages.append(EncoderStage(dim, rate, operations, kw))
             dim *= 2
@@ -180,7 +198,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config: DACConfig, operations: Any, kw: dict[str, Any]) -> None:
         super().__init__()
-        dim, stages = config.decoder_dim, []
+        dim = config.decoder_dim
+        stages = []
         for rate in config.decoder_rates:
             stages.append(DecoderStage(dim, rate, operations, kw))
             dim //= 2
@@ -201,9 +220,11 @@ class DAC(nn.Module):
 
     def __init__(self, config: DACConfig, *, dtype: Any = None, device: Any = None, operations: Any) -> None:
         super().__init__()
-        kw, c = {"dtype": dtype, "device": device}, config.latent_dim
+        kw = {"dtype": dtype, "device": device}
+        c = config.latent_dim
         self.config = config
         self.encoder = Encoder(config, operations, kw)
+        # Mean and log variance, hence 2 c channels.
         self.quant_conv = operations.Conv1d(c, 2 * c, 1, **kw)
         self.post_quant_conv = operations.Conv1d(c, c, 1, **kw)
         self.decoder = Decoder(config, operations, kw)
@@ -234,14 +255,20 @@ class DAC(nn.Module):
         )  # fmt: skip
 
 
-def tiled(function: Callable[[int, int], Tensor], tokens: int, tile: int | None, reach: int, hop: int) -> Tensor:
-    """The whole result of `function(first, last)` made from tiles of so many tokens with `reach` more to either side.
+def tiled(
+    function: Callable[[int, int], Tensor], tokens: int, tile: int | None, reach: int, hop: int
+) -> Tensor:
+    """The whole result of `function(first, last)`, made from tiles of so many tokens.
 
-    Each token gives `hop` numbers along the last axis.
+    Each tile is computed with `reach` more tokens to either side, which are cut off. Each token gives `hop`
+    numbers along the last axis.
     """
-    step, parts = tile or tokens, []
+    step = tile or tokens
+    parts = []
     for start in range(0, tokens, step):
-        first, end = max(0, start - reach), min(tokens, start + step)
+        first = max(0, start - reach)
+        end = min(tokens, start + step)
         part = function(first, min(tokens, end + reach))
+        # A copy, so that the margins are freed before the next tile runs.
         parts.append(part[..., (start - first) * hop : (end - first) * hop].clone())
     return torch.cat(parts, dim=-1)

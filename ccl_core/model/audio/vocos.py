@@ -1,7 +1,8 @@
-"""Vocos (arXiv 2306.00814): log-mel features and a ConvNeXt vocoder with an inverse-STFT head, one audio autoencoder.
+"""Vocos (arXiv 2306.00814), an audio autoencoder: log-mel features, ConvNeXt, and an inverse-STFT head.
 
-Axes: `b` batch, `n` samples, `a` audio tokens (mel frames), `m` mel bands, `d` width, `k` STFT bins. Module names give
-the keys of the published checkpoints. STFT, mel and inverse STFT run in float32 whatever the type of the layers.
+Axes: `b` batch, `n` samples, `a` audio tokens (mel frames), `m` mel bands, `d` width, `k` STFT bins. Module
+names give the keys of the published checkpoints. STFT, mel and inverse STFT run in float32 whatever the type
+of the layers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# As in the published code of Vocos: kernel of ConvNeXt, `safe_log` of the features, limit of the ISTFT head.
 KERNEL = 7
 LOG_FLOOR = math.log(1e-7)
 MAGNITUDE_LIMIT = 1e2
@@ -42,6 +44,7 @@ class VocosConfig:
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
             raise ValueError(f"the vocoder's padding is {self.padding!r}, known are {', '.join(PADDINGS)}")
+        # Whole margins at both ends, and windows that overlap by half, so that their sum is nowhere 0.
         for name, size in (("mel_n_fft", self.mel_n_fft), ("n_fft", self.n_fft)):
             if self.hop < 1 or size < 2 * self.hop or (size - self.hop) % 2 or self.hop % 2:
                 raise ValueError(
@@ -85,13 +88,17 @@ class MelFeatures(nn.Module):
             config.mel_n_fft // 2 + 1, 0.0, config.sample_rate / 2, config.mels, config.sample_rate
         )
         window = torch.hann_window(config.mel_n_fft)
-        self.mel_spec = nn.ModuleDict({"spectrogram": _Fixed("window", window), "mel_scale": _Fixed("fb", fb)})
+        self.mel_spec = nn.ModuleDict(
+            {"spectrogram": _Fixed("window", window), "mel_scale": _Fixed("fb", fb)}
+        )
 
     def forward(self, waveform: Tensor, floor: Tensor, tile: int | None = None) -> Tensor:
         padded = self._padded(waveform.float())
-        size, hop = self.config.mel_n_fft, self.config.hop
+        size = self.config.mel_n_fft
+        hop = self.config.hop
         frames = (padded.shape[-1] - size) // hop + 1
         step = tile or frames
+        # Frames start..end need the samples up to the end of the last one's window.
         parts = [
             self._bands(padded[:, start * hop : (min(start + step, frames) - 1) * hop + size])
             for start in range(0, frames, step)
@@ -99,9 +106,11 @@ class MelFeatures(nn.Module):
         return torch.cat(parts, dim=-1).clamp(min=floor.to(padded).exp()).log()  # (b, m, a)
 
     def _padded(self, waveform: Tensor) -> Tensor:
-        hop, margin = self.config.hop, self.config.margin(self.config.mel_n_fft)
+        hop = self.config.hop
+        margin = self.config.margin(self.config.mel_n_fft)
         if self.config.padding == "same":
             waveform = F.pad(waveform, (0, -waveform.shape[-1] % hop))
+        # A reflection can be no longer than what it reflects.
         if waveform.shape[-1] <= margin:
             raise ValueError(
                 f"the audio has {waveform.shape[-1]} samples, this vocoder needs at least {margin + 1}:"
@@ -120,13 +129,16 @@ class MelFeatures(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """ConvNeXt in one dimension: depthwise convolution, norm, expansion, contraction, layer scale."""
 
-    def __init__(self, dim: int, intermediate_dim: int, scale: float, dtype: Any, device: Any, operations: Any) -> None:
+    def __init__(
+        self, dim: int, intermediate_dim: int, scale: float, dtype: Any, device: Any, operations: Any
+    ) -> None:
         super().__init__()
         kw = {"dtype": dtype, "device": device}
         self.dwconv = operations.Conv1d(dim, dim, KERNEL, padding=KERNEL // 2, groups=dim, **kw)
         self.norm = operations.LayerNorm(dim, eps=1e-6, **kw)
         self.pwconv1 = operations.Linear(dim, intermediate_dim, **kw)
         self.pwconv2 = operations.Linear(intermediate_dim, dim, **kw)
+        # Layer scale of ConvNeXt (arXiv 2201.03545), which Vocos starts at 1 / layers.
         self.gamma = nn.Parameter(torch.full((dim,), scale, **kw))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,19 +178,24 @@ class ISTFTHead(nn.Module):
         self.istft = _Fixed("window", torch.hann_window(config.n_fft))
 
     def spectrum(self, x: Tensor) -> Tensor:
+        # n_fft + 2 numbers: n_fft / 2 + 1 bins, each with a log magnitude and an angle.
         log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
         return torch.polar(log_magnitude.exp().clamp(max=MAGNITUDE_LIMIT), phase)  # (b, k, a)
 
     def synthesis(self, spectrum: Tensor) -> Tensor:
         window = self.istft.window.to(spectrum.real)[:, None]
         frames = torch.fft.irfft(spectrum, self.config.n_fft, dim=1) * window  # (b, n_fft, a)
+        # Not torch.istft, whose check of the envelope refuses the framing "same" (as in Vocos' own code).
         waveform = self._overlap_add(frames)
         envelope = self._overlap_add((window**2).expand(1, -1, frames.shape[-1]))
         return waveform / envelope  # (b, n)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        size, hop, count = self.config.n_fft, self.config.hop, frames.shape[-1]
-        length, margin = (count - 1) * hop + size, self.config.margin(size)
+        size = self.config.n_fft
+        hop = self.config.hop
+        length = (frames.shape[-1] - 1) * hop + size
+        margin = self.config.margin(size)
+        # `fold` adds columns (b, size, count) up where they overlap, here in a picture of one row.
         summed = F.fold(frames, (1, length), (1, size), stride=(1, hop))  # (b, 1, 1, length)
         return summed[:, 0, 0, margin : length - margin]
 
@@ -186,7 +203,9 @@ class ISTFTHead(nn.Module):
 class Vocos(nn.Module):
     """Audio autoencoder whose latent is the log-mel spectrogram, normalised per band."""
 
-    def __init__(self, config: VocosConfig, *, dtype: Any = None, device: Any = None, operations: Any) -> None:
+    def __init__(
+        self, config: VocosConfig, *, dtype: Any = None, device: Any = None, operations: Any
+    ) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
@@ -203,12 +222,14 @@ class Vocos(nn.Module):
 
     def synthesize(self, mel: Tensor, tile: int | None = None) -> Tensor:
         """(b, m, a) -> (b, n). `tile` tokens run through the backbone at a time, with the same result."""
-        tokens, halo = mel.shape[-1], self.config.receptive_tokens
+        tokens = mel.shape[-1]
+        halo = self.config.receptive_tokens
         mel = mel if self.dtype is None else mel.to(self.dtype)
         step = tile or tokens
         parts = []
         for start in range(0, tokens, step):
-            first, last = max(0, start - halo), min(tokens, start + step + halo)
+            first = max(0, start - halo)
+            last = min(tokens, start + step + halo)
             hidden = self.backbone(mel[..., first:last])[:, start - first : start - first + step]
             parts.append(self.head.spectrum(hidden))
         return self.head.synthesis(torch.cat(parts, dim=-1))

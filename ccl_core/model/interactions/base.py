@@ -40,19 +40,20 @@ class Way(NamedTuple):
     ranges: Ranges | None
 
     def place(self, context: int = 0) -> Place:
-        """All queries on all keys, counted within the two spans. context: tokens that stand before the keys."""
-        size = self.updated.stop - self.updated.start, self.seen.stop - self.seen.start
-        return Place(self.direction, slice(0, size[0]), slice(0, size[1]), context, size)
+        """All queries on all keys, counted within the two spans. context: tokens in front of the keys."""
+        queries = self.updated.stop - self.updated.start
+        keys = self.seen.stop - self.seen.start
+        return Place(self.direction, slice(0, queries), slice(0, keys), context, (queries, keys))
 
 
 @dataclass(frozen=True)
 class Link:
     """What one pass knows about the coupling; nothing in it changes from layer to layer.
 
-    video, audio: what the blocks of the streams read, None where a stream does not run. plan: who sees whom, None where
-    the pass has no audio. a2v, v2a: rotary tables of the directions, in the head width of the stream that asks.
-    a2v_open, v2a_open: the DCR route of each direction, one bool or one per sample. keep: a stream runs alone and hands
-    out its keys and values in the place of the other stream's tokens.
+    video, audio: what the blocks of the streams read, None where a stream does not run. plan: who sees whom,
+    None where the pass has no audio. a2v, v2a: rotary tables of the directions, in the head width of the
+    stream that asks. a2v_open, v2a_open: the DCR route of each direction, one bool or one per sample. keep: a
+    stream runs alone and hands out its keys and values in the place of the other stream's tokens.
     """
 
     video: StreamPass | None
@@ -68,24 +69,35 @@ class Link:
     def way(self, direction: str) -> Way:
         """What the link says of one direction, "a2v" or "v2a"."""
         if direction == "a2v":
-            asks, read, tables, route = self.video, self.audio, self.a2v, self.a2v_open
             ranges = None if self.plan is None else self.plan.a2v
-        else:
-            asks, read, tables, route = self.audio, self.video, self.v2a, self.v2a_open
-            ranges = None if self.plan is None else self.plan.v2a
-        seen = slice(0, 0) if read is None else read.spans.seen
-        return Way(direction, asks.spans.updated, seen, tables, route, ranges)
+            return _way(direction, self.video, self.audio, self.a2v, self.a2v_open, ranges)
+        ranges = None if self.plan is None else self.plan.v2a
+        return _way(direction, self.audio, self.video, self.v2a, self.v2a_open, ranges)
+
+
+def _way(
+    direction: str,
+    asks: StreamPass,
+    read: StreamPass | None,
+    tables: Tables,
+    route: Routes,
+    ranges: Ranges | None,
+) -> Way:
+    seen = slice(0, 0) if read is None else read.spans.seen
+    return Way(direction, asks.spans.updated, seen, tables, route, ranges)
 
 
 class Interaction(torch.nn.Module):
     """The base of every coupling: `forward(v, a, link, kept)` takes both streams' tokens and gives new ones.
 
-    place: where in the block the streams meet. "before_block" and "after_text" give new tokens of both streams,
-    "inside_text" what each text attention reads beside its text. A stream that does not run is None. Both directions
-    read the tokens as they come in. kept: keys and values that stand for a stream that does not run in this pass.
+    place: where in the block the streams meet. "before_block" and "after_text" give new tokens of both
+    streams, "inside_text" what each text attention reads beside its text. A stream that does not run is None.
+    Both directions read the tokens as they come in. kept: keys and values that stand for a stream that does
+    not run in this pass.
 
-    routed: the kind has an anchor that the task of a run may route a direction to (DCR); the others know open and off.
-    rotates_halves: its RoPE pairs the two halves of a head, by a kernel of the host that has no gradient.
+    routed: the kind has an anchor that the task of a run may route a direction to (DCR); the others know open
+    and off. rotates_halves: its RoPE pairs the two halves of a head, by a kernel of the host that has no
+    gradient.
     """
 
     place: ClassVar[str]
@@ -109,6 +121,8 @@ class Interaction(torch.nn.Module):
     ) -> tuple[Tables, Tables]:
         """Tables of a2v and v2a: both streams on the three axes of Wan's RoPE, sound at (its time, 0, 0)."""
         a2v_queries = a2v_keys = v2a_queries = v2a_keys = None
+        # A table has the head width of the stream that asks: video tokens that the audio reads need a second
+        # table, made by the audio stream, and audio tokens one by the video stream.
         if video_pass is not None:
             a2v_queries = video_pass.freqs[:, video_pass.spans.updated]
         if plan is not None:
@@ -117,7 +131,9 @@ class Interaction(torch.nn.Module):
         if plan is not None and video_pass is not None:
             seen = video_pass.spans.seen
             options = video_pass.options
-            grid = audio.rope_encode(*video_pass.grid, device=device, dtype=torch.float32, transformer_options=options)
+            grid = audio.rope_encode(
+                *video_pass.grid, device=device, dtype=torch.float32, transformer_options=options
+            )
             v2a_keys = grid[:, : seen.stop - seen.start]
         return Tables(a2v_queries, a2v_keys), Tables(v2a_queries, v2a_keys)
 

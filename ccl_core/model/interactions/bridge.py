@@ -1,4 +1,4 @@
-"""The bridge, a coupling by cross-attention before the blocks, on the raw hidden states (MOVA, arXiv 2602.08794).
+"""The bridge of MOVA (arXiv 2602.08794): cross-attention before the blocks, on the raw hidden states.
 
     x + scale * o Attn(R q(x), R k(norm y), v(norm y)),  both directions from the states before the layer
 
@@ -25,7 +25,7 @@ from .base import KV, CrossAttention, Interaction, Link, Way
 
 
 class Conditioner(CrossAttention):
-    """One direction: queries from the stream x, which is not normalised, keys and values from the stream y."""
+    """One direction: queries of the stream x, which is not normalised, on keys and values of the stream y."""
 
     def source(self, y: Tensor, table: Tensor) -> KV:
         y = self.norm_y(y)
@@ -45,9 +45,9 @@ class Bridge(Interaction):
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
         video, audio = config.video, config.audio
-        heads = [stream.dim // width for stream, width in zip((video, audio), head_widths(config), strict=True)]
-        self.a2v = Conditioner(video.dim, audio.dim, heads[0], operations, **factory)
-        self.v2a = Conditioner(audio.dim, video.dim, heads[1], operations, **factory)
+        video_width, audio_width = head_widths(config)
+        self.a2v = Conditioner(video.dim, audio.dim, video.dim // video_width, operations, **factory)
+        self.v2a = Conditioner(audio.dim, video.dim, audio.dim // audio_width, operations, **factory)
 
     @staticmethod
     def plan(config: CCLConfig, timeline: Timeline) -> Plan:
@@ -67,13 +67,17 @@ class Bridge(Interaction):
         if plan is None or video_pass is None or audio_pass is None:
             return Tables(None, None), Tables(None, None)
         seen = video_pass.spans.seen
+        # All spatial tokens of a latent frame stand at one time.
         spatial = (seen.stop - seen.start) // len(plan.frame_positions)
+        # 25 / 3 audio tokens per latent frame in MOVA: the product is taken in float32, as there.
         frames = _positions(plan.frame_positions, device) * float(plan.frame_unit)
         tokens = _positions(plan.audio_positions, device)
         video_width, audio_width = head_widths(config)
-        by_width = {}
+        # In MOVA both heads are 128 wide: one pair of tables serves both directions.
+        by_width: dict[int, tuple[Tensor, Tensor]] = {}
         for width in {video_width, audio_width}:
-            by_width[width] = axis_table(frames, width).repeat_interleave(spatial, dim=1), axis_table(tokens, width)
+            of_frames = axis_table(frames, width).repeat_interleave(spatial, dim=1)
+            by_width[width] = of_frames, axis_table(tokens, width)
         of_frames, of_tokens = by_width[audio_width]
         return Tables(*by_width[video_width]), Tables(of_tokens, of_frames)
 
@@ -95,11 +99,15 @@ class Bridge(Interaction):
             new_v = self._added(self.a2v, a2v, v, a, link)
         return new_v, new_a
 
+    # x + scale * o Attn(R q x, R k LN y, v LN y)
     @staticmethod
     def _added(conditioner: Conditioner, way: Way, x: Tensor, y: Tensor, link: Link) -> Tensor:
+        # MOVA's forward has these strengths as arguments (a2v_condition_scale and v2a_condition_scale).
         scale = link.options.get(f"{way.direction}_scale", 1.0)
         kv = conditioner.source(y[:, way.seen], way.tables.keys)
-        return add_to_span(x, way.updated, scale * conditioner.attend(x[:, way.updated], kv, way, link.options))
+        return add_to_span(
+            x, way.updated, scale * conditioner.attend(x[:, way.updated], kv, way, link.options)
+        )
 
 
 def head_widths(config: CCLConfig) -> list[int]:

@@ -5,10 +5,12 @@ CCL, arXiv 2603.18600. For the query stream x and the source stream y:
     q = RoPE(RMSNorm(Wq LN x)),  K = [Kc; RoPE(RMSNorm(Wk LN y))],  V = [Vc; Wv LN y]
     delta = Wo softmax(q K^T / sqrt(dh)) V,  Kc = RMSNorm(Wk LN C),  Vc = Wv LN C
 
-C are the context tokens. The public text fixes neither their number nor where they enter; here they pass through the
-same norm and projections as real tokens of the source stream, so that they are a context like any other.
+C are the context tokens. The public text fixes neither their number nor where they enter; here they pass
+through the same norm and projections as real tokens of the source stream, so that they are a context like any
+other.
 
-Axes: b batch, v video tokens, a audio tokens, t latent frames, s spatial tokens of a frame, c context tokens, d width.
+Axes: b batch, v video tokens, a audio tokens, t latent frames, s spatial tokens of a frame, c context tokens,
+d width.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from .base import EPS, KV, CrossAttention, Interaction, Link, Routes, Way
 
 
 class ContextAttention(CrossAttention):
-    """One direction: queries from stream x, keys and values from the context tokens and, on an open route, stream y."""
+    """One direction: queries of stream x on the context tokens and, on an open route, on stream y."""
 
     def __init__(
         self, dim: int, source_dim: int, heads: int, context_tokens: int, operations: Any, **factory: Any
@@ -40,15 +42,17 @@ class ContextAttention(CrossAttention):
         self.norm_x = operations.LayerNorm(dim, EPS, **factory)
         self.context = torch.nn.Parameter(torch.empty(context_tokens, source_dim, **factory))
 
+    # q = RoPE(RMSNorm(Wq LN x)), RMSNorm over the whole width as in Wan's self-attention.
     def query(self, x: Tensor, table: Tensor) -> Tensor:
         return rotate(self.norm_q(self.q(self.norm_x(x))), table, self.heads)  # (b, x, d)
 
+    # RoPE(RMSNorm(Wk LN y)) and Wv LN y, for every token that somebody may read.
     def source(self, y: Tensor, table: Tensor) -> KV:
         y = self.norm_y(y)
         return KV(rotate(self.norm_k(self.k(y)), table, self.heads), self.v(y))  # (b, y, d) twice
 
     def anchor(self, x: Tensor) -> KV:
-        """Keys and values of the context tokens, which carry no position: (1, c, d) twice."""
+        """Kc and Vc: keys and values of the context tokens (LCT), which have no position. (1, c, d) twice."""
         y = self.norm_y(comfy.ops.cast_to_input(self.context, x)[None])
         return KV(self.norm_k(self.k(y)), self.v(y))
 
@@ -64,7 +68,8 @@ class CCA(Interaction):
 
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
-        video, audio, count = config.video, config.audio, config.interaction.options.context_tokens
+        video, audio = config.video, config.audio
+        count = config.interaction.options.context_tokens
         self.a2v = ContextAttention(video.dim, audio.dim, video.num_heads, count, operations, **factory)
         self.v2a = ContextAttention(audio.dim, video.dim, audio.num_heads, count, operations, **factory)
 
@@ -75,7 +80,8 @@ class CCA(Interaction):
     def forward(
         self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None
     ) -> tuple[Tensor | KV | None, Tensor | KV | None]:
-        """New tokens of both streams. With `link.keep` the absent one's place holds what it would read of the other."""
+        """New tokens of both streams. With `link.keep` an absent one's place holds what it would read."""
+        # Both directions read v and a as they came in, so neither sees what the other one added.
         to_v = to_a = None
         if v is not None:
             to_v = _added(self.a2v, link.way("a2v"), v, a, kept, frames_to_windows, link.options)
@@ -97,17 +103,21 @@ def _added(
     by_frame: Callable[..., Tensor],
     options: dict[str, Any],
 ) -> Tensor:
-    """The asking stream x with what one direction adds to it.
+    """x + Wo softmax(q K^T / sqrt(dh)) V: the asking stream with what one direction adds to it.
 
-    y: tokens of the other stream, or `kept`: the keys and values they would give; both None where it is absent.
+    y: tokens of the other stream, or `kept`: the keys and values they would give; both None where it is
+    absent.
     """
+    # Kept keys are those of the span alone, so they count from 0.
     if kept is not None:
         way = way._replace(seen=slice(0, kept.k.shape[1]))
     asking = x[:, way.updated]
-    q, anchor = modules.query(asking, way.tables.queries), modules.anchor(asking)
+    q = modules.query(asking, way.tables.queries)
+    anchor = modules.anchor(asking)
     place = way.place(len(modules.context))
     source = None if y is None else y[:, way.seen]
 
+    # Keys and values are made of the open samples alone: closed ones must not pay for them.
     def read(q: Tensor, rows: list[int] | slice, place: Place) -> Tensor:
         kv = modules.source(source[rows], way.tables.keys) if kept is None else kept
         return by_frame(q, kv, anchor, way.ranges, modules.heads, options, place)
@@ -126,12 +136,13 @@ def _routed(
     options: dict[str, Any],
     place: Place,
 ) -> Tensor:
-    """DCR: samples on an open route run `read`, the others see their context tokens alone."""
+    """DCR (CCL): samples on an open route run `read`, the others see their context tokens alone."""
     if read is None or route is False:
         return _anchored(q, anchor, heads, options, place)
     if route is True:
         return read(q, slice(None), place)
-    out, place = torch.empty_like(q), place._replace(partial=True)
+    out = torch.empty_like(q)
+    place = place._replace(partial=True)
     for is_open in set(route):
         rows = [i for i, state in enumerate(route) if state is is_open]
         if is_open:
@@ -141,6 +152,7 @@ def _routed(
     return out
 
 
+# A closed direction: softmax(q Kc^T / sqrt(dh)) Vc, which the other stream cannot change.
 def _anchored(q: Tensor, anchor: KV, heads: int, options: dict[str, Any], place: Place) -> Tensor:
     k, v = (x.expand(q.shape[0], -1, -1) for x in anchor)  # (b, c, d)
     return attend(q, k, v, heads, options, place._replace(keys=None))
@@ -149,10 +161,11 @@ def _anchored(q: Tensor, anchor: KV, heads: int, options: dict[str, Any], place:
 def frames_to_windows(
     q: Tensor, kv: KV, anchor: KV, windows: Ranges, heads: int, options: dict[str, Any], place: Place
 ) -> Tensor:
-    """A2V: the queries (b, t*s, d) of each latent frame attend to the anchor and their own window of k, v (b, a, d).
+    """A2V: the queries of each frame in q (b, t*s, d) see the anchor and their own window of k, v (b, a, d).
 
-    One unmasked attention per frame: the result of a dense mask at a fraction of its cost. A loop, since stacking the
-    frames copies q, k and v as a whole, which took longer than the attention (docs/decisions.md).
+    One unmasked attention per frame: the result of a dense mask at a fraction of its cost. A loop, since
+    stacking the frames copies q, k and v as a whole, which took longer than the attention
+    (docs/decisions.md).
     """
     out = torch.empty_like(q)
     for frame, (start, stop) in zip(_frames(q, len(windows)), windows, strict=True):
@@ -165,9 +178,10 @@ def frames_to_windows(
 def tokens_to_frames(
     q: Tensor, kv: KV, anchor: KV, ranges: Ranges, heads: int, options: dict[str, Any], place: Place
 ) -> Tensor:
-    """V2A: the queries (b, a, d) nearest to a latent frame attend to the anchor and its tokens of k, v (b, t*s, d)."""
+    """V2A: the queries of q (b, a, d) nearest to a frame see the anchor and its part of k, v (b, t*s, d)."""
     out = torch.empty_like(q)
     for frame, (start, stop) in zip(_frames(kv.k, len(ranges)), ranges, strict=True):
+        # With fewer audio tokens than latent frames some frames are nearest to none.
         if stop > start:
             keys, values = _with_anchor(anchor, kv, frame)  # (b, c+s, d)
             here = place._replace(queries=slice(start, stop), keys=frame)

@@ -1,8 +1,9 @@
-"""Fusion, the coupling inside text attention, whose queries and output projection it shares (Ovi, arXiv 2510.01284).
+"""The fusion of Ovi (arXiv 2510.01284), inside text attention, whose q and o it shares.
 
     o( Attn(q, k text, v text) + Attn(R q, R k_fusion, v_fusion) ),  q = norm_q(q(norm3 x))
 
-Both directions read the other stream after its self-attention and before its text attention. No mask, gate or anchor.
+Both directions read the other stream after its self-attention and before its text attention. No mask, gate or
+anchor.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .base import EPS, KV, Interaction, Link
 
 
 class FusionSource(torch.nn.Module):
-    """One direction: keys and values of the other stream for this stream's text queries."""
+    """One direction: R k_fusion and v_fusion of the other stream for this stream's text queries."""
 
     def __init__(self, dim: int, source_dim: int, heads: int, operations: Any, **factory: Any) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class Fusion(Interaction):
         link: Link,
         kept: KV | None = None,  # noqa: ARG002 - of routed kinds
     ) -> tuple[Beside | None, Beside | None]:
-        """What stands beside the text of each stream; None where a stream is absent or a direction is closed."""
+        """What each text attention reads beside its text. None: no stream to read, or a closed direction."""
         if v is None or a is None:
             return None, None
         return _beside(self.a2v, link, "a2v", a), _beside(self.v2a, link, "v2a", v)
