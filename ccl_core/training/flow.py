@@ -1,4 +1,4 @@
-"""Flow matching with a task per sample (CCL, arXiv 2603.18600), for the training of tiny and of real models."""
+"""Flow matching with a task per sample (CCL, arXiv 2603.18600), for tiny and for real models."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from ..tasks import TASKS, State, Task
 STREAMS = ("video", "audio")
 # t2v and t2a in one pass: both directions anchored is exactly both of them side by side.
 SEPARATE = "t2v + t2a"
-# The shares of the paper; its keys are the tasks that training knows.
+# The shares of the paper, as a survey quotes them. The keys are the tasks that training knows.
 PAPER_MIX = {"joint": 0.6, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.1}
-ZERO = ("head.head.weight", "head.head.bias")  # of both streams: a fresh model predicts nothing
-TIMESTEPS = 1000  # the number that the model reads for noise level 1, as in Wan
+# Of both streams: a fresh model predicts nothing.
+ZERO = ("head.head.weight", "head.head.bias")
+# The number that the model reads for noise level 1, as in Wan.
+TIMESTEPS = 1000
 
 Moved = TypeVar("Moved", "Batch", "Draw")
 
@@ -68,13 +70,14 @@ def losses(
 ) -> dict[str, Tensor]:
     """Flow-matching losses, by "task/stream", of a batch whose samples may have tasks of their own.
 
-    Batch and draw are the CPU's, wherever the model is, so that a seed draws the same everywhere.
-    The model predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch
-    of an interaction without routes takes SEPARATE for all its samples or for none. compute: type of the model's
+    Batch and draw lie on the CPU, wherever the model is, so that a seed draws the same everywhere. The model
+    predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch of an
+    interaction without routes takes SEPARATE for all its samples or for none. compute: type of the model's
     input; conds: more arguments of the model.
     """
     device = next(model.parameters()).device
-    batch, draw = on(batch, device), on(draw, device)
+    batch = on(batch, device)
+    draw = on(draw, device)
     streams = [noised_stream(name, batch, draw, tasks) for name in STREAMS]
     velocities = model(
         [stream.latent.to(compute) for stream in streams],
@@ -112,10 +115,12 @@ def noised(clean: Tensor, generated: Tensor, time: Tensor, noise: Tensor) -> Noi
     """A stream at its time; a given sample is clean at time 0. generated: bool (b,)."""
     time = time * generated.to(time)
     t = time.view(-1, *[1] * (clean.ndim - 1))
+    # The straight path x_t = (1 - t) clean + t noise (arXiv 2209.03003) has the velocity noise - clean.
     return Noised(torch.lerp(clean, noise, t), noise - clean, time)
 
 
 def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    # Divided by the mean weight, so that a loss has the same scale whatever the weights are.
     return ((made - target).square() * weight).mean() / weight.mean()
 
 
@@ -129,7 +134,7 @@ def generates(task: str, stream: str) -> bool:
 
 
 def routes(tasks: Sequence[str]) -> tuple[Routes, Routes]:
-    """DCR routes (a2v, v2a) of the samples."""
+    """Dynamic context routing (CCL, arXiv 2603.18600): the routes (a2v, v2a) of the samples."""
     a2v = tuple(task != SEPARATE and row_of(task).a2v_open for task in tasks)
     v2a = tuple(task != SEPARATE and row_of(task).v2a_open for task in tasks)
     return as_one(a2v), as_one(v2a)
@@ -157,6 +162,7 @@ def shifted(time: Tensor, shift: float | Tensor) -> Tensor:
 def initialise(model: nn.Module) -> None:
     """Wan's initialisation; output heads and an interaction's `o` start at zero, context tokens at random."""
     for name, value in model.named_parameters():
+        # CCL without a gate: with `o` at zero, a fresh coupling leaves the two streams as they are.
         if name.endswith(ZERO) or (".o." in name and name.startswith("interaction.")):
             nn.init.zeros_(value)
         elif value.ndim == 1:

@@ -1,7 +1,7 @@
-"""What benchmarks/method.py compares with CCL (arXiv 2603.18600): CCL less one of its parts, and two rival couplings.
+"""What benchmarks/method.py compares with CCL (arXiv 2603.18600): CCL less one of its parts, and two rivals.
 
-The public text does not say how the paper takes its modules away; the ways here are this project's own. None of these
-kinds is shipped: `register` makes them known to the model for a training run.
+The public text does not say how the paper takes its modules away; the ways here are this project's own. None
+of these kinds is shipped: `register` makes them known to the model for a training run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from ...model.interactions.base import Routes
 from ...model.interactions.cca import ContextAttention
 from ...model.joint import JointModel
 
-TOLERANCE = 0.03  # of the number of parameters
+# Of the number of parameters: a variant that is larger by more could win by its size.
+TOLERANCE = 0.03
 
 
 class Unpartitioned(CCA):
-    """Without TARP's partition: every query attends to the context tokens and the whole of the other stream."""
+    """Without TARP's partition: every query sees the context tokens and the whole of the other stream."""
 
     @staticmethod
     def plan(config: CCLConfig, timeline: Timeline) -> Plan:
@@ -39,15 +40,21 @@ class Unrouted(CCA):
     What guidance switches off is off all the same.
     """
 
-    def forward(self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None) -> tuple[Any, Any]:
-        a2v, v2a = (link.options.get(flag, True) for flag in ("a2v_cross_attn", "v2a_cross_attn"))
+    def forward(
+        self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None
+    ) -> tuple[Any, Any]:
+        a2v = link.options.get("a2v_cross_attn", True)
+        v2a = link.options.get("v2a_cross_attn", True)
+        # The host's flags, which the guider sets false in a branch without coupling.
         return super().forward(v, a, replace(link, a2v_open=a2v, v2a_open=v2a), kept)
 
 
 class Unanchored(CCA):
     """Without LCT: no context tokens (its configuration has 0), and a closed route adds nothing."""
 
-    def forward(self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None) -> tuple[Any, Any]:
+    def forward(
+        self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None
+    ) -> tuple[Any, Any]:
         if v is None or a is None:
             return v, a
         new_v, new_a = super().forward(v, a, replace(link, a2v_open=True, v2a_open=True), kept)
@@ -79,7 +86,8 @@ class Gated(Unanchored):
 
     def __init__(self, config: CCLConfig, operations: Any, **factory: Any) -> None:
         super().__init__(config, operations, **factory)
-        video, audio = config.video, config.audio
+        video = config.video
+        audio = config.audio
         self.a2v = GatedAttention(video.dim, audio.dim, video.num_heads, 0, operations, **factory)
         self.v2a = GatedAttention(audio.dim, video.dim, audio.num_heads, 0, operations, **factory)
 
@@ -122,13 +130,14 @@ def couple(config: CCLConfig, kind: str, **changes: Any) -> CCLConfig:
 
 
 def index_positions(config: CCLConfig) -> CCLConfig:
-    """Audio token j at position j, in self-attention and coupling; the partition stays that of the causal clock."""
+    """Audio token j at position j, in self-attention and coupling; the partition stays as in CCL."""
     return replace(config, clock="linear", clock_scale=1.0)
 
 
 def linear_fusion(config: CCLConfig) -> CCLConfig:
     """Fusion with Ovi's linear clock; the feed-forwards get the parameters that CCA has beyond it."""
-    video, audio = config.video, config.audio
+    video = config.video
+    audio = config.audio
     wide = replace(
         config,
         video=_widened(config, video, audio),
@@ -140,9 +149,11 @@ def linear_fusion(config: CCLConfig) -> CCLConfig:
 
 
 def _widened(config: CCLConfig, stream: StreamConfig, source: StreamConfig) -> StreamConfig:
-    d, coupling = stream.dim, config.interaction
+    d = stream.dim
+    coupling = config.interaction
     # q, o, the norms of x and q, and the context tokens.
     missing = len(coupling.layers) * (2 * (d * d + d) + 3 * d + coupling.options.context_tokens * source.dim)
+    # One more hidden unit costs d weights in, d weights out and a bias.
     return replace(stream, ffn_dim=stream.ffn_dim + round(missing / stream.num_layers / (2 * d + 1)))
 
 
@@ -160,20 +171,23 @@ VARIANTS = {
     "no_rope": Variant("without TARP's RoPE", index_positions),
     "no_lct": Variant("without LCT", lambda config: couple(config, "cca_unanchored", options=CCAOptions(0))),
     "no_dcr": Variant("without DCR", lambda config: couple(config, "cca_unrouted")),
-    "gated": Variant("tanh-gated cross-attention", lambda config: couple(config, "gated", options=CCAOptions(0))),
+    "gated": Variant(
+        "tanh-gated cross-attention", lambda config: couple(config, "gated", options=CCAOptions(0))
+    ),
     "fusion": Variant("fusion (Ovi-style)", linear_fusion),
 }
 
 
 def configuration(name: str, base: CCLConfig) -> CCLConfig:
-    """The variant's configuration; ValueError where it differs from `base`, a CCL, by more than 3 % of parameters."""
+    """The variant's configuration. ValueError: its parameters differ by over 3 % from those of `base`."""
     register()
     config = VARIANTS[name].change(base)
-    wanted, found = parameters(base), parameters(config)
+    wanted = parameters(base)
+    found = parameters(config)
     if abs(found - wanted) > TOLERANCE * wanted:
         raise ValueError(
-            f"{name} has {found} parameters, CCL {wanted}: more than {TOLERANCE:.0%} apart, so that a comparison "
-            "would be one of sizes; change the width of a feed-forward"
+            f"{name} has {found} parameters, CCL {wanted}: more than {TOLERANCE:.0%} apart, so that "
+            "a comparison would be one of sizes; change the width of a feed-forward"
         )
     return config
 

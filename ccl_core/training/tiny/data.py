@@ -33,11 +33,15 @@ class WorldEncoders:
     text: comfy.sd.CLIP
 
     def encode_clips(self, clips: list[scene.Clip], rng: random.Random) -> dict[str, Tensor]:
-        pixels = pixels_of(np.stack([clip.frames for clip in clips])).contiguous(memory_format=torch.channels_last_3d)
+        pixels = pixels_of(np.stack([clip.frames for clip in clips])).contiguous(
+            memory_format=torch.channels_last_3d
+        )
         waveforms = torch.from_numpy(np.stack([clip.waveform for clip in clips]))[:, None]
-        # bf16 halves the time where the processor has it, and its error is far below the latent's own noise. Other
-        # processors emulate it, which is slower than fp32.
-        with torch.autocast("cpu", torch.bfloat16, enabled="AVX512" in torch.backends.cpu.get_cpu_capability()):
+        # bf16 halves the time where the processor has it, and its error is far below the noise of the latent.
+        # Other processors emulate bf16, which is slower than fp32.
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled="AVX512" in torch.backends.cpu.get_cpu_capability()
+        ):
             latent, _ = encode_moments(self.video.first_stage_model, pixels)
         return {
             "video": self.normalise(latent.float()).half(),
@@ -70,13 +74,18 @@ class Dataset:
     """Encoded clips of one length in memory."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.video, self.audio, self.text = tensors["video"], tensors["audio"], tensors["text"]
+        self.video = tensors["video"]
+        self.audio = tensors["audio"]
+        self.text = tensors["text"]
         self.no_text = tensors["no_text"]  # (1, n, d)
         video = self.video.float()
+        # The median over time is the empty room: shapes seldom stand at one place for half a clip.
         still = video.median(dim=2, keepdim=True).values
         change = (video - still).square().mean(dim=1, keepdim=True).sqrt()
         self.motion = change.clamp(max=1).half()  # (n, 1, t, h, w): where the shape is
-        self.loudness = (self.audio.float() - self.audio.float().amin(dim=2, keepdim=True)).mean(dim=1, keepdim=True)
+        self.loudness = (self.audio.float() - self.audio.float().amin(dim=2, keepdim=True)).mean(
+            dim=1, keepdim=True
+        )
         self.loudness = (self.loudness / self.loudness.std()).clamp(max=2).half()  # (n, 1, a)
 
     def __len__(self) -> int:
@@ -89,6 +98,7 @@ class Dataset:
             video=self.video[rows].float(),
             audio=self.audio[rows].float(),
             text=torch.where(dropped, self.no_text.float(), self.text[rows].float()),
+            # Most of a clip is dark and silent: losses weigh more where a shape moves and where sound is.
             video_weight=1 + 3 * self.motion[rows].float(),
             audio_weight=1 + self.loudness[rows].float(),
         )
@@ -96,7 +106,13 @@ class Dataset:
 
 @torch.no_grad()
 def make(
-    encoders: WorldEncoders, path: Path, clips: int, seed: int, frames: int, objects: int | None = None, chunk: int = 8
+    encoders: WorldEncoders,
+    path: Path,
+    clips: int,
+    seed: int,
+    frames: int,
+    objects: int | None = None,
+    chunk: int = 8,
 ) -> Path:
     """Encode `clips` world clips of `frames` pixel frames, whose captions fit the text encoder, into `path`.
 
@@ -124,7 +140,7 @@ def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def trained_clips(seed: int, frames: int, objects: int | None = None) -> Iterator[scene.Clip]:
-    """World clips without the combinations that are held out for evaluation, alone or beside another object."""
+    """World clips without the held-out combinations, alone or beside another object."""
     drawn = scene.clips(seed, frames=frames, objects=objects)
     return (clip for clip in drawn if not any(map(held_out, clip.objects)))
 

@@ -28,7 +28,14 @@ ENCODERS = {
 CCL_TINY = CCLConfig(
     fps=Fraction(16),
     video=StreamConfig(
-        in_dim=16, out_dim=16, dim=160, ffn_dim=480, num_heads=4, num_layers=LAYERS, text_dim=TEXT_DIM, freq_dim=128
+        in_dim=16,
+        out_dim=16,
+        dim=160,
+        ffn_dim=480,
+        num_heads=4,
+        num_layers=LAYERS,
+        text_dim=TEXT_DIM,
+        freq_dim=128,
     ),
     audio=StreamConfig(
         in_dim=32,
@@ -49,7 +56,9 @@ CCL_TINY = CCLConfig(
 )
 
 
-def write_checkpoint(weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Tensor, out: Path) -> Path:
+def write_checkpoint(
+    weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Tensor, out: Path
+) -> Path:
     """Join the parts in `folder` with the weights of the joint model.
 
     rgb: (channels + 1, 3) factors and bias of the preview, see `preview_factors`.
@@ -61,7 +70,9 @@ def write_checkpoint(weights: dict[str, Tensor], config: CCLConfig, folder: Path
         text_encoder=json.loads(metadata(text_file)["text_encoder"]),
         latent_rgb_factors=tuple(map(tuple, rgb.tolist())),
     )
-    tensors = {prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()}
+    tensors = {
+        prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()
+    }
     audio_metadata = metadata(folder / ENCODERS["audio_vae."])
     own_metadata = {"ccl_config": write_config(config), "lesson": lesson().to_json(), "format": "pt"}
     save_file(tensors, out, metadata=audio_metadata | own_metadata)
@@ -70,7 +81,8 @@ def write_checkpoint(weights: dict[str, Tensor], config: CCLConfig, folder: Path
 
 def unpack(path: Path, folder: Path) -> None:
     """Put the encoders of a file of `write_checkpoint` back into `folder`, those that are not there."""
-    whole, said = load_file(path), metadata(path)
+    whole = load_file(path)
+    said = metadata(path)
     text_encoder = read_config(said["ccl_config"]).text_encoder
     stated = {
         "text_encoders.": {"text_encoder": json.dumps(text_encoder)},
@@ -85,7 +97,9 @@ def unpack(path: Path, folder: Path) -> None:
 
 def joint_weights(path: Path) -> dict[str, Tensor]:
     """The weights of the joint model in a file of `write_checkpoint`."""
-    return {key: value.float() for key, value in load_file(path).items() if not key.startswith(tuple(ENCODERS))}
+    return {
+        key: value.float() for key, value in load_file(path).items() if not key.startswith(tuple(ENCODERS))
+    }
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -102,9 +116,10 @@ def packed(key: str, value: Tensor) -> Tensor:
 def preview_factors(latent: Tensor, frames: Tensor) -> Tensor:
     """Least-squares map from a normalised video latent to the colours a preview shows.
 
-    latent: (n, c, t, h, w); frames: (n, t, h, w, 3) in 0..1, the pictures at the latent's own size. Returns (c + 1, 3),
-    the bias last; the host's previews expect colours in -1..1.
+    latent: (n, c, t, h, w); frames: (n, t, h, w, 3) in 0..1, the pictures at the size of the latent. Returns
+    (c + 1, 3), the bias last; the host's previews expect colours in -1..1.
     """
     cells = latent.movedim(1, -1).flatten(0, -2).double()  # (cells, c)
+    # A column of ones: its factors are the bias.
     cells = torch.cat([cells, torch.ones(len(cells), 1, dtype=cells.dtype)], dim=1)
     return torch.linalg.lstsq(cells, frames.flatten(0, -2).double() * 2 - 1).solution.float()

@@ -1,9 +1,9 @@
 """Train the tiny umT5 encoder and its SentencePiece vocabulary (docs/ccl-tiny.md).
 
-The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may be left
-open) and to restore masked words. Every token that speaks of one object must give all attributes of that object through
-linear probes: a cross-attention that looks for a colour finds the motion and the sound that belong to it. Over all
-tokens, pooled probes must give the first object spoken of and the second.
+The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may
+be left open) and to restore masked words. Every token that speaks of one object must give all attributes of
+that object through linear probes: a cross-attention that looks for a colour finds the motion and the sound
+that belong to it. Over all tokens, pooled probes must give the first object spoken of and the second.
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ from ..world.captions import OTHER_WORDS, WORDS, Attributes, held_out, owned
 
 log = logging.getLogger(__name__)
 
-PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of umT5
-MASKED = UNKNOWN  # byte fallback leaves the unknown piece unused
+# The ids of umT5.
+PAD = 0
+EOS = 1
+UNKNOWN = 2
+# The byte fallback leaves the unknown piece unused.
+MASKED = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,13 @@ class TextRecipe:
 
 def sample_attributes(rng: random.Random, present: float = 0.85) -> Attributes:
     """Draw each attribute, or leave it open."""
+    # Captions of the world leave the size open more often than not.
     odds = {kind: min(present, 0.3) if kind == "size" else present for kind in WORDS}
     return Attributes(
-        **{kind: rng.choice(list(words)) if rng.random() < odds[kind] else None for kind, words in WORDS.items()}
+        **{
+            kind: rng.choice(list(words)) if rng.random() < odds[kind] else None
+            for kind, words in WORDS.items()
+        }
     )
 
 
@@ -71,7 +79,9 @@ def sample_objects(rng: random.Random, count: int, present: float) -> tuple[Attr
         if count == 1:
             return things
         visible = all(thing.colour or thing.shape for thing in things)
-        if visible and all(getattr(things[0], kind) != getattr(things[1], kind) for kind in ("colour", "sound")):
+        if visible and all(
+            getattr(things[0], kind) != getattr(things[1], kind) for kind in ("colour", "sound")
+        ):
             return things
 
 
@@ -80,13 +90,15 @@ def draw_caption(
 ) -> tuple[str, list[int], tuple[Attributes, ...]]:
     """A caption, its owners by character (see `owned`) and what it states of one or two objects.
 
-    They are of the trained combinations or of those held out. Now and then a trained caption leaves everything open
-    (the empty prompt).
+    All objects are trained combinations, or all are held out (`unseen`). Now and then a trained caption
+    leaves everything open (the empty prompt).
     """
     count = count or rng.choice((1, 2))
     while True:
         empty = not unseen and count == 1 and rng.random() < 0.08
-        things = sample_objects(rng, count, 1.0 if unseen else 0.0 if empty else 0.88)
+        # Held-out captions state everything: a combination with an open attribute is no held-out one.
+        present = 1.0 if unseen else 0.0 if empty else 0.88
+        things = sample_objects(rng, count, present)
         if all(held_out(thing) == unseen for thing in things):
             return *owned(rng, *things), things
 
@@ -94,11 +106,13 @@ def draw_caption(
 def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000) -> bytes:
     """Fit a SentencePiece unigram model; bytes stand in for what it has no piece for, case is folded."""
     lines = [draw_caption(rng)[0] for _ in range(captions)]
+    # Three times, so that common words get pieces and are not spelt in bytes.
     lines += [word for word in OTHER_WORDS for _ in range(3)]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([line for line in lines if line]),
         model_writer=model,
+        # NFKC with case folding: a prompt may be written in any case.
         normalization_rule_name="nmt_nfkc_cf",
         model_type="unigram",
         vocab_size=vocab_size,
@@ -108,6 +122,7 @@ def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000)
         pad_id=PAD,
         eos_id=EOS,
         unk_id=UNKNOWN,
+        # T5 has no token for the beginning.
         bos_id=-1,
         num_threads=1,
         minloglevel=2,
@@ -117,7 +132,8 @@ def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000)
 
 PLACES = ("first", "second")
 LABELS = {f"{kind}_{place}": words for place in PLACES for kind, words in WORDS.items()}
-NOBODY = -100  # the class that a cross-entropy leaves out
+# The class that a cross-entropy leaves out.
+NOBODY = -100
 
 
 class Probes(nn.Module):
@@ -126,7 +142,9 @@ class Probes(nn.Module):
     def __init__(self, d_model: int, vocab_size: int) -> None:
         super().__init__()
         self.queries = nn.ParameterDict({label: nn.Parameter(torch.randn(d_model) * 0.1) for label in LABELS})
-        self.pooled = nn.ModuleDict({label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()})
+        self.pooled = nn.ModuleDict(
+            {label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()}
+        )
         self.own = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
         self.words = nn.Linear(d_model, vocab_size)
 
@@ -136,12 +154,14 @@ class Probes(nn.Module):
         return self.pooled[label]((scores.softmax(-1)[..., None] * x).sum(1))  # (b, classes)
 
     def attribute_loss(self, x: torch.Tensor, mask: torch.Tensor, captions: Captions) -> torch.Tensor:
-        """Cross-entropy of every attribute: from the pooled output, and of its own object from each single token."""
+        """Cross-entropy of every attribute: from the pooled output, and from tokens for their own object."""
         loss = x.new_zeros(())
         for label, classes in captions.labels.items():
             loss = loss + F.cross_entropy(self.pool(x, mask, label), classes)
         for kind, classes in captions.own.items():
-            loss = loss + F.cross_entropy(self.own[kind](x).flatten(0, 1), classes.flatten(), ignore_index=NOBODY)
+            loss = loss + F.cross_entropy(
+                self.own[kind](x).flatten(0, 1), classes.flatten(), ignore_index=NOBODY
+            )
         return loss
 
     def word_loss(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -150,8 +170,10 @@ class Probes(nn.Module):
 
 
 def build_encoder(recipe: TextRecipe) -> comfy.text_encoders.t5.T5:
-    """The host's own T5, initialised for training. The final norm stays 1, which pins the output's scale at rms 1."""
-    model = comfy.text_encoders.t5.T5(recipe.model_config(), torch.float32, "cpu", comfy.ops.disable_weight_init)
+    """The host's own T5, initialised for training. The final norm stays 1: the output has rms 1."""
+    model = comfy.text_encoders.t5.T5(
+        recipe.model_config(), torch.float32, "cpu", comfy.ops.disable_weight_init
+    )
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             nn.init.ones_(parameter)
@@ -177,8 +199,8 @@ def encode(model: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.
 class Captions:
     """A batch with what it states. Class 0 of an attribute means that it is left open.
 
-    tokens (b, t); labels: by attribute and place, (b,); own: by attribute, that of the object which a token speaks of,
-    (b, t), NOBODY where it speaks of none.
+    tokens (b, t); labels: by attribute and place, (b,); own: by attribute, (b, t), that of the object which a
+    token speaks of, NOBODY where the token speaks of none.
     """
 
     tokens: torch.Tensor
@@ -196,7 +218,8 @@ class Batches:
 
     def __init__(self, vocabulary: bytes, recipe: TextRecipe, rng: random.Random) -> None:
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary, add_eos=True)
-        self.length, self.rng = recipe.min_length, rng
+        self.length = recipe.min_length
+        self.rng = rng
 
     def tokens(self, captions: list[str]) -> torch.Tensor:
         return padded(self.processor.encode(captions), PAD)  # (b, t)
@@ -204,7 +227,9 @@ class Batches:
     def owners(self, caption: str, owners: list[int]) -> list[int]:
         """By token, the object that its last character speaks of; -1 for what ends the caption."""
         pieces = self.processor.encode(caption, out_type=str)[:-1]
-        ends = accumulate(map(len, pieces), initial=-1)  # the first piece brings a space that no caption begins with
+        ends = accumulate(
+            map(len, pieces), initial=-1
+        )  # the first piece brings a space that no caption begins with
         return [owners[end - 1] for end in list(ends)[1:]] + [-1]
 
     def draw(self, count: int, unseen: bool = False, objects: int | None = None) -> Captions:
@@ -249,15 +274,19 @@ def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
     return labels
 
 
-def accuracy(model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> float:
+def accuracy(
+    model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]
+) -> float:
     """Share of captions of which every attribute is read correctly."""
     x, mask = encode(model, tokens)
-    right = torch.stack([probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in labels.items()])
+    right = torch.stack(
+        [probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in labels.items()]
+    )
     return right.all(0).float().mean().item()
 
 
 def own_accuracy(model: nn.Module, probes: Probes, captions: Captions) -> float:
-    """Share of the tokens that speak of one object from which all attributes of that object are read correctly."""
+    """Share of the tokens that speak of one object which give all attributes of that object correctly."""
     x, _ = encode(model, captions.tokens)
     right = torch.stack([probes.own[kind](x).argmax(-1) == wanted for kind, wanted in captions.own.items()])
     speaking = captions.own["colour"] != NOBODY
@@ -270,9 +299,11 @@ def train_text_encoder(recipe: TextRecipe) -> tuple[dict[str, torch.Tensor], dic
     rng = random.Random(recipe.seed)
     vocabulary = train_vocabulary(rng, recipe.vocab_size)
     batches = Batches(vocabulary, recipe, rng)
-    model, probes = build_encoder(recipe), Probes(recipe.d_model, recipe.vocab_size)
+    model = build_encoder(recipe)
+    probes = Probes(recipe.d_model, recipe.vocab_size)
     _fit(model, probes, batches, recipe)
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    # What is measured are the rounded weights, which are those that ship.
     model.load_state_dict({key: value.float() for key, value in weights.items()})
     report = _measure(model, probes, batches, recipe)
     return {**weights, "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}, report
@@ -280,7 +311,8 @@ def train_text_encoder(recipe: TextRecipe) -> tuple[dict[str, torch.Tensor], dic
 
 @torch.no_grad()
 def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: TextRecipe) -> dict[str, float]:
-    single, double = (batches.draw(recipe.evaluated // 2, unseen=True, objects=count) for count in (1, 2))
+    single = batches.draw(recipe.evaluated // 2, unseen=True, objects=1)
+    double = batches.draw(recipe.evaluated // 2, unseen=True, objects=2)
     x, mask = encode(model, double.tokens)
     return {
         "accuracy_held_out": accuracy(model, probes, single.tokens, single.labels),
@@ -294,7 +326,9 @@ def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: TextRec
 def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: TextRecipe) -> None:
     trained = [p for p in (*model.parameters(), *probes.parameters()) if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.learning_rate, recipe.steps, pct_start=0.05
+    )
     for step in range(recipe.steps):
         # The host's T5 adds in place; without a copy autograd would find its saved inputs overwritten.
         with torch.autograd.graph.saved_tensors_hooks(lambda x: x if x.is_leaf else x.clone(), lambda x: x):
@@ -309,9 +343,10 @@ def _fit(model: nn.Module, probes: Probes, batches: Batches, recipe: TextRecipe)
 
 
 def _losses(model: nn.Module, probes: Probes, captions: Captions) -> tuple[torch.Tensor, torch.Tensor]:
-    """Words are masked in the first half of the batch; the second keeps every word that its labels ask for."""
+    """The first half of the batch has masked words; the second keeps every word that its labels ask for."""
     tokens = captions.tokens
     half = len(tokens) // 2
+    # The share of BERT (arXiv 1810.04805).
     hidden = (torch.rand(tokens.shape) < 0.15) & (tokens > UNKNOWN)
     hidden[half:] = False
     x, mask = encode(model, tokens.masked_fill(hidden, MASKED))

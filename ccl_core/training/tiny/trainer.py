@@ -39,8 +39,10 @@ class Recipe:
     decay: float = 0.7  # the last share of the steps, over which the rates fall to zero
     tasks: Mapping[str, float] = field(default_factory=lambda: TASK_MIX)  # shares
     text_drop: float = 0.1
+    # The sampler's, so that training sees the times that sampling takes.
     shift: float = 3.0
-    # Shift of the audio's time over the video's, drawn per clip between these: the model then serves any audio_shift.
+    # Shift of the audio's time over the video's, drawn per clip between these: one file then serves any
+    # audio_shift.
     audio_lag: tuple[float, float] = (0.5, 4.0)
     save_seconds: float = 120.0
     threads: int = 2
@@ -52,7 +54,8 @@ class Trainer:
     def __init__(self, config: CCLConfig, recipe: Recipe, start: Mapping[str, Tensor] | None = None) -> None:
         """start: weights to begin with, of a whole model or of its streams alone; see `begin`."""
         torch.manual_seed(recipe.seed)
-        self.config, self.recipe = config, recipe
+        self.config = config
+        self.recipe = recipe
         self.model = JointModel(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         initialise(self.model)
         if start is not None:
@@ -104,11 +107,12 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step = state["step"]
+        self.seconds = state["seconds"]
 
 
 def optimisers_of(model: JointModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, Adam for embeddings, heads, norms, modulations and context tokens."""
+    """Muon for the matrices inside the layers; Adam for embeddings, heads, norms, modulations and context."""
     inner = {
         name: value
         for name, value in model.named_parameters()
@@ -129,13 +133,17 @@ def begin(model: JointModel, start: Mapping[str, Tensor]) -> None:
     missing = [key for key in found.missing_keys if coupled or not key.startswith("interaction.")]
     if missing or found.unexpected_keys:
         raise ValueError(
-            f"the weights to start from are those of another model: {len(missing)} tensors are missing, such as "
-            f"{missing[:1]}, {len(found.unexpected_keys)} are too many, such as {found.unexpected_keys[:1]}"
+            f"the weights to start from are those of another model: {len(missing)} tensors are missing, "
+            f"such as {missing[:1]}, {len(found.unexpected_keys)} are too many, "
+            f"such as {found.unexpected_keys[:1]}"
         )
 
 
-def loss(model: JointModel, batch: Batch, task: str, recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
+def loss(
+    model: JointModel, batch: Batch, task: str, recipe: Recipe, generator: torch.Generator
+) -> dict[str, Tensor]:
     """Flow-matching losses of the streams the task generates, one task for the whole batch."""
+    # The order of the draws decides what a seed means: time, lag, noise of the video, noise of the audio.
     time = sample_time(len(batch.video), recipe.shift, generator)
     lag = sample_lag(len(batch.video), recipe.audio_lag, generator)
     noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
@@ -145,6 +153,7 @@ def loss(model: JointModel, batch: Batch, task: str, recipe: Recipe, generator: 
 
 def sample_time(batch: int, shift: float, generator: torch.Generator) -> Tensor:
     """Uniform time, stratified over the batch, under the same shift the sampler uses. (b,), 1 is noise."""
+    # One time from each equal part of 0..1: every batch covers the whole range.
     return shifted((torch.arange(batch) + torch.rand(batch, generator=generator)) / batch, shift)
 
 
@@ -157,10 +166,11 @@ def sample_lag(batch: int, bounds: tuple[float, float], generator: torch.Generat
 def train_joint(
     config: CCLConfig, data: Mixture, out: Path, recipe: Recipe, start: Mapping[str, Tensor] | None = None
 ) -> Trainer:
-    """Train for the recipe's steps from the weights `start`, or fresh ones; continues from `out` if it is there.
+    """Train for the recipe's steps from the weights `start` or fresh ones, or go on from `out` if it exists.
 
-    Logs JSON lines beside it.
+    A log of JSON lines lies beside `out`.
     """
+    # The host's RoPE kernel has no gradient; in training the host computes RoPE in plain torch.
     comfy.model_management.in_training = True
     torch.set_num_threads(recipe.threads)
     trainer = Trainer(config, recipe, start)
@@ -184,6 +194,7 @@ def train_joint(
                 sums.clear()
             if time.monotonic() - saved > recipe.save_seconds:
                 trainer.save(out)
+                # Right after a save: a run that is resumed there sees the same files.
                 data.refresh()
                 saved = time.monotonic()
     trainer.save(out)

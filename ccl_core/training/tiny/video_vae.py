@@ -31,9 +31,9 @@ class VideoVAERecipe:
     steps: int = 100_000
     minutes: float = 13.0
     seed: int = 0
-    # (clips, frames, crop) of a step. First single pictures, as Wan's own VAE was made: colours and edges are learnt
-    # cheaply. At the end whole and long clips: borders, the attention over a frame and the memory of the causal
-    # convolutions must meet what they will see in use.
+    # (clips, frames, crop) of a step. First single pictures, as Wan's own VAE was made: colours and edges are
+    # learnt cheaply. At the end whole and long clips: borders, the attention over a frame and the memory of
+    # the causal convolutions must meet what they will see in use.
     first_windows: tuple[tuple[int, int, int], ...] = ((32, 1, 32),)
     windows: tuple[tuple[int, int, int], ...] = ((4, 9, 32), (2, 17, 32))
     last_windows: tuple[tuple[int, int, int], ...] = ((1, 17, 64), (2, 17, 32), (1, 33, 40))
@@ -63,7 +63,8 @@ def build_vae(width: int) -> WanVAE:
     )
     for name, module in vae.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-            # The host leaves weights unset; second convolutions of residual blocks start small: depth is harmless then.
+            # The host leaves weights unset. The second convolutions of residual blocks start small: a deep
+            # network then begins as a shallow one.
             gain = 0.2 if name.endswith(("residual.6", "proj")) else 1.0
             fan_in = module.weight[0].numel() / (module.weight.shape[2] if module.weight.ndim == 5 else 1)
             nn.init.normal_(module.weight, std=gain / math.sqrt(fan_in))
@@ -85,7 +86,7 @@ def start_time_convolution(conv: nn.Conv3d) -> None:
 
 
 def resample(layer: Resample, x: Tensor) -> Tensor:
-    """What the host's chunked Resample does, over all frames at once: the first frame keeps to itself in time."""
+    """What the host's chunked Resample does, over all frames at once: in time the first frame stays alone."""
     if layer.mode == "upsample3d" and x.shape[2] > 1:
         b, c, _, h, w = x.shape
         pairs = layer.time_conv(x[:, :, 1:]).reshape(b, 2, c, -1, h, w)
@@ -123,7 +124,7 @@ def decode(vae: WanVAE, latent: Tensor) -> Tensor:
 
 
 class ClipPool:
-    """World clips to cut training windows from; one is replaced at every draw, so that no clip is seen for long."""
+    """World clips to cut training windows from. Each draw replaces one, so that no clip is seen for long."""
 
     def __init__(self, recipe: VideoVAERecipe) -> None:
         self.rng = np.random.default_rng(recipe.seed)
@@ -133,17 +134,22 @@ class ClipPool:
     def draw(self, batch: int, frames: int, crop: int) -> Tensor:
         """Random windows of `frames` frames, mostly around a shape when they are smaller than the picture."""
         self.clips[self.rng.integers(len(self.clips))] = next(self.source).frames
-        windows = [self.window(self.clips[i], frames, crop) for i in self.rng.integers(len(self.clips), size=batch)]
+        windows = [
+            self.window(self.clips[i], frames, crop) for i in self.rng.integers(len(self.clips), size=batch)
+        ]
         return pixels_of(np.stack(windows))  # (b, 3, f, crop, crop)
 
     def window(self, clip: np.ndarray, frames: int, crop: int) -> np.ndarray:
         begin = self.rng.integers(len(clip) - frames + 1)
         cut = clip[begin : begin + frames]
         size = clip.shape[1]
+        # Of 255: brighter than the lines of the room (66), darker than any colour of a shape (195).
         rows, columns = np.nonzero(cut[frames // 2].max(-1) > 100)
         if len(rows) and self.rng.random() < 0.8:
             seen = self.rng.integers(len(rows))
-            corner = np.array([rows[seen], columns[seen]]) - crop / 2 + self.rng.uniform(-crop / 2, crop / 2, 2)
+            corner = (
+                np.array([rows[seen], columns[seen]]) - crop / 2 + self.rng.uniform(-crop / 2, crop / 2, 2)
+            )
         else:
             corner = self.rng.uniform(0, size - crop, 2)
         top, left = np.clip(corner.round().astype(int), 0, size - crop)
@@ -162,22 +168,26 @@ def whole_clips(seed: int, count: int) -> Tensor:
 
 
 def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error of pixels and of their spatial and temporal differences, shape and its surroundings first."""
+    """Error of pixels and of their differences in space and time, the shape and its surroundings first."""
+    # 77 of 255: above the lines of the room (66), below the colours of the shapes.
     background = wanted.amax(1, keepdim=True) < -0.4  # (b, 1, f, h, w)
     near_shape = F.max_pool3d((~background).float(), (3, 7, 7), stride=1, padding=(1, 3, 3))
     weight = 1 + 6 * near_shape
     error = made - wanted
     loss = (weight * error.abs()).mean() + (weight * error**2).mean()
-    for axis in (axis for axis in (2, 3, 4) if error.shape[axis] > 1):
-        loss = loss + 0.25 * (weight.narrow(axis, 1, weight.shape[axis] - 1) * error.diff(dim=axis).abs()).mean()
+    for axis in [axis for axis in (2, 3, 4) if error.shape[axis] > 1]:
+        loss = (
+            loss + 0.25 * (weight.narrow(axis, 1, weight.shape[axis] - 1) * error.diff(dim=axis).abs()).mean()
+        )
     return loss
 
 
 def training_loss(vae: WanVAE, pixels: Tensor, recipe: VideoVAERecipe) -> Tensor:
-    """Reconstruction through a noisy latent; the noise and a small KL make the latent smooth enough to be diffused."""
+    """Reconstruction through a noisy latent: noise and a small KL make the latent smooth, for diffusion."""
     with torch.autocast("cpu", torch.bfloat16):
         mean, log_var = encode_moments(vae, pixels)
-        mean, log_var = mean.float(), log_var.float()
+        mean = mean.float()
+        log_var = log_var.float()
         noise = torch.randn_like(mean) * (log_var.exp() + recipe.latent_noise**2).sqrt()
         made = decode(vae, mean + noise)
     kl = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).mean()
@@ -186,18 +196,19 @@ def training_loss(vae: WanVAE, pixels: Tensor, recipe: VideoVAERecipe) -> Tensor
 
 @torch.no_grad()
 def fold_normalisation(vae: WanVAE, pixels: Tensor, floor: float = 0.3, unit: bool = False) -> Tensor:
-    """Rescale the latent inside conv1 and conv2 to what the host's Wan21 format expects; decode(encode(x)) stays.
+    """Rescale the latent in conv1 and conv2 to what the host's Wan21 format expects; decode(encode(x)) stays.
 
-    `unit` asks for mean 0 and deviation 1 instead, the scale at which the KL of the training holds a latent.
-
-    Channels far weaker than the median channel keep a share of their weakness instead of being blown up to noise.
-    Returns the share of each channel's variance that is signal.
+    unit: mean 0 and deviation 1 instead, the scale at which the KL of the training holds a latent. floor:
+    channels weaker than this share of the median channel stay weak, since a full scale would blow up their
+    noise. Returns the share of each channel's variance that is signal.
     """
     with torch.autocast("cpu", torch.bfloat16):
         mean, log_var = encode_moments(vae, pixels)
-    mean, log_var = mean.float(), log_var.float()
+    mean = mean.float()
+    log_var = log_var.float()
     axes = (0, 2, 3, 4)
-    centre, spread = mean.mean(axes), mean.std(axes)
+    centre = mean.mean(axes)
+    spread = mean.std(axes)
     signal = spread**2 / (spread**2 + log_var.exp().mean(axes))
     wan = Wan21()
     target = torch.ones_like(spread) if unit else wan.latents_std.flatten()
@@ -206,7 +217,9 @@ def fold_normalisation(vae: WanVAE, pixels: Tensor, floor: float = 0.3, unit: bo
     column = scale.view(-1, 1, 1, 1, 1)
     vae.conv1.weight[:LATENT_CHANNELS] *= column
     vae.conv1.bias[:LATENT_CHANNELS] = vae.conv1.bias[:LATENT_CHANNELS] * scale + shift
+    # The second half of the channels is the log-variance, and a variance grows by the square.
     vae.conv1.bias[LATENT_CHANNELS:] += 2 * scale.log()
+    # The inverse: conv2(x) becomes W / scale x' - (W / scale) shift, with x' = scale x + shift.
     vae.conv2.weight /= column.transpose(0, 1)
     vae.conv2.bias -= vae.conv2.weight.flatten(1) @ shift
     return signal  # (16,)
@@ -234,7 +247,7 @@ def psnr(vae: WanVAE, pixels: Tensor) -> float:
 
 
 def is_kernel(value: Tensor) -> bool:
-    """Whether a parameter is a matrix for Muon, other than a scale per channel in the shape of a convolution."""
+    """Whether a parameter is a matrix for Muon: a kernel, and no scale per channel in the shape of one."""
     return value.ndim >= 4 and value.flatten(1).shape[1] > 1
 
 
@@ -246,7 +259,7 @@ def optimisers_of(vae: WanVAE, recipe: VideoVAERecipe) -> tuple[list[torch.optim
 
 
 def plan_step(recipe: VideoVAERecipe, done: float) -> tuple[tuple[tuple[int, int, int], ...], float]:
-    """Windows and learning rate factor after a share of the time: pictures, crops of films, then whole films."""
+    """Windows and factor of the rates after a share of the time: pictures, crops of clips, whole clips."""
     if done < recipe.first_share:
         return recipe.first_windows, 1 - 0.6 * done / recipe.first_share
     left = (1 - done) / (1 - recipe.first_share)
@@ -254,7 +267,7 @@ def plan_step(recipe: VideoVAERecipe, done: float) -> tuple[tuple[tuple[int, int
 
 
 def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path | None = None) -> Path:
-    """Train for the recipe's minutes or steps, a usable file at `out` all along; `start` is a file to go on from."""
+    """Train for the recipe's minutes or steps, a usable file at `out` all along. start: an earlier file."""
     recipe = recipe or VideoVAERecipe()
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
@@ -274,6 +287,7 @@ def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path
             break
         windows, speed = plan_step(recipe, done)
         for optimiser, rate in zip(optimisers, rates, strict=True):
+            # The first 20 steps warm up.
             optimiser.param_groups[0]["lr"] = rate * speed * min(1, (step + 1) / 20)
         pixels = pool.draw(*windows[step % len(windows)])
         loss = training_loss(vae, pixels.contiguous(memory_format=torch.channels_last_3d), recipe)
@@ -281,6 +295,7 @@ def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path
         loss.backward()
         for optimiser in optimisers:
             optimiser.step()
+        # The mean of the first 50 losses, then a running one over about 50.
         average += (loss.item() - average) * max(0.02, 1 / (step + 1))
         if step % 25 == 0:
             log.info("step %d, %.0f s, loss %.4f", step, time.monotonic() - begin, average)
@@ -294,7 +309,12 @@ def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path
 def report(vae: WanVAE, out: Path, recipe: VideoVAERecipe, held_out: Tensor) -> None:
     signal = export_video_vae(vae, out, recipe.seed + 77)
     shares = " ".join(f"{share:.2f}" for share in signal.tolist())
-    log.info("saved %s, held-out psnr %.2f dB, signal share of the channels %s", out.name, psnr(vae, held_out), shares)
+    log.info(
+        "saved %s, held-out psnr %.2f dB, signal share of the channels %s",
+        out.name,
+        psnr(vae, held_out),
+        shares,
+    )
 
 
 def use_channels_last(vae: WanVAE) -> None:
