@@ -71,7 +71,9 @@ def add_audio(av: AVLatent, vae: VAE, fps: Fraction) -> AVLatent:
     require_audio_vae(vae)
     rate = token_rate(vae)
     tokens = audio_tokens_of(av.video.shape[2], fps, rate, pinned_at(fps, rate))
-    return replace(av, audio=av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens), fps=float(fps))
+    return replace(
+        av, audio=av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens), fps=float(fps)
+    )
 
 
 def fit_images(images: torch.Tensor, width: int, height: int, how: str) -> torch.Tensor:
@@ -85,7 +87,9 @@ def fit_images(images: torch.Tensor, width: int, height: int, how: str) -> torch
         scale = min(width / rgb.shape[-1], height / rgb.shape[-2])
         inner_width, inner_height = max(1, round(rgb.shape[-1] * scale)), max(1, round(rgb.shape[-2] * scale))
     method = "area" if inner_width < rgb.shape[-1] and inner_height < rgb.shape[-2] else "bilinear"
-    rgb = comfy.utils.common_upscale(rgb, inner_width, inner_height, method, "center" if how == "crop" else "disabled")
+    rgb = comfy.utils.common_upscale(
+        rgb, inner_width, inner_height, method, "center" if how == "crop" else "disabled"
+    )
     left, top = (width - inner_width) // 2, (height - inner_height) // 2
     rgb = torch.nn.functional.pad(rgb, (left, width - inner_width - left, top, height - inner_height - top))
     return rgb.movedim(1, -1)  # (f, height, width, 3)

@@ -73,7 +73,9 @@ def join(av: AVLatent) -> dict[str, Any]:
 def empty(size: AVSize, video_channels: int, audio_channels: int, batch: int) -> AVLatent:
     """Zeros of this size where the host wants its latents to lie."""
     device = comfy.model_management.intermediate_device()
-    video = torch.zeros(batch, video_channels, size.latent_frames, size.latent_height, size.latent_width, device=device)
+    video = torch.zeros(
+        batch, video_channels, size.latent_frames, size.latent_height, size.latent_width, device=device
+    )
     audio = torch.zeros(batch, audio_channels, size.audio_tokens, device=device)
     return AVLatent(video, audio, fps=float(size.fps))
 

@@ -17,7 +17,7 @@ AUDIO_VAES: dict[str, type[AudioVAE]] = {"vocos": VocosVAE, "dac": DACVAE, "mmau
 
 
 def load_audio_vae_file(path: str, vocoder_path: str | None = None) -> comfy.sd.VAE:
-    """The VAE in a safetensors file; the keys of a second file (split releases) are added to those of the first."""
+    """The VAE in a safetensors file. vocoder_path: of a second file, whose keys are added."""
     sd, metadata = read_tensors(path)
     if vocoder_path is not None:
         sd, metadata = _merged(sd, metadata, *read_tensors(vocoder_path))
@@ -37,11 +37,12 @@ def load_audio_vae(sd: StateDict, metadata: Mapping[str, str] | None = None) -> 
     if len(kinds) > 1:
         mixed = " and of a ".join(kind.what for kind in kinds)
         raise ValueError(
-            f"these are the keys of a {mixed} in one: choose the vocoder that belongs to the VAE, or none where the VAE"
-            " is complete"
+            f"these are the keys of a {mixed} in one: choose the vocoder that belongs to the VAE, or none "
+            "where the VAE is complete"
         )
     if kinds:
         return kinds[0].from_file(sd, metadata or {})
+    # For unknown keys the host leaves `first_stage_model` None. An image has more channels than a sound.
     vae = comfy.sd.VAE(sd=sd, metadata=metadata)
     if vae.first_stage_model is not None and vae.output_channels > 2:
         raise ValueError("this is not an audio VAE but one for images or video: load it with Load VAE")
@@ -58,11 +59,13 @@ def load_audio_vae(sd: StateDict, metadata: Mapping[str, str] | None = None) -> 
 def _merged(
     sd: StateDict, metadata: dict[str, str], vocoder: StateDict, vocoder_metadata: dict[str, str]
 ) -> tuple[StateDict, dict[str, str]]:
+    # A BigVGAN alone has bare names, before which the host wants "vocoder.". A Vocos has none in the host.
     if not any(key.startswith(("vocoder.", "backbone.", "head.")) for key in vocoder):
         vocoder = {f"vocoder.{key}": value for key, value in vocoder.items()}
     twice = sorted(set(sd) & set(vocoder))
     if twice:
         raise ValueError(
-            f"the VAE file and the vocoder file both have the key {twice[0]}: choose no vocoder file, or another one"
+            f"the VAE file and the vocoder file both have the key {twice[0]}: "
+            "choose no vocoder file, or another one"
         )
     return {**sd, **vocoder}, {**vocoder_metadata, **metadata}

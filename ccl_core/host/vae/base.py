@@ -1,4 +1,4 @@
-"""What all audio VAEs share: the host's VAE object with checked input, our own networks in it, reading of files."""
+"""What all audio VAEs share: the host's VAE with checked input, our networks in it, checks of files."""
 
 from __future__ import annotations
 
@@ -13,40 +13,52 @@ import torch
 from torch import Tensor, nn
 
 StateDict = dict[str, Tensor]
+# The host's own tile for a latent with one axis (`VAE.decode_tiled_1d`).
 TILE_TOKENS = 256
 
 
 class AudioVAE(comfy.sd.VAE):
-    """A VAE whose latent is (b, channels, tokens) and whose audio is (b, samples, 1), as in the host's audio nodes.
+    """A VAE whose latent is (b, channels, tokens) and whose audio is (b, samples, 1), as in the host's nodes.
 
-    Each kind has the classmethods `recognises(sd)`, which says whether these keys, of a whole file or a cut off one,
-    are its own, and `from_file(sd, metadata)`, which makes the VAE or raises a ValueError that says what is wrong.
+    Each kind has two classmethods. `recognises(sd)` says whether keys are its own, also those of a file that
+    was cut off. `from_file(sd, metadata)` makes the VAE, or raises a ValueError that says what is wrong.
     """
 
     what: str
     least_tokens = 1
 
+    # The first step of the host's `VAE.encode`, which crops to whole cells and drops channels beyond the
+    # network's.
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
-        """(b, samples, channels) -> (b, samples, 1). The network is mono: channels are averaged instead of cropped."""
+        """(b, samples, channels) -> (b, samples, 1): the mean of the channels, nothing cropped."""
         if pixels.ndim != 3 or 0 in pixels.shape:
             raise ValueError(
-                f"the audio to encode has shape {tuple(pixels.shape)}, wanted (batch, samples, channels), none 0"
+                f"the audio to encode has shape {tuple(pixels.shape)}, wanted (batch, samples, channels), "
+                "none 0: check the node that made it"
             )
         if not torch.isfinite(pixels).all():
             raise ValueError("the audio to encode contains NaN or infinity: check the node that made it")
         return pixels.mean(dim=-1, keepdim=True)
 
     def _checked(self, latent: Tensor) -> Tensor:
-        channels, least = self.latent_channels, self.least_tokens
-        if latent.is_nested or latent.ndim != 3 or latent.shape[1] != channels or latent.shape[2] < least:
-            shape = [tuple(part.shape) for part in latent.unbind()] if latent.is_nested else tuple(latent.shape)
+        if not self._fits(latent):
+            shape = _shapes(latent) if latent.is_nested else tuple(latent.shape)
             raise ValueError(
-                f"the audio latent has shape {shape}, this {self.what} wants (batch, {channels}, tokens) with at least"
-                f" {least} tokens: decode it with the audio VAE of the model that made it"
+                f"the audio latent has shape {shape}, this {self.what} wants (batch, "
+                f"{self.latent_channels}, tokens) with at least {self.least_tokens} tokens: decode it with "
+                "the audio VAE of the model that made it"
             )
         if not torch.isfinite(latent).all():
-            raise ValueError("the audio latent contains NaN or infinity: sampling went wrong before the audio VAE")
+            raise ValueError(
+                "the audio latent contains NaN or infinity: sampling went wrong before the audio VAE, sample "
+                "again with another weight_dtype or lower scales"
+            )
         return latent
+
+    def _fits(self, latent: Tensor) -> bool:
+        if latent.is_nested or latent.ndim != 3:
+            return False
+        return latent.shape[1] == self.latent_channels and latent.shape[2] >= self.least_tokens
 
     def decode(self, samples_in: Tensor, vae_options: Mapping[str, Any] | None = None) -> Tensor:
         return super().decode(self._checked(samples_in), dict(vae_options or {}))
@@ -59,7 +71,8 @@ class AudioVAE(comfy.sd.VAE):
         overlap: int | None = None,
         **_: Any,
     ) -> Tensor:
-        # The host needs both sizes by name although a latent with one axis has no second.
+        # The host's `decode_tiled` takes the second size out again for a latent with one axis: it must be
+        # there.
         return super().decode_tiled(
             self._checked(samples), tile_x=tile_x or TILE_TOKENS, tile_y=tile_y or 1, overlap=overlap
         )
@@ -72,23 +85,28 @@ class AudioVAE(comfy.sd.VAE):
         overlap: int | None = None,
         **_: Any,
     ) -> Tensor:
+        # In samples, while a tile of the decoder is in tokens.
         tile = tile_x or TILE_TOKENS * int(self.downscale_ratio)
         return super().encode_tiled(pixel_samples, tile_x=tile, tile_y=tile_y or 1, overlap=overlap)
 
 
 class NativeAudioVAE(AudioVAE):
-    """A network of this pack, float32 in and out, whose `encode` and `decode` take the number of tokens of a tile.
+    """A network of this pack, float32 in and out, whose `encode` and `decode` take the tokens of a tile.
 
-    Tiles carry the exact context of the network instead of blended overlaps: tiled equals whole. Subclasses add the
-    host's `memory_used_encode` and `memory_used_decode`, bytes for one clip besides the weights.
+    A tile carries the exact context of the network instead of a blended overlap: tiled equals whole.
+    Subclasses add the host's `memory_used_encode` and `memory_used_decode`, bytes for one clip beside the
+    weights.
     """
 
     def _set_interface(self, sample_rate: int, channels: int, hop: int) -> None:
-        # The parent's __init__ picks an architecture by key names and has no entry for this one.
+        """Set what the host's `VAE.__init__` would set, which knows no network for these keys."""
         self.audio_sample_rate = sample_rate
-        self.latent_channels, self.latent_dim, self.output_channels = channels, 1, 1
+        self.latent_channels = channels
+        self.latent_dim = 1
+        self.output_channels = 1
         self.upscale_ratio = self.downscale_ratio = hop
         self.upscale_index_formula = self.downscale_index_formula = None
+        # The host scales images between 0..1 and -1..1 here; a sound is -1..1 already.
         self.process_input = self.process_output = lambda audio: audio
         self.working_dtypes = [torch.float32]
         self.pad_channel_value = self.extra_1d_channel = self.format_encoded = self.size = None
@@ -98,11 +116,13 @@ class NativeAudioVAE(AudioVAE):
         self.vae_dtype = comfy.model_management.vae_dtype(self.device, self.working_dtypes)
 
     def _set_network(self, network: nn.Module, sd: StateDict) -> None:
+        """Put the network under the host's memory management, with its weights."""
         self.first_stage_model = network
         comfy.model_management.archive_model_dtypes(network)
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             network, load_device=self.device, offload_device=comfy.model_management.vae_offload_device()
         )
+        # Not strict: keys that can be computed may be absent, `check_state_dict` has found all others.
         network.load_state_dict(sd, strict=False, assign=self.patcher.is_dynamic())
         self.model_size()
 
@@ -114,16 +134,26 @@ class NativeAudioVAE(AudioVAE):
         return self._per_clip(self.first_stage_model.encode, samples, tile)
 
     def _per_clip(self, function: Any, batch: Tensor, tile: int) -> Tensor:
+        # One clip at a time: `memory_used_encode` and `memory_used_decode` count one.
         clips = [function(clip.to(self.device, self.vae_dtype), tile) for clip in batch.split(1)]
         return torch.cat(clips).to(self.output_device, self.vae_output_dtype())
+
+
+def _shapes(nested: Tensor) -> list[tuple[int, ...]]:
+    return [tuple(part.shape) for part in nested.unbind()]
 
 
 def shape_of(sd: StateDict, key: str, ndim: int, what: str) -> tuple[int, ...]:
     """The shape of a tensor that must be there; ValueError names it and what it belongs to."""
     if key not in sd:
-        raise ValueError(f"the {what} lacks the key {key}: the file is incomplete or of another kind")
+        raise ValueError(
+            f"the {what} lacks the key {key}: the file is incomplete or of another kind, get it again"
+        )
     if sd[key].ndim != ndim:
-        raise ValueError(f"the {what}'s {key} has shape {tuple(sd[key].shape)}, wanted {ndim} dimensions")
+        raise ValueError(
+            f"the {what}'s {key} has shape {tuple(sd[key].shape)}, wanted {ndim} dimensions: "
+            "the file is damaged or of another kind, get it again"
+        )
     return tuple(sd[key].shape)
 
 
@@ -132,21 +162,36 @@ def json_object(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
         data = json.loads(metadata[name])
     except ValueError as error:
-        raise ValueError(f"the metadata entry {name} is not JSON: {error}") from error
+        raise ValueError(
+            f"the metadata entry {name} is not JSON ({error}): save the file with it again"
+        ) from error
     if not isinstance(data, dict):
-        raise ValueError(f"the metadata entry {name} is a JSON {type(data).__name__}, wanted an object")
+        raise ValueError(
+            f"the metadata entry {name} is a JSON {type(data).__name__}, wanted an object: save the file "
+            "with it again"
+        )
     return data
 
 
 def check_state_dict(sd: StateDict, wanted: StateDict, what: str, optional: Iterable[str] = ()) -> None:
-    """Every key there, none unknown, all of the right shape; `optional` ones may be absent, they can be computed."""
+    """ValueError unless every key is there in its shape and none is unknown.
+
+    optional: keys that may be absent, since they can be computed.
+    """
     for key, tensor in wanted.items():
+        shape = tuple(tensor.shape)
         if key not in sd and key not in optional:
-            raise ValueError(f"the {what} lacks the key {key} of shape {tuple(tensor.shape)}: the file is incomplete")
+            raise ValueError(
+                f"the {what} lacks the key {key} of shape {shape}: the file is incomplete, get it again"
+            )
         if key in sd and sd[key].shape != tensor.shape:
-            raise ValueError(f"the {what}'s {key} has shape {tuple(sd[key].shape)}, wanted {tuple(tensor.shape)}")
+            raise ValueError(
+                f"the {what}'s {key} has shape {tuple(sd[key].shape)}, wanted {shape}: "
+                "the file is damaged or of a variant that is not supported, choose another one"
+            )
     unknown = sorted(set(sd) - set(wanted))
     if unknown:
         raise ValueError(
-            f"the {what} has keys this pack does not know, the first is {unknown[0]}: a variant that is not supported"
+            f"the {what} has keys this pack does not know, the first is {unknown[0]}: "
+            "a variant that is not supported, choose another file"
         )

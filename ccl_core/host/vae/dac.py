@@ -11,6 +11,7 @@ import torch
 from ...model.audio.dac import DAC, TILE_TOKENS, DACConfig
 from .base import NativeAudioVAE, StateDict, check_state_dict, json_object
 
+# Of MOVA's published `audio_vae`, which has no metadata. In Hz.
 SAMPLE_RATE = 48000
 
 
@@ -31,16 +32,19 @@ class DACVAE(NativeAudioVAE):
         check_state_dict(sd, DAC(config, device="meta", operations=torch.nn).state_dict(), self.what)
         self.config = config
         self._set_interface(config.sample_rate, config.latent_dim, config.hop)
-        # The weights keep the 2 bytes they are stored in, each is cast when it is used: half the memory, same result.
+        # The weights keep the 2 bytes they are stored in, and each is cast where it is used: half the memory
+        # of float32, the same result.
         dtype = comfy.utils.weight_dtype(sd)
         self._set_network(DAC(config, dtype=dtype, operations=comfy.ops.manual_cast), sd)
 
-    # Measured with the published sizes on the CPU (torch.profiler), tiles of 128 tokens, bf16 weights: 278 MB to decode
-    # and 1,102 MB to encode, nearly all of it the largest weight on its way to fp32. With fp32 weights 218 and 569 MB;
-    # the sounds themselves fill up to six tensors of the width of the last stage, and up to four of the first.
+    # Measured with the published sizes on the CPU (torch.profiler), tiles of 128 tokens. bf16 weights: 278 MB
+    # to decode and 1,102 MB to encode, nearly all of it the largest weight on its way to fp32. fp32 weights:
+    # 218 and 569 MB. The sounds themselves fill up to six tensors of the last stage's width, and up to four
+    # of the first's.
     def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
         """Bytes for one clip (1, 1, samples) besides the weights."""
         config = self.config
+        # Rounded up, and never more than one tile with its context on both sides.
         tokens = min(-(-shape[2] // config.hop), TILE_TOKENS + 2 * config.encoder_reach)
         return max(4 * config.encoder_dim * config.hop * tokens, self._cast("encoder")) * dtype.itemsize
 
@@ -48,6 +52,7 @@ class DACVAE(NativeAudioVAE):
         """Bytes for one latent (1, channels, tokens) besides the weights."""
         config = self.config
         tokens = min(shape[2], TILE_TOKENS + 2 * config.decoder_reach)
+        # Each stage of the decoder halves the width.
         width = config.decoder_dim // 2 ** len(config.decoder_rates)
         return max(6 * width * config.hop * tokens, self._cast("decoder")) * dtype.itemsize
 
@@ -57,15 +62,18 @@ class DACVAE(NativeAudioVAE):
 
 
 def dac_config(sd: StateDict, metadata: Mapping[str, str]) -> DACConfig:
-    """Sizes from the shapes; the sample rate is 48 kHz unless the metadata `dac_config` or `ccl_config` has another."""
+    """Sizes from the shapes, the sample rate from the metadata `dac_config` or `ccl_config`, else 48 kHz."""
     try:
         return DACConfig.from_state_dict(sd, _sample_rate(metadata))
     except KeyError as error:
         raise ValueError(
-            f"the {DACVAE.what} lacks the key {error.args[0]}: the file is incomplete or of another kind"
+            f"the {DACVAE.what} lacks the key {error.args[0]}: the file is incomplete or of another kind, "
+            "get it again"
         ) from error
     except IndexError as error:
-        raise ValueError(f"a convolution of the {DACVAE.what} has too few dimensions: the file is damaged") from error
+        raise ValueError(
+            f"a convolution of the {DACVAE.what} has too few dimensions: the file is damaged, get it again"
+        ) from error
 
 
 def _sample_rate(metadata: Mapping[str, str]) -> int:
@@ -78,4 +86,7 @@ def _sample_rate(metadata: Mapping[str, str]) -> int:
     try:
         return int(given["sample_rate"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the metadata of the {DACVAE.what} is {given!r}, wanted a whole sample_rate in it") from error
+        raise ValueError(
+            f"the metadata of the {DACVAE.what} is {given!r}, wanted a whole sample_rate in it: "
+            "save the file with it again"
+        ) from error

@@ -8,15 +8,18 @@ import comfy.utils
 import sentencepiece
 import torch
 
+# Before the keys of Wan's text encoder in the host, whatever its size.
 TRANSFORMER_PREFIX = "umt5xxl.transformer."
+# Of a T5's config.json. The host reads them for its T5 class.
 SHAPE_KEYS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers")
+# How many faults a message lists.
 LISTED = 6
 
 
 def load_text_encoder(
     sd: dict[str, torch.Tensor], config: dict, embedding_directory: str | None = None
 ) -> comfy.sd.CLIP:
-    """Turn a state dict in the host's umT5 names plus `spiece_model` into a CLIP that serves CLIPTextEncode."""
+    """The CLIP of a state dict in the host's umT5 names with a vocabulary (`spiece_model`) in it."""
     weights = _strip_prefix(sd)
     vocabulary = _vocabulary(weights)
     model_config = _model_config(config)
@@ -26,6 +29,7 @@ def load_text_encoder(
         comfy.text_encoders.wan.WanT5Tokenizer,
         comfy.text_encoders.wan.te(dtype_t5=weights["shared.weight"].dtype),
     )
+    # The host's classes of Wan's text encoder look their options up under this name.
     return comfy.sd.CLIP(
         target,
         embedding_directory=embedding_directory,
@@ -37,20 +41,26 @@ def load_text_encoder(
 
 
 def _strip_prefix(sd: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(TRANSFORMER_PREFIX): value for key, value in sd.items() if key != "umt5xxl.logit_scale"}
+    return {
+        key.removeprefix(TRANSFORMER_PREFIX): value
+        for key, value in sd.items()
+        if key != "umt5xxl.logit_scale"
+    }
 
 
 def _vocabulary(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     vocabulary = weights.pop("spiece_model", None)
     if vocabulary is None:
         raise ValueError(
-            "The text encoder has no vocabulary: key 'spiece_model' (a SentencePiece model as uint8) is missing. "
-            "Use a checkpoint that embeds it, or load a separate text encoder with the host's CLIPLoader (type wan)."
+            "The text encoder has no vocabulary: key 'spiece_model' (a SentencePiece model as uint8) is "
+            "missing. Use a checkpoint that embeds it, or load a separate text encoder with the host's "
+            "CLIPLoader (type wan)."
         )
     if vocabulary.dtype != torch.uint8 or vocabulary.ndim != 1:
         raise ValueError(
             f"Text encoder key 'spiece_model' must be a 1-D uint8 tensor, got {vocabulary.dtype} "
-            f"of shape {tuple(vocabulary.shape)}. Store the bytes of the .model file unchanged."
+            f"of shape {tuple(vocabulary.shape)}. Save the checkpoint with the bytes of the .model file "
+            "unchanged."
         )
     return vocabulary.cpu()
 
@@ -62,10 +72,12 @@ def _model_config(config: dict) -> dict:
             "The text encoder's configuration must hold 'umt5xxl_model_config', a dictionary with "
             f"{', '.join(SHAPE_KEYS)}; got {type(model_config).__name__}. Save the checkpoint again with it."
         )
-    # An absent size would fall back to that of umT5-XXL: ten gigabytes instead of an error.
+    # For an absent size the host would take that of umT5-XXL: ten gigabytes instead of an error.
     absent = [key for key in SHAPE_KEYS if not _is_count(model_config.get(key))]
     if absent:
-        raise ValueError(f"The text encoder's 'umt5xxl_model_config' needs positive integers for: {', '.join(absent)}.")
+        raise ValueError(
+            f"The text encoder's 'umt5xxl_model_config' needs positive integers for: {', '.join(absent)}."
+        )
     defaults = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
     return {**defaults, **model_config}
 
@@ -75,9 +87,12 @@ def _is_count(value: object) -> bool:
 
 
 def _min_length(config: dict) -> int:
+    # In tokens. Wan pads its texts to 512 and attends to the padding.
     min_length = config.get("min_length", 512)
     if not _is_count(min_length):
-        raise ValueError(f"The text encoder's 'min_length' must be a positive number of tokens, got {min_length!r}.")
+        raise ValueError(
+            f"The text encoder's 'min_length' must be a positive number of tokens, got {min_length!r}."
+        )
     return min_length
 
 
@@ -108,9 +123,12 @@ def _check_vocabulary(vocabulary: torch.Tensor, model_config: dict) -> None:
         processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.numpy().tobytes())
     except RuntimeError as error:
         raise ValueError(
-            "Text encoder key 'spiece_model' is no SentencePiece model: the file is damaged. Fetch or save it again."
+            "Text encoder key 'spiece_model' is no SentencePiece model: the file is damaged. Fetch or save "
+            "it again."
         ) from error
-    pieces, rows = processor.get_piece_size(), model_config["vocab_size"]
+    pieces = processor.get_piece_size()
+    rows = model_config["vocab_size"]
+    # Fewer is right: umT5's table has more rows than its vocabulary has pieces.
     if pieces > rows:
         raise ValueError(
             f"The vocabulary has {pieces} pieces but 'shared.weight' only {rows} rows: "

@@ -12,6 +12,7 @@ import torch
 from ...model.audio.vocos import Vocos, VocosConfig
 from .base import NativeAudioVAE, StateDict, check_state_dict, json_object, shape_of
 
+# Fixed tensors, which follow from the sizes, and the statistics of a joint model's latent.
 OPTIONAL_KEYS = frozenset(
     (
         "feature_extractor.mel_spec.spectrogram.window",
@@ -22,12 +23,13 @@ OPTIONAL_KEYS = frozenset(
         "latent_floor",
     )
 )
+# The release charactr/vocos-mel-24khz, which has no metadata: its mel bands and n_fft tell it.
 PUBLISHED_MEL_24KHZ = {"sample_rate": 24000, "hop_length": 256, "padding": "center"}
-PUBLISHED_SHAPE = (100, 1024)  # mel bands, n_fft: the one layout that is recognised without metadata
+PUBLISHED_SHAPE = (100, 1024)
 
 
 class VocosVAE(NativeAudioVAE):
-    """Latent: log-mel spectrogram normalised per band, (b, mels, tokens). Audio: (b, samples, 1), as in host nodes."""
+    """Latent: log-mel spectrogram normalised per band, (b, mels, tokens). Audio: (b, samples, 1)."""
 
     what = "vocoder"
 
@@ -43,12 +45,14 @@ class VocosVAE(NativeAudioVAE):
         wanted = Vocos(config, device="meta", operations=torch.nn).state_dict()
         check_state_dict(sd, wanted, self.what, OPTIONAL_KEYS)
         self.config = config
+        # "center" makes (tokens - 1) * hop samples, so one token is no sound.
         self.least_tokens = 2 if config.padding == "center" else 1
         self._set_interface(config.sample_rate, config.mels, config.hop)
         # Fixed tensors stay float32: a half precision window would be audible.
         sd = {key: value.float() if key in OPTIONAL_KEYS else value for key, value in sd.items()}
         self._set_network(Vocos(config, dtype=self.vae_dtype, operations=comfy.ops.manual_cast), sd)
 
+    # Numbers that live at once: of windows that overlap n_fft / hop times, and of the widths of a block.
     def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
         return (4 + 6 * self.config.mel_n_fft // self.config.hop) * shape[2] * dtype.itemsize
 
@@ -62,21 +66,35 @@ def vocos_config(sd: StateDict, metadata: Mapping[str, str]) -> VocosConfig:
     what = VocosVAE.what
     dim, mels, _ = shape_of(sd, "backbone.embed.weight", 3, what)
     intermediate_dim, _ = shape_of(sd, "backbone.convnext.0.pwconv1.weight", 2, what)
+    # The head gives magnitude and phase of n_fft / 2 + 1 frequencies.
     n_fft = shape_of(sd, "head.out.weight", 2, what)[0] - 2
     layers = len({key.split(".")[2] for key in sd if key.startswith("backbone.convnext.")})
     given = _metadata_sizes(metadata, (mels, n_fft))
-    window, mel_n_fft = "feature_extractor.mel_spec.spectrogram.window", given.get("mel_n_fft", n_fft)
+    mel_n_fft = given.get("mel_n_fft", n_fft)
+    window = "feature_extractor.mel_spec.spectrogram.window"
     if window in sd:
         mel_n_fft = shape_of(sd, window, 1, what)[0]
     try:
-        sample_rate, hop, mel_n_fft = int(given["sample_rate"]), int(given["hop_length"]), int(mel_n_fft)
+        sample_rate = int(given["sample_rate"])
+        hop = int(given["hop_length"])
+        mel_n_fft = int(mel_n_fft)
         padding = given["padding"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the vocos_config metadata {given} is incomplete or of the wrong type: {error}") from error
+        raise ValueError(
+            f"the vocos_config metadata {given} is incomplete or of the wrong type "
+            f"({error}): save the file with it again"
+        ) from error
     return VocosConfig(
-        sample_rate=sample_rate, hop=hop, padding=padding, mels=mels, mel_n_fft=mel_n_fft, n_fft=n_fft, dim=dim,
-        intermediate_dim=intermediate_dim, layers=layers,
-    )  # fmt: skip
+        sample_rate=sample_rate,
+        hop=hop,
+        padding=padding,
+        mels=mels,
+        mel_n_fft=mel_n_fft,
+        n_fft=n_fft,
+        dim=dim,
+        intermediate_dim=intermediate_dim,
+        layers=layers,
+    )
 
 
 def _metadata_sizes(metadata: Mapping[str, str], shape: tuple[int, int]) -> dict[str, Any]:
@@ -94,10 +112,17 @@ def _metadata_sizes(metadata: Mapping[str, str], shape: tuple[int, int]) -> dict
 
 def _ccl_sizes(audio: Any) -> dict[str, Any]:
     try:
-        rate, sample_rate = Fraction(audio["rate"]), int(audio["sample_rate"])
+        rate = Fraction(audio["rate"])
+        sample_rate = int(audio["sample_rate"])
         hop = sample_rate / rate
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"audio_latent in ccl_config is {audio!r}, wanted sample_rate and rate") from error
+        raise ValueError(
+            f"audio_latent in ccl_config is {audio!r}, wanted sample_rate and rate: "
+            "save the file with them again"
+        ) from error
     if hop.denominator != 1:
-        raise ValueError(f"ccl_config: {rate} tokens per second do not divide the sample rate {sample_rate}")
+        raise ValueError(
+            f"ccl_config: {rate} tokens per second do not divide the sample rate {sample_rate}: "
+            "save the file with a rate that does"
+        )
     return {"sample_rate": sample_rate, "hop_length": int(hop), "padding": "same"}
