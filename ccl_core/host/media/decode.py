@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from comfy.sd import VAE
 from ...alignment.timeline import TEMPORAL_STRIDE, samples_of
 from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_vae
 
+# Of the silence of a latent without sound, in Hz: what players expect, since no VAE says one.
 SILENCE_RATE = 44100
 
 
@@ -33,23 +33,23 @@ class Tiling:
     def from_pixels(cls, vae: VAE, size: int, overlap: int, frames: int, frames_overlap: int) -> Tiling:
         """The same in pixels and frames; overlaps that leave no room to advance are shortened."""
         side = vae.spacial_compression_decode()
-        size, frames = max(2, size // side), max(2, frames // TEMPORAL_STRIDE)
+        size = max(2, size // side)
+        frames = max(2, frames // TEMPORAL_STRIDE)
+        # As the host's VAEDecodeTiled: a tile must be larger than its overlap to get on.
         frames_overlap = max(1, min(frames // 2, frames_overlap // TEMPORAL_STRIDE))
         return cls(size, min(overlap // side, size // 4), frames, frames_overlap)
 
     def cells(self, shape: tuple[int, ...]) -> int:
-        """Latent cells that the host's tiled decode runs through for (b, c, t, h, w), overlaps counted twice."""
-        axes = zip(
-            shape[2:],
-            (self.frames, self.size, self.size),
-            (self.frames_overlap, self.overlap, self.overlap),
-            strict=True,
-        )
-        return shape[0] * math.prod(_covered(length, tile, overlap) for length, tile, overlap in axes)
+        """Latent cells in all tiles of the host's tiled decode of (b, c, t, h, w), overlaps counted twice."""
+        batch, _, frames, height, width = shape
+        times = _covered(frames, self.frames, self.frames_overlap)
+        rows = _covered(height, self.size, self.overlap)
+        columns = _covered(width, self.size, self.overlap)
+        return batch * times * rows * columns
 
 
 def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) -> torch.Tensor:
-    """(b, c, t, h, w) -> (b, f, h, w, 3)"""
+    """(b, c, t, h, w) -> (b, f, h, w, 3)."""
     require_video_vae(vae, video.shape[1])
     cells = video[:, 0].numel() if tiling is None else tiling.cells(tuple(video.shape))
     with progress(vae.first_stage_model, cells):
@@ -82,6 +82,7 @@ def silence(batch: int, seconds: Fraction, rate: int = SILENCE_RATE) -> dict[str
 
 def limit_peak(waveform: torch.Tensor) -> torch.Tensor:
     """Scale each sound (b, ch, n) that leaves -1..1 back into it; the others stay as they are."""
+    # The host's `vae_decode_audio` divides by five standard deviations instead, which changes the loudness.
     return waveform / waveform.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1)
 
 
@@ -92,9 +93,10 @@ def fit_samples(waveform: torch.Tensor, samples: int) -> torch.Tensor:
 
 @contextmanager
 def progress(first_stage: torch.nn.Module, cells: int) -> Iterator[None]:
-    """Progress bar and cancel while a VAE decodes: its decoder runs once for each chunk of latent frames or tile."""
+    """Progress bar and cancel while a VAE decodes."""
     bar = comfy.utils.ProgressBar(cells)
 
+    # Wan's VAE calls its decoder once for each chunk of latent frames, and the host once for each tile.
     def next_chunk(_decoder: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update(inputs[0][:, 0].numel())
@@ -110,6 +112,7 @@ def progress(first_stage: torch.nn.Module, cells: int) -> Iterator[None]:
 
 
 def _covered(length: int, tile: int, overlap: int) -> int:
+    """Cells of an axis in all its tiles together, placed as the host's `tiled_scale_multidim` places them."""
     if length <= tile:
         return length
     return sum(min(tile, length - start) for start in range(0, length - overlap, tile - overlap))

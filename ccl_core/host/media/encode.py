@@ -24,7 +24,10 @@ LENGTH_FITS = ("pad", "generate", "refuse")
 
 @dataclass(frozen=True)
 class Fit:
-    """How given material meets the latent's size. What is too long is trimmed, unless `length` is "refuse"."""
+    """How given material meets the latent's size. What is too long is trimmed, unless `length` is "refuse".
+
+    image: one of IMAGE_FITS. length: one of LENGTH_FITS.
+    """
 
     image: str
     length: str
@@ -39,7 +42,8 @@ def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLa
     images = fit_images(images, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
     encoded = vae.encode(images)  # (1, c, t, h, w)
     comfy.model_management.throw_exception_if_processing_interrupted()
-    video, mask = av.video.clone(), _mask(av.video, av.video_mask)
+    video = av.video.clone()
+    mask = _mask(av.video, av.video_mask)
     video[:, :, :given] = encoded.to(video)
     mask[:, :, :given] = 0
     return replace(av, video=video, video_mask=mask)
@@ -49,18 +53,21 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
     """Encode a sound into the first audio tokens and keep them."""
     tokens = av.audio.shape[2]
     require_audio_vae(vae, av.audio.shape[1])
-    rate, hop = input_sample_rate(vae), Fraction(input_sample_rate(vae)) / token_rate(vae)
+    rate = input_sample_rate(vae)
+    # Samples of a token: 7056/5 for MMAudio.
+    hop = Fraction(rate) / token_rate(vae)
     waveform = _waveform(audio, rate, vae.output_channels, av.audio.shape[0])
     waveform, given = _fit_waveform(waveform, tokens, hop, rate, fit.length)
     encoded = vae.encode(waveform.movedim(1, -1))  # (b, c, a)
     comfy.model_management.throw_exception_if_processing_interrupted()
+    # A VAE may round the last token up or down, and Vocos with center padding has one more at the end.
     if abs(encoded.shape[2] - tokens) > 2 or encoded.shape[2] < given:
         raise ValueError(
-            f"the VAE in audio_vae made {encoded.shape[2]} tokens of {waveform.shape[-1] / rate:.3f} s, the "
-            f"latent has {tokens}: connect the "
-            "audio VAE of the latent's model"
+            f"the VAE in audio_vae made {encoded.shape[2]} tokens of {waveform.shape[-1] / rate:.3f} s, "
+            f"the latent has {tokens}: connect the audio VAE of the latent's model"
         )
-    latent, mask = av.audio.clone(), _mask(av.audio, av.audio_mask)
+    latent = av.audio.clone()
+    mask = _mask(av.audio, av.audio_mask)
     latent[:, :, :given] = encoded[:, :, :given].to(latent)
     mask[:, :, :given] = 0
     return replace(av, audio=latent, audio_mask=mask)
@@ -71,32 +78,42 @@ def add_audio(av: AVLatent, vae: VAE, fps: Fraction) -> AVLatent:
     require_audio_vae(vae)
     rate = token_rate(vae)
     tokens = audio_tokens_of(av.video.shape[2], fps, rate, pinned_at(fps, rate))
-    return replace(
-        av, audio=av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens), fps=float(fps)
-    )
+    audio = av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens)
+    return replace(av, audio=audio, fps=float(fps))
 
 
 def fit_images(images: torch.Tensor, width: int, height: int, how: str) -> torch.Tensor:
     """Scale (f, h, w, c) to the size: centre crop, letterbox in black, or stretch."""
+    # An alpha channel is left out, a grey image gets three equal channels.
     rgb = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(*images.shape[:-1], 3)
     rgb = rgb.movedim(-1, 1)  # (f, 3, h, w)
-    if rgb.shape[-2:] == (height, width):
-        return rgb.movedim(1, -1)
-    inner_width, inner_height = width, height
-    if how == "pad":
-        scale = min(width / rgb.shape[-1], height / rgb.shape[-2])
-        inner_width, inner_height = max(1, round(rgb.shape[-1] * scale)), max(1, round(rgb.shape[-2] * scale))
-    method = "area" if inner_width < rgb.shape[-1] and inner_height < rgb.shape[-2] else "bilinear"
-    rgb = comfy.utils.common_upscale(
-        rgb, inner_width, inner_height, method, "center" if how == "crop" else "disabled"
-    )
-    left, top = (width - inner_width) // 2, (height - inner_height) // 2
-    rgb = torch.nn.functional.pad(rgb, (left, width - inner_width - left, top, height - inner_height - top))
+    if rgb.shape[-2:] != (height, width):
+        rgb = _letterboxed(rgb, width, height) if how == "pad" else _scaled(rgb, width, height, how == "crop")
     return rgb.movedim(1, -1)  # (f, height, width, 3)
 
 
+def _letterboxed(rgb: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """The whole image (f, 3, h, w) in the middle of a black one of this size."""
+    scale = min(width / rgb.shape[-1], height / rgb.shape[-2])
+    inner_width = max(1, round(rgb.shape[-1] * scale))
+    inner_height = max(1, round(rgb.shape[-2] * scale))
+    left = (width - inner_width) // 2
+    top = (height - inner_height) // 2
+    right = width - inner_width - left
+    bottom = height - inner_height - top
+    inner = _scaled(rgb, inner_width, inner_height, crop=False)
+    return torch.nn.functional.pad(inner, (left, right, top, bottom))
+
+
+def _scaled(rgb: torch.Tensor, width: int, height: int, crop: bool) -> torch.Tensor:
+    """The image (f, 3, h, w) at this size, cropped to its shape first or stretched."""
+    # "bilinear" reads only four pixels for each new one, which flickers where an image shrinks.
+    method = "area" if width < rgb.shape[-1] and height < rgb.shape[-2] else "bilinear"
+    return comfy.utils.common_upscale(rgb, width, height, method, "center" if crop else "disabled")
+
+
 def _fit_frames(images: torch.Tensor, frames: int, length: str) -> tuple[torch.Tensor, int]:
-    """The frames to encode and the number of latent frames they give."""
+    """The frames to encode, and the number of whole latent frames that they fill."""
     count = images.shape[0]
     if length == "refuse" and count != frames:
         raise ValueError(
@@ -114,7 +131,9 @@ def _fit_waveform(
     waveform: torch.Tensor, tokens: int, hop: Fraction, rate: int, length: str
 ) -> tuple[torch.Tensor, int]:
     """The waveform (b, ch, n) that fills all tokens, and the number of tokens that were given."""
-    count, wanted = waveform.shape[-1], math.ceil(tokens * hop)
+    count = waveform.shape[-1]
+    wanted = math.ceil(tokens * hop)
+    # Within one token: a sound as long as the video ends somewhere in the last one.
     if length == "refuse" and abs(count - wanted) > hop:
         raise ValueError(
             f"audio is {count / rate:.3f} s long, the latent {wanted / rate:.3f} s: trim it to that, or set "
@@ -131,11 +150,12 @@ def _fit_waveform(
 
 def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> torch.Tensor:
     """An AUDIO at the VAE's rate and channel count, one for each sample of the batch."""
-    waveform, own_rate = audio["waveform"], int(audio["sample_rate"])
+    waveform = audio["waveform"]
+    own_rate = int(audio["sample_rate"])
     if waveform.ndim != 3 or waveform.shape[-1] == 0 or waveform.shape[1] == 0:
         raise ValueError(
             f"audio has shape {tuple(waveform.shape)}, wanted (batch, channels, samples) with samples in it: "
-            "the file may hold no sound"
+            "the file may hold no sound, choose another one"
         )
     if own_rate <= 0:
         raise ValueError(f"audio has a sample rate of {own_rate} Hz: load it again with LoadAudio")
@@ -148,6 +168,7 @@ def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> to
         raise ValueError("audio holds NaN or infinite values: load or generate it again")
     if own_rate != rate:
         waveform = torchaudio.functional.resample(waveform.float(), own_rate, rate)
+    # As the audio VAEs of this pack do: the mean of all channels.
     if waveform.shape[1] != channels:
         waveform = waveform.mean(1, keepdim=True).expand(-1, channels, -1)
     return waveform.expand(batch, -1, -1)
@@ -156,7 +177,8 @@ def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> to
 def _require_image_batch(images: torch.Tensor) -> None:
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(
-            f"images has shape {tuple(images.shape)}, wanted (frames, height, width, channels) with frames in it"
+            f"images has shape {tuple(images.shape)}, wanted (frames, height, width, channels) with frames "
+            "in it: check the node that made them"
         )
     if not torch.isfinite(images).all():
         raise ValueError("images holds NaN or infinite values: load or decode them again")

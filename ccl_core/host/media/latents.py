@@ -1,6 +1,7 @@
 """AV latents: the host's latent dict, taken apart and put together.
 
-The only file that knows NestedTensor. Mask 1 = generate, 0 = keep. A latent without audio means "audio absent".
+The only file that knows NestedTensor. In a mask 1 is generate and 0 is keep. A latent without audio means
+that the audio is absent.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from comfy.nested_tensor import NestedTensor
 from ...alignment.sizing import AVSize, Grid, exact_fps, pinned_at
 from ...config import CCLConfig
 
+# What this file reads and writes of a latent dict. `fps` is this pack's; nodes of the host carry it along.
 KEYS = ("samples", "noise_mask", "fps")
 
 
@@ -41,27 +43,29 @@ def split(latent: dict[str, Any]) -> AVLatent:
         shapes = [tuple(stream.shape) for stream in streams]
         raise ValueError(
             f"the latent holds tensors of shape {shapes}; wanted a video latent (b, c, t, h, w), alone or "
-            "followed by one audio latent: "
-            "make it with CCLEmptyAVLatent, or join a video and an audio latent with LTXVConcatAVLatent"
+            "followed by one audio latent: make it with CCLEmptyAVLatent, or join a video and an audio "
+            "latent with LTXVConcatAVLatent"
         )
     masks = _masks(latent.get("noise_mask"))
     audio = streams[1] if len(streams) == 2 else None
     if audio is not None and audio.shape[0] != streams[0].shape[0]:
         raise ValueError(
-            f"the latent has {streams[0].shape[0]} videos and {audio.shape[0]} sounds: use the same batch size for both"
+            f"the latent has {streams[0].shape[0]} videos and {audio.shape[0]} sounds: "
+            "use the same batch size for both"
         )
     rest = {name: value for name, value in latent.items() if name not in KEYS}
     return AVLatent(streams[0], audio, masks[0], None if audio is None else masks[1], latent.get("fps"), rest)
 
 
 def join(av: AVLatent) -> dict[str, Any]:
-    """The LATENT the host samples: nested if there is audio, else plain; one stream's missing mask means generate."""
+    """The LATENT that the host samples: nested if there is audio, else plain."""
     latent = dict(av.rest)
     latent["samples"] = av.video if av.audio is None else NestedTensor([av.video, av.audio])
     if av.fps is not None:
         latent["fps"] = av.fps
     if av.audio is None and av.video_mask is not None:
         latent["noise_mask"] = av.video_mask
+    # The host tells the masks of a nested one by their places, so both streams get one.
     elif av.video_mask is not None or av.audio_mask is not None:
         video_mask = ones_mask(av.video) if av.video_mask is None else av.video_mask
         latent["noise_mask"] = NestedTensor(
@@ -81,7 +85,7 @@ def empty(size: AVSize, video_channels: int, audio_channels: int, batch: int) ->
 
 
 def ones_mask(samples: torch.Tensor) -> torch.Tensor:
-    """A mask that generates everything, one channel wide."""
+    """A mask that generates everything, one channel wide, which the host repeats over all channels."""
     return torch.ones_like(samples[:, :1])
 
 
@@ -91,8 +95,8 @@ def model_grid(model: ModelPatcher) -> Grid:
     if config is None:
         raise ValueError(
             f"the model input holds a {type(model.model).__name__}, which has no audio stream: load a joint "
-            "model with CCLCheckpointLoader "
-            "or CCLModelLoader (a plain Wan latent gets its audio part from CCLEncodeAV)"
+            "model with CCLCheckpointLoader or CCLModelLoader (a plain Wan latent gets its audio part from "
+            "CCLEncodeAV)"
         )
     return grid_of(config, model.model.latent_format)
 
@@ -105,6 +109,7 @@ def grid_of(config: CCLConfig, latent_format: LatentFormat) -> Grid:
         patch=config.video.patch_size[-1],
         audio_rate=config.audio_latent.rate,
         sample_rate=config.audio_latent.sample_rate,
+        # CCL's formula gives each latent frame the same whole number of tokens.
         exact_c=config.clock == "uniform",
         pinned=pinned_at(config.fps, config.audio_latent.rate),
     )
@@ -116,8 +121,8 @@ def frame_rate(av: AVLatent, typed: float) -> Fraction:
         return exact_fps(typed)
     if av.fps is None:
         raise ValueError(
-            "the latent does not say its frame rate (it was not made by CCLEmptyAVLatent): type it into the "
-            "fps input instead of 0"
+            "the latent does not say its frame rate (it was not made by CCLEmptyAVLatent): type it "
+            "into the fps input instead of 0"
         )
     return exact_fps(av.fps)
 
@@ -127,9 +132,8 @@ def require_finite(av: AVLatent, where: str) -> None:
     for name, stream in (("video", av.video), ("audio", av.audio)):
         if stream is not None and not torch.isfinite(stream).all():
             raise ValueError(
-                f"the {name} part of {where} holds NaN or infinite values: it was spoilt upstream. Sample it "
-                "again, with another precision "
-                "(weight dtype) or a lower guidance scale"
+                f"the {name} part of {where} holds NaN or infinite values: a node before this one made them. "
+                "Sample again with another weight_dtype or a lower guidance scale"
             )
 
 
