@@ -1,5 +1,4 @@
-"""The attention of the coupling made visible (CCL, arXiv 2603.18600, Figure 3), and how much of it rests on the context
-tokens.
+"""The attention of the coupling made visible, as in Figure 3 of CCL (arXiv 2603.18600).
 
     recorder = Recorder(model)
     model(..., transformer_options={"ccl_taps": recorder.taps})
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# RGB in 0..1: orange and blue, which colour-blind people can tell apart.
 CONTEXT_COLOUR = (1.0, 0.6, 0.1)
 SOURCE_COLOUR = (0.5, 0.85, 1.0)
 
@@ -25,8 +25,8 @@ SOURCE_COLOUR = (0.5, 0.85, 1.0)
 class AttentionMap:
     """One direction of one layer in one pass.
 
-    rows: (b, heads, queries, context tokens + tokens of the other stream), each row sums to 1; what the partition hides
-    is 0. On a closed route there are the columns of the context tokens alone.
+    rows: (b, heads, queries, context tokens + tokens of the other stream), each row sums to 1; what the
+    partition hides is 0. On a closed route there are the columns of the context tokens alone.
     """
 
     layer: int
@@ -51,8 +51,8 @@ class Open:
 class Recorder:
     """Records the maps of the chosen layers (all by default) of a joint model.
 
-    A map takes batch x heads x queries x columns numbers in main memory: choose layers of a large model. ValueError for
-    a layer without coupling.
+    A map takes batch x heads x queries x columns numbers in main memory: choose layers of a large model.
+    ValueError for a layer without coupling.
     """
 
     def __init__(self, model: Any, layers: Iterable[int] | None = None) -> None:
@@ -75,17 +75,22 @@ class Recorder:
             return
         if place.partial:
             raise ValueError(
-                "a pass mixes samples on open and closed routes, whose maps differ in size: record passes of one route"
+                "a pass mixes samples on open and closed routes, whose maps differ in size: "
+                "record passes of one route"
             )
-        weights, context = rows(q, k, heads).cpu(), place.context
+        weights = rows(q, k, heads).cpu()
+        context = place.context
         into = self._map_of(layer, weights, place)
+        # A call of CCA has the queries of one latent frame, and as keys the context tokens, then its window.
         into[:, :, place.queries, :context] = weights[..., :context]
         if place.keys is not None:
             into[:, :, place.queries, context:][..., place.keys] = weights[..., context:]
 
     def _map_of(self, layer: int, weights: Tensor, place: Any) -> Tensor:
-        """The rows of the map that this call belongs to; a query that has its row already begins another pass."""
-        key, first = (layer, place.direction), place.queries.start
+        """The rows of the map that this call belongs to."""
+        key = (layer, place.direction)
+        first = place.queries.start
+        # Nothing says where a pass ends: queries that have their rows already belong to the next one.
         if key not in self._open or first in self._open[key].filled:
             queries, keys = place.size
             columns = place.context + (0 if place.keys is None else keys)
@@ -98,25 +103,30 @@ class Recorder:
 
 def rows(q: Tensor, k: Tensor, heads: int) -> Tensor:
     """Attention of q (b, n, d) on k (b, m, d): (b, heads, n, m) in float32."""
+    # softmax(q k^T / sqrt(dh)): the host's kernels keep no weights, so they are computed once more.
     q, k = (x.float().unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k))
     return (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(-1)
 
 
 def image(weights: Tensor, context_tokens: int) -> Tensor:
-    """A map (queries, columns) as a picture (1, queries, columns, 3) in 0..1, brightness the root of the weight.
+    """A map (queries, columns) as a picture (1, queries, columns, 3) in 0..1.
 
     Context tokens, the first columns, are orange, the other stream is blue.
     """
+    # The root of a weight: a row of 100 columns would be black beside its one bright column otherwise.
     light = (weights / weights.amax().clamp_min(1e-12)).sqrt()
-    colours = torch.tensor([CONTEXT_COLOUR] * context_tokens + [SOURCE_COLOUR] * (weights.shape[1] - context_tokens))
+    source_tokens = weights.shape[1] - context_tokens
+    colours = torch.tensor([CONTEXT_COLOUR] * context_tokens + [SOURCE_COLOUR] * source_tokens)
     return (light[..., None].cpu() * colours)[None]
 
 
-def context_share(weights: Tensor, context_tokens: int, foreground: Tensor) -> tuple[float | None, float | None]:
-    """Share of the attention on the context tokens: mean over background queries, then over foreground queries.
+def context_share(
+    weights: Tensor, context_tokens: int, foreground: Tensor
+) -> tuple[float | None, float | None]:
+    """Mean share of the attention on the context tokens, of background and of foreground queries.
 
-    weights: (queries, columns); foreground: (queries,) bool. None where there is no such query; ValueError where the
-    mask does not fit.
+    weights: (queries, columns); foreground: (queries,) bool. None where there is no such query; ValueError
+    where the mask does not fit.
     """
     if foreground.shape != weights.shape[:1]:
         raise ValueError(

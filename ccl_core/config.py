@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from .counts import attention, linear
 
+# Explained at Timeline (alignment/timeline.py) and at StreamConfig.
 CLOCKS = ("causal", "uniform", "linear")
 ROPES = ("tarp", "token")
 
@@ -16,9 +17,10 @@ ROPES = ("tarp", "token")
 class StreamConfig:
     """One stream: the arguments of the host's WanModel, and what the published audio towers do otherwise.
 
-    text_len: tokens to which the text is zero-padded before its MLP (Ovi), None: as it comes. stem_dim: hidden width of
-    the gated convolution stem in the place of the patch embedding (Ovi's audio), 0: none. rope: positions of
-    self-attention, "tarp" on the time axis of Wan's RoPE or "token", the index over the whole head (MOVA's audio).
+    text_len: tokens to which the text is zero-padded before its MLP (Ovi), None: as it comes. stem_dim:
+    hidden width of the gated convolution stem in the place of the patch embedding (Ovi's audio), 0: none.
+    rope: positions of self-attention, "tarp" on the time axis of Wan's RoPE or "token", the index over the
+    whole head (MOVA's audio).
     """
 
     in_dim: int
@@ -42,7 +44,8 @@ class StreamConfig:
             raise ValueError(f"a stream has the rope {self.rope!r}, known are {', '.join(ROPES)}")
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise ValueError(
-                f"a stream of width {self.dim} cannot have {self.num_heads} heads: each head needs an even width"
+                f"a stream of width {self.dim} cannot have {self.num_heads} heads:"
+                " each head needs an even width"
             )
 
     def wan_arguments(self) -> dict[str, Any]:
@@ -66,6 +69,7 @@ class CCAOptions:
 
     def direction_parameters(self, width: int, source_width: int) -> int:
         """Parameters of one direction in one layer: queries of one width, source of the other."""
+        # Layer norms of both streams (weight and bias), and the context tokens in the width of the source.
         norms = 2 * width + 2 * source_width
         return attention(width, source_width) + norms + self.context_tokens * source_width
 
@@ -76,6 +80,7 @@ class FusionOptions:
 
     def direction_parameters(self, width: int, source_width: int) -> int:
         """Of one direction in one layer; queries and output are those of the text attention."""
+        # k and v, the layer norm of the source, the RMS norm of the keys.
         return 2 * linear(source_width, width) + 2 * source_width + width
 
 
@@ -83,8 +88,8 @@ class FusionOptions:
 class BridgeOptions:
     """The bridge before the blocks.
 
-    head_width: width of a head of its attention, None: that of the stream that asks. first_frame_bias: its clock
-    counts that the first latent frame is one pixel frame long (no published model does).
+    head_width: width of a head of its attention, None: that of the stream that asks. first_frame_bias: its
+    clock counts that the first latent frame is one pixel frame long (no published model does).
     """
 
     head_width: int | None = None
@@ -92,6 +97,7 @@ class BridgeOptions:
 
     def direction_parameters(self, width: int, source_width: int) -> int:
         """Parameters of one direction in one layer: queries of one width, source of the other."""
+        # The layer norm of the source; the stream that asks has none.
         return attention(width, source_width) + 2 * source_width
 
 
@@ -139,8 +145,8 @@ class CCLConfig:
     """A whole model.
 
     shift: default time shift of the sampling schedule; audio_shift: the audio stream's own, None: the same.
-    clock_scale: latent frames per audio token of the clock "linear". expert_boundary: the sigma below which a second,
-    low-noise video expert takes over. family: the key in FAMILIES of what the model is by name.
+    clock_scale: latent frames per audio token of the clock "linear". expert_boundary: the sigma below which a
+    second, low-noise video expert takes over. family: the key in FAMILIES of what the model is by name.
     """
 
     fps: Fraction
@@ -167,5 +173,6 @@ class CCLConfig:
             )
         if self.audio.in_dim != self.audio_latent.channels:
             raise ValueError(
-                f"the audio stream takes {self.audio.in_dim} channels, its latent has {self.audio_latent.channels}"
+                f"the audio stream takes {self.audio.in_dim} channels,"
+                f" its latent has {self.audio_latent.channels}"
             )

@@ -1,8 +1,9 @@
 """Guidance as weights over branches: CFG, MA-CFG (arXiv 2511.03334), UCG (arXiv 2603.18600), dual, modality.
 
-A branch is one forward pass under a text (positive T, negative N) and a coupling (open C, anchor 0). Every mode is
-TC + sum over its terms of (scale - 1) * (toward - away), so scale 1 means no guidance in all of them.
-The published text on UCG fixes neither formula nor scales: `ucg`, `ucg_joint` and `ucg_cross` are our reading.
+A branch is one forward pass under a text (positive T, negative N) and a coupling (open C, anchor 0). Every
+mode is TC + sum over its terms of (scale - 1) * (toward - away), so scale 1 means no guidance in all of them.
+The published text on UCG fixes neither formula nor scales: `ucg`, `ucg_joint` and `ucg_cross` are our
+reading.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class StreamWeights(NamedTuple):
 
 @dataclass(frozen=True)
 class TermScale:
-    """Scale of a term per stream, and the part of the run (0 to 1) in which it counts; elsewhere the scale is 1."""
+    """Scale of a term per stream, and the part of the run (0 to 1) in which it counts. Elsewhere it is 1."""
 
     video: float = 1.0
     audio: float = 1.0
@@ -54,9 +55,13 @@ class TermScale:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.video) and math.isfinite(self.audio)):
-            raise ValueError(f"guidance scales must be finite numbers, got video {self.video} and audio {self.audio}")
+            raise ValueError(
+                f"guidance scales must be finite numbers, got video {self.video} and audio {self.audio}"
+            )
         if not 0.0 <= self.start <= self.end <= 1.0:
-            raise ValueError(f"wanted a range with 0 <= start <= end <= 1, got start {self.start} and end {self.end}")
+            raise ValueError(
+                f"wanted a range with 0 <= start <= end <= 1, got start {self.start} and end {self.end}"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,32 +75,48 @@ class Term:
 
 @dataclass(frozen=True)
 class Mode:
-    """One row of the table. `reference` is the branch the published formula starts from; `about` tells people."""
+    """One row of the table. reference: the branch that the published formula starts from. about: for people."""
 
     reference: Branch
     terms: Mapping[str, Term]
     about: str
 
 
+# Over each row what it predicts; the scales are the published ones where there are any.
 MODES: Mapping[str, Mode] = {
+    # N0 + s (TC - N0). UCG of CCL, as we read it.
     "ucg_joint": Mode(
         N0,
         {"joint": Term(TC, N0, TermScale(3.0, 3.0))},
         "away from no text and no coupling together, one scale (CCL)",
     ),
-    "cfg": Mode(NC, {"text": Term(TC, NC, TermScale(4.0, 3.0))}, "away from the negative text, as most models"),
-    "ma_cfg": Mode(N0, {"joint": Term(TC, N0, TermScale(3.0, 2.0))}, "as ucg_joint, with the scales of UniAVGen"),
+    # NC + s (TC - NC), with the scales of Ovi (arXiv 2510.01284).
+    "cfg": Mode(
+        NC,
+        {"text": Term(TC, NC, TermScale(4.0, 3.0))},
+        "away from the negative text, as most models",
+    ),
+    # N0 + s (TC - N0). UniAVGen's MA-CFG, whose one further pass has neither text nor coupling.
+    "ma_cfg": Mode(
+        N0,
+        {"joint": Term(TC, N0, TermScale(3.0, 2.0))},
+        "as ucg_joint, with the scales of UniAVGen",
+    ),
+    # N0 + s_text (T0 - N0) + s_cross (TC - T0). UCG of CCL, as we read it.
     "ucg": Mode(
         N0,
         {"text": Term(T0, N0, TermScale(3.0, 3.0)), "cross": Term(TC, T0, TermScale(2.0, 2.0))},
         "text and coupling apart (CCL)",
     ),
+    # T0 + s (TC - T0). UCG of CCL, as we read it.
     "ucg_cross": Mode(T0, {"cross": Term(TC, T0, TermScale(3.0, 3.0))}, "away from no coupling only"),
+    # N0 + s_cross (NC - N0) + s_text (TC - NC). Dual CFG of MOVA, equation 6 of arXiv 2602.08794.
     "dual": Mode(
         N0,
         {"text": Term(TC, NC, TermScale(5.0, 5.0)), "cross": Term(NC, N0, TermScale(3.5, 3.5))},
         "text and coupling apart, as in the MOVA paper",
     ),
+    # NC + s_text (TC - NC) + (s_cross - 1) (TC - T0). The guider of LTX-2's two streams.
     "modality": Mode(
         NC,
         {"text": Term(TC, NC, TermScale(3.0, 7.0)), "cross": Term(TC, T0, TermScale(3.0, 3.0))},
@@ -104,7 +125,7 @@ MODES: Mapping[str, Mode] = {
 }
 
 
-# What people call the scale of a term. Text and coupling together are the one scale of a mode, as the text is of cfg.
+# What people call the scale of a term. One scale of text and coupling together has the name of the text's.
 SCALE_NAMES = {"text": "cfg", "joint": "cfg", "cross": "coupling"}
 
 
@@ -130,12 +151,14 @@ def default_settings(mode: str) -> dict[str, TermScale]:
 def branch_weights(mode: str, settings: Mapping[str, TermScale]) -> dict[Branch, StreamWeights]:
     """The branches to run and their weights, which sum to 1 for each stream.
 
-    A term left out of `settings` has scale 1. The ranges of the terms do not count here: a sampler leaves out the
-    terms whose range does not hold its step.
+    A term left out of `settings` has scale 1. The ranges of the terms do not count here: a sampler leaves out
+    the terms whose range does not hold its step.
     """
     check_settings(mode, settings)
-    video, audio = dict.fromkeys(Branch, 0.0), dict.fromkeys(Branch, 0.0)
+    video = dict.fromkeys(Branch, 0.0)
+    audio = dict.fromkeys(Branch, 0.0)
     video[TC] = audio[TC] = 1.0
+    # TC + sum of (scale - 1) (toward - away)
     for name, scale in settings.items():
         term = MODES[mode].terms[name]
         for stream, amount in ((video, scale.video - 1.0), (audio, scale.audio - 1.0)):
@@ -145,11 +168,13 @@ def branch_weights(mode: str, settings: Mapping[str, TermScale]) -> dict[Branch,
 
 
 def without_coupling(weights: Mapping[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
-    """The same guidance where only one stream runs: nothing to couple, so an anchor branch equals its open one."""
+    """The same guidance where one stream runs alone: an anchor branch equals the open one of its text."""
     folded = dict.fromkeys(Branch, StreamWeights(0.0, 0.0))
     for branch, weight in weights.items():
         target = NC if branch.negative else TC
-        folded[target] = StreamWeights(folded[target].video + weight.video, folded[target].audio + weight.audio)
+        folded[target] = StreamWeights(
+            folded[target].video + weight.video, folded[target].audio + weight.audio
+        )
     return _needed(folded)
 
 
@@ -158,7 +183,8 @@ def _needed(weights: Mapping[Branch, StreamWeights]) -> dict[Branch, StreamWeigh
 
 
 def combine(predictions: Mapping[Branch, torch.Tensor], weights: Mapping[Branch, float]) -> torch.Tensor:
-    """The guided prediction of one stream, TC + sum of w (branch - TC): without other weights it is TC bit for bit."""
+    """The guided prediction of one stream: TC + sum of w (branch - TC)."""
+    # Not the sum of w * branch, which without guidance would be TC in all but its last bits.
     guided = base = predictions[TC]
     for branch, weight in weights.items():
         if branch is not TC and weight:

@@ -1,7 +1,7 @@
 """What a model and one step of sampling take in memory, from sizes alone, and whether that fits.
 
-The peak of a step is counted in copies of a stream's tokens (b, n, d). Attention is taken not to keep its scores (flash
-and the like). Measured against these numbers by `benchmarks/memory.py`.
+The peak of a step is counted in copies of a stream's tokens (b, n, d). Attention is taken not to keep its
+scores (flash and the like). Measured against these numbers by `benchmarks/memory.py`.
 
 Axes: b batch, n tokens of a stream, d its width.
 """
@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .config import CCLConfig, StreamConfig
 from .counts import attention, linear
@@ -19,22 +20,28 @@ from .guidance import TC, Branch, mode_named
 
 CLIP_WIDTH = 1280  # of the CLIP vision states that Wan 2.1 i2v reads
 STEM_WINDOW = 7  # tokens under each convolution of Ovi's audio stem
-# float32 copies of the latent that the host's sampler holds around the model: of each clip, and for each of its passes
-LATENT_COPIES, LATENT_COPIES_PER_PASS = 12, 3
-TEXT_TOKENS = 512
+# float32 copies of the latent that the host's sampler holds around the model: of each clip, and for each of
+# its passes (benchmarks/memory.py).
+LATENT_COPIES = 12
+LATENT_COPIES_PER_PASS = 3
+TEXT_TOKENS = 512  # of UMT5-XXL, to which Wan, Ovi and MOVA pad or cut a text
 
 
 def stream_parameters(stream: StreamConfig) -> int:
     """Parameters of one stream without the coupling."""
-    d, patch = stream.dim, math.prod(stream.patch_size)
+    d = stream.dim
+    patch = math.prod(stream.patch_size)
     embedding = linear(stream.in_dim * patch, d)
     if stream.stem_dim:
+        # A convolution with bias, then the three of the gated MLP, without.
         embedding = linear(stream.in_dim * STEM_WINDOW, d) + 3 * STEM_WINDOW * d * stream.stem_dim
     text = linear(stream.text_dim, d) + linear(d, d)
     time = linear(stream.freq_dim, d) + linear(d, d) + linear(d, 6 * d)
+    # Self-attention and text attention, norm3, the feed-forward, and 6 rows of modulation.
     block = 2 * attention(d, d) + 2 * d + linear(d, stream.ffn_dim) + linear(stream.ffn_dim, d) + 6 * d
     head = linear(d, stream.out_dim * patch) + 2 * d
     image = 0
+    # CLIP vision states: k, v and the norm of k in each block; before them an MLP between two layer norms.
     if stream.model_type == "i2v":
         block += 2 * linear(d, d) + d
         image = 2 * CLIP_WIDTH + linear(CLIP_WIDTH, CLIP_WIDTH) + linear(CLIP_WIDTH, d) + 2 * d
@@ -46,7 +53,9 @@ def stream_parameters(stream: StreamConfig) -> int:
 
 def parameters(config: CCLConfig) -> dict[str, int]:
     """Parameters of the three parts of a model: video, audio, interaction."""
-    v, a, coupling = config.video.dim, config.audio.dim, config.interaction
+    v = config.video.dim
+    a = config.audio.dim
+    coupling = config.interaction
     one = coupling.options.direction_parameters
     return {
         "video": stream_parameters(config.video),
@@ -57,10 +66,11 @@ def parameters(config: CCLConfig) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Clip:
-    """What one call of the model works on. video: t, h, w of the latent; audio: its tokens, 0 where it is absent.
+    """What one call of the model works on.
 
-    batch: clips; passes: branches of guidance that run as one batch, each with all clips.
-    video_times, audio_times: distinct diffusion times of a stream, 1 where no mask gives its tokens times of their own.
+    video: t, h, w of the latent. audio: its tokens, 0 where it is absent.
+    batch: clips. passes: branches of guidance that run as one batch, each with all clips.
+    video_times, audio_times: distinct diffusion times of a stream, 1 where no mask sets any.
     """
 
     video: tuple[int, int, int]
@@ -71,7 +81,8 @@ class Clip:
     audio_times: int = 1
 
     def video_tokens(self, config: CCLConfig) -> int:
-        return math.prod(-(-cells // step) for cells, step in zip(self.video, config.video.patch_size, strict=True))
+        steps = zip(self.video, config.video.patch_size, strict=True)
+        return math.prod(-(-cells // step) for cells, step in steps)
 
     def sampler_bytes(self, config: CCLConfig) -> int:
         """What the sampler holds of latents and predictions."""
@@ -92,7 +103,8 @@ class Kernels:
     held_activation: bool = False
 
     def temporaries(self) -> float:
-        """Copies of the tokens beside the input of the dearer of the two; the plain versions compute in float32."""
+        """Copies of the tokens that the norm or the RoPE holds beside its input, whichever holds more."""
+        # The plain versions compute in float32: the input widened, its square or rotation, and the result.
         widened = 4 / self.itemsize
         norm = 1.0 if self.fused_norm else (2 if self.itemsize == 4 else 3) * widened
         rope = 1.0 if self.fused_rope or self.itemsize == 4 else 1 + 2 * widened
@@ -105,42 +117,62 @@ def step_bytes(config: CCLConfig, clip: Clip, kernels: Kernels) -> int:
     streams = [(config.video, n, clip.video_times)]
     if clip.audio:
         streams.append((config.audio, clip.audio, clip.audio_times))
-    sizes = [_stream_bytes(*stream, clip.batch * clip.passes, len(streams), kernels) for stream in streams]
-    return sum(resting for resting, _ in sizes) + max(working for _, working in sizes) + clip.sampler_bytes(config)
+    # Each stream has a rotary table of its own tokens, and one of the other's where it reads them.
+    tables = len(streams)
+    sizes = [_stream_bytes(*stream, clip.batch * clip.passes, tables, kernels) for stream in streams]
+    resting = sum(size.resting for size in sizes)
+    working = max(size.working for size in sizes)
+    return resting + working + clip.sampler_bytes(config)
+
+
+class StreamBytes(NamedTuple):
+    """resting: what a stream holds while the other one works. working: what its own work adds at most."""
+
+    resting: int
+    working: int
 
 
 def _stream_bytes(
     stream: StreamConfig, tokens: int, times: int, batch: int, tables: int, kernels: Kernels
-) -> tuple[int, int]:
-    """What a stream holds while the other works, and what its own work adds at most.
+) -> StreamBytes:
+    """Peak memory of one stream. times: distinct diffusion times of a clip.
 
-    times: diffusion times of a clip. The coupling is not listed: like self-attention it holds one projection of the
-    tokens and its temporaries, at most.
+    The coupling is not listed: like self-attention it holds one projection of the tokens and its temporaries,
+    at most.
     """
-    row = batch * stream.dim * kernels.itemsize
+    row = batch * stream.dim * kernels.itemsize  # bytes of one token of every clip
+    # 2 x 2 float32 numbers rotate each pair of a head's width.
     rotary = tables * tokens * (stream.dim // stream.num_heads) * 2 * 4
-    # The tokens, and those that came into the block, which its caller holds until it returns.
+    # The tokens, and those that came into the block, which its caller holds until it returns. A time has one
+    # row for the head and six for the modulation of the blocks.
     resting = (2 * tokens + TEXT_TOKENS + 7 * times) * row + rotary
+    # The normalised input, and beside it: q, k and the temporaries of k, or q, k, v and their result.
     attention = 1 + max(2 + kernels.temporaries(), 4)
+    # The normalised input, and the hidden layer before and after its activation.
     feed_forward = (2 if kernels.held_activation else 1) + 2 * stream.ffn_dim / stream.dim
-    return resting, int((6 * times + max(attention, feed_forward) * tokens) * row)
+    # The modulation of this block for each time, and the dearer of the two halves of the block.
+    working = (6 * times + max(attention, feed_forward) * tokens) * row
+    return StreamBytes(resting, int(working))
 
 
 def calls(mode: str, coupled: bool) -> tuple[int, ...]:
     """Passes of each call of the model in one step, at scales that leave none of the mode's passes out.
 
-    Branches that differ only in text share a call, which the host may run as one batch. Without an audio stream there
-    is no coupling to switch.
+    Branches that differ only in text share a call, which the host may run as one batch. Without an audio
+    stream there is no coupling to switch.
     """
-    ends = {branch for term in mode_named(mode).terms.values() for branch in (term.toward, term.away)} | {TC}
+    ends = {TC}
+    for term in mode_named(mode).terms.values():
+        ends |= {term.toward, term.away}
     if not coupled:
         return (len({branch.negative for branch in ends}),)
-    return tuple(Counter(branch.anchor for branch in sorted(ends, key=list(Branch).index)).values())
+    # In the order of Branch, as the guider runs them.
+    return tuple(Counter(branch.anchor for branch in Branch if branch in ends).values())
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes of memory. vram_free counts what the host can free by itself; None where the model runs in RAM."""
+    """Bytes of memory. vram_free: with what the host can free by itself, None where the model runs in RAM."""
 
     name: str
     ram_free: int
@@ -164,7 +196,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Verdict:
-    """fit: "whole", "offload" or "none". streamed: bytes of weights that each call brings in. missing: bytes short."""
+    """fit: "whole", "offload" or "none". In bytes: streamed, weights that each call brings in; missing."""
 
     fit: str
     streamed: int = 0
@@ -181,7 +213,8 @@ def judge(demand: Demand, machine: Machine) -> Verdict:
         return Verdict("whole")
     if demand.buffer > room:
         return Verdict("none", missing=demand.buffer - room)
-    # The less stays in VRAM, the more is under way: none of the buffer where all stays, all of it where nothing does.
+    # The less stays in VRAM, the more is under way: none of the buffer where all stays, all of it where
+    # nothing does.
     share = (demand.weights - room) / (demand.weights - demand.buffer)
     return Verdict("offload", streamed=math.ceil(share * demand.weights))
 

@@ -69,6 +69,7 @@ def read_config(text: str) -> CCLConfig:
 
 def write_config(config: CCLConfig) -> str:
     """The entry of a configuration, in the newest schema."""
+    # Fractions are no JSON: they become text such as "125/4".
     return json.dumps(asdict(config) | {"schema": SCHEMA}, default=str)
 
 
@@ -77,10 +78,12 @@ def _from_schema_1(data: Mapping[str, Any]) -> dict[str, Any]:
     flat = data.get("interaction")
     if not isinstance(flat, dict) or flat.get("kind") not in OPTIONS:
         return dict(data)
+    # Schema 1 wrote the options of all kinds into one object.
     own = {field.name for field in fields(OPTIONS[flat["kind"]])}
     of_any_kind = {field.name for kind in OPTIONS.values() for field in fields(kind)}
     options = {name: value for name, value in flat.items() if name in own}
     interaction = {name: value for name, value in flat.items() if name not in of_any_kind}
+    # Every coupling of schema 1 had one family.
     coupled = (name for name, family in FAMILIES.items() if family.coupling == flat["kind"])
     return data | {"interaction": interaction | {"options": options}, "family": next(coupled, "ccl")}
 

@@ -10,9 +10,10 @@ from functools import cache
 from .families import FAMILIES
 from .families.base import Family, PromptStyle
 
+# Closing marks of each opening one: "so", English and French quotes; the German low mark ends in either.
 _CLOSING = {'"': '"', "\u201c": "\u201d", "\u201e": "\u201c\u201d", "\u00ab": "\u00bb"}
 _QUOTES = ('""', "\u201c\u201d", "\u00ab\u00bb")
-_EXCERPT = 20
+_EXCERPT = 20  # characters to either side of a fault in its message
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Marks:
     audio_lead: re.Pattern[str]
 
 
-# For a family that was trained on texts without marks: the sound behind the scene, as in the captions of ccl-tiny.
+# For a family that was trained on texts without marks: the sound behind the scene, as in the captions of
+# ccl-tiny.
 PLAIN = PromptStyle("", speech=None, audio=("", ""), gap=", ")
 
 
@@ -60,7 +62,8 @@ def read_prompt(text: str, audio: str = "") -> Prompt:
 
     Speech stands between a family's tags (<S>...<E>) or in double quotes. The audio description is the second
     argument, what stands between a family's tags (<AUDCAP>...<ENDAUDCAP>), and everything behind its words
-    ("Audio:", "The audio shows"); several are joined. ValueError shows the place of a mark without its partner.
+    ("Audio:", "The audio shows"); several are joined. ValueError shows the place of a mark without its
+    partner.
     """
     marks = _marks(tuple(styles().values()))
     scene, described = _read(text, "prompt", marks, in_audio=False)
@@ -70,7 +73,7 @@ def read_prompt(text: str, audio: str = "") -> Prompt:
 
 
 def read_speech(text: str) -> tuple[Span, ...]:
-    """What is said: each line as a whole, or where it has the marks of speech, as they say (He whispers: "Run.")."""
+    """What is said: each line as a whole, or what its marks of speech enclose (He whispers: "Run.")."""
     marks = _marks(tuple(styles().values()))
     spans: list[Span] = []
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -89,11 +92,12 @@ def style_named(title: str) -> PromptStyle:
 
 
 def write_prompt(prompt: Prompt, style: PromptStyle, lead: bool = True) -> str:
-    """The text as models of this style were trained on it; `lead` puts the sentence in front that their prompts have.
+    """The text as models of this style were trained on it. lead: with the sentence that they begin with.
 
     Whatever is written here in a style with marks, `read_prompt` reads back to the same prompt.
     """
-    scene, audio = _written(prompt.scene, style), _written(prompt.audio, style)
+    scene = _written(prompt.scene, style)
+    audio = _written(prompt.audio, style)
     described = f"{style.audio[0]}{audio}{style.audio[1]}" if audio else ""
     return style.gap.join(filter(None, [style.lead if lead else "", scene, described]))
 
@@ -102,7 +106,8 @@ def write_texts(
     family: Family, style: PromptStyle, scene: str, sound: str = "", speech: str = ""
 ) -> tuple[str, str | None]:
     """The text of the video and, for a family whose audio stream reads its own, that of the audio."""
-    read, said = read_prompt(scene, sound), read_speech(speech)
+    read = read_prompt(scene, sound)
+    said = read_speech(speech)
     seen = _tidy([*read.scene, Span(" "), *said])
     if not family.audio_text:
         return write_prompt(Prompt(seen, read.audio), style), None
@@ -137,7 +142,8 @@ def _marks(known: tuple[PromptStyle, ...]) -> Marks:
     quotes = "".join(_CLOSING)
     any_mark = re.compile(
         rf"(?P<speech>{_any_of(speech)}|[{quotes}])|(?P<stray>{_any_of(speech.values())}|[\u201d\u00bb])"
-        rf"|(?P<begin>{_any_of(sections)})|(?P<end>{_any_of(sections.values())})|(?P<rest>{_any_words(words)})"
+        rf"|(?P<begin>{_any_of(sections)})|(?P<end>{_any_of(sections.values())})"
+        rf"|(?P<rest>{_any_words(words)})"
     )
     leads = [re.escape(style.lead) for style in known if style.lead]
     return Marks(
@@ -171,7 +177,8 @@ def _read(text: str, source: str, marks: Marks, in_audio: bool) -> tuple[list[Sp
     scene: list[Span] = []
     audio: list[Span] = []
     tag: re.Match[str] | None = None
-    rest, position = in_audio, 0
+    rest = in_audio
+    position = 0
     while mark := marks.any_mark.search(text, position):
         spans = audio if rest or tag else scene
         spans.append(Span(text[position : mark.start()]))

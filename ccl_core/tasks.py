@@ -1,4 +1,4 @@
-"""Tasks of the joint model and the DCR route of each direction (CCL, Dynamic Context Routing, arXiv 2603.18600)."""
+"""Tasks of the joint model, and dynamic context routing (DCR, CCL, arXiv 2603.18600) of each direction."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ class Task:
 
 
 def routes_of(video: State, audio: State) -> tuple[bool, bool]:
-    """DCR: whether a2v and v2a are open. A stream reads the other only where that is there and it is being made."""
+    """DCR: whether a2v and v2a are open."""
+    # A given stream is what it is: nothing may flow into it. An absent one has nothing to read.
     a2v = video is State.GENERATED and audio is not State.ABSENT
-    return a2v, audio is State.GENERATED and video is not State.ABSENT
+    v2a = audio is State.GENERATED and video is not State.ABSENT
+    return a2v, v2a
 
 
 TASKS = {
@@ -57,4 +59,6 @@ def task_of(video: State, audio: State) -> Task:
     for task in TASKS.values():
         if (task.video, task.audio) == (video, audio):
             return task
-    raise ValueError(f"video is {video.value} and audio is {audio.value}: at least one stream must be generated")
+    raise ValueError(
+        f"video is {video.value} and audio is {audio.value}: at least one stream must be generated"
+    )

@@ -15,8 +15,8 @@ Ranges = tuple[tuple[int, int], ...]
 class Plan:
     """The alignment of `len(frame_positions)` latent frames with `len(audio_positions)` audio tokens.
 
-    A latent frame stands at its position times frame_unit, an audio token at its position; the product is left to the
-    coupling, which takes it in float32.
+    A latent frame stands at its position times frame_unit, an audio token at its position; the product is
+    left to the coupling, which takes it in float32.
     a2v: per latent frame the half-open range of audio tokens that its video queries see, None: all.
     v2a: per latent frame the half-open range of audio tokens that see this frame, None: all.
     """
@@ -36,13 +36,14 @@ def whole_clip(timeline: Timeline) -> Plan:
 
 @lru_cache(maxsize=64)
 def in_audio_tokens(timeline: Timeline, first_frame_bias: bool) -> Plan:
-    """Both streams counted in audio tokens, and every query sees the whole of the other stream (MOVA's bridge).
+    """The plan of MOVA's bridge: positions in audio tokens, and every query sees the whole other stream.
 
     first_frame_bias: the first latent frame counts as one pixel frame.
     """
     frames = _indices(timeline.latent_frames)
     if first_frame_bias:
         frames = tuple(frame_start(i) for i in range(timeline.latent_frames))
+    # By the rates, not by the lengths: in MOVA 50 / (24 / 4) = 25/3 audio tokens per latent frame.
     unit = tokens_per_latent_frame(timeline.fps, timeline.audio_rate)
     return Plan(frames, _indices(timeline.audio_tokens), unit)
 

@@ -11,18 +11,19 @@ from .timeline import frames_of, latent_frames_of, samples_of, tokens_per_latent
 
 Pins = tuple[tuple[int, int], ...]
 
+# Far beyond what any model makes: they catch numbers in a wrong unit, such as milliseconds.
 MAX_SECONDS = 600
 MAX_FPS = 240
-MAX_SIDE = 16384
+MAX_SIDE = 16384  # pixels; MAX_RESOLUTION of the host's nodes
 
 
 @dataclass(frozen=True)
 class Grid:
     """What a model fixes: its clock, and the steps in which its latents can grow.
 
-    `spatial_stride` is pixels per latent cell, `patch` latent cells per token side, `audio_rate` audio tokens a second.
-    `exact_c` asks for a whole number of audio tokens per latent frame, the first one included. `pinned`: pairs of
-    latent frames and audio tokens the model was trained with at its own fps.
+    `spatial_stride` is pixels per latent cell, `patch` latent cells per token side, `audio_rate` audio tokens
+    a second. `exact_c` asks for a whole number of audio tokens per latent frame, the first one included.
+    `pinned`: pairs of latent frames and audio tokens the model was trained with at its own fps.
     """
 
     fps: Fraction
@@ -71,6 +72,7 @@ def exact_fps(fps: float | Fraction) -> Fraction:
     """The fraction behind a typed number: 23.976 is 2997/125. ValueError outside 1 to 240."""
     if not math.isfinite(fps) or not 1 <= fps <= MAX_FPS:
         raise ValueError(f"fps is {fps}: give a frame rate from 1 to {MAX_FPS}")
+    # 1001 is the denominator of the NTSC rates, such as 30000/1001.
     return Fraction(fps).limit_denominator(1001)
 
 
@@ -78,6 +80,7 @@ def audio_tokens_of(
     latent_frames: int, fps: Fraction, audio_rate: Fraction, pinned: Pins = (), exact_c: bool = False
 ) -> int:
     """Audio tokens for a video: the pinned count, c per latent frame, or the smallest that covers it."""
+    # Ovi's 157 tokens are no product of its rates: what a model was trained with goes before what covers.
     trained = dict(pinned)
     if latent_frames in trained:
         return trained[latent_frames]
@@ -103,7 +106,8 @@ def size_av(
     whole = frames_of(latent_frames)
     pinned = grid.pinned if rate == grid.fps else ()
     tokens = audio_tokens_of(latent_frames, rate, grid.audio_rate, pinned, grid.exact_c)
-    width, height = _side(width, grid.cell, "width"), _side(height, grid.cell, "height")
+    width = _side(width, grid.cell, "width")
+    height = _side(height, grid.cell, "height")
     return AVSize(
         fps=rate,
         frames=whole,
@@ -125,6 +129,7 @@ def _wanted_frames(seconds: float | None, frames: int | None, fps: Fraction) -> 
     if seconds is not None:
         if not math.isfinite(seconds) or not 0 < seconds <= MAX_SECONDS:
             raise ValueError(f"the length is {seconds} seconds: give more than 0 and at most {MAX_SECONDS}")
+        # In microseconds, since 5.04 as a float is a little more than 126 frames at 25 fps.
         return math.ceil(Fraction(seconds).limit_denominator(1_000_000) * fps)
     limit = int(MAX_SECONDS * fps)
     if not 0 < frames <= limit:
@@ -138,6 +143,7 @@ def _wanted_frames(seconds: float | None, frames: int | None, fps: Fraction) -> 
 def _side(pixels: int, cell: int, name: str) -> int:
     if not cell <= pixels <= MAX_SIDE:
         raise ValueError(
-            f"{name} is {pixels} pixels: this model needs at least {cell} and at most {MAX_SIDE}, in steps of {cell}"
+            f"{name} is {pixels} pixels: this model needs at least {cell} and at most {MAX_SIDE},"
+            f" in steps of {cell}"
         )
     return pixels // cell * cell

@@ -1,7 +1,7 @@
 """The clock that both streams share: seconds, pixel frames, latent frames, audio tokens, samples, all exact.
 
-Wan's VAE makes a latent frame of the first pixel frame alone and one of every four that follow. This is the only file
-that knows it.
+Wan's VAE makes a latent frame of the first pixel frame alone and one of every four that follow. This is the
+only file that knows it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ HALF = Fraction(1, 2)
 
 @dataclass(frozen=True)
 class Timeline:
-    """The latent frames and audio tokens of a clip, or of a window of it, on one clock that counts latent frames.
+    """The latent frames and audio tokens of a clip, or of a window of it, on one clock in latent frames.
 
-    `uniform` is the clock of the paper (CCL, arXiv 2603.18600): every latent frame lasts equally long, audio token j
-    stands at j / c. `causal` follows Wan's VAE: a latent frame stands at the mean time of its pixel frames, an audio
-    token at its own middle. `linear` puts audio token j at j * clock_scale, for models trained with a constant of their
-    own (Ovi, arXiv 2510.01284: 0.19676), and shares out the tokens as `causal` does.
+    `uniform` is the clock of the paper (CCL, arXiv 2603.18600): every latent frame lasts equally long, audio
+    token j stands at j / c. `causal` follows Wan's VAE: a latent frame stands at the mean time of its pixel
+    frames, an audio token at its own middle. `linear` puts audio token j at j * clock_scale, for models
+    trained with a constant of their own (Ovi, arXiv 2510.01284: 0.19676), and shares out the tokens as
+    `causal` does.
 
-    first: index, in the whole clip, of the first latent frame of a context window. Only a window that starts at 0 holds
-    the short frame.
+    first: index, in the whole clip, of the first latent frame of a context window. Only a window that starts
+    at 0 holds the short frame.
     """
 
     latent_frames: int
@@ -86,7 +87,7 @@ class Timeline:
 
     @property
     def tokens_of_frames(self) -> tuple[tuple[int, int], ...]:
-        """Per latent frame the half-open range of audio tokens that are nearest to it: a partition of all tokens."""
+        """Per latent frame the half-open range of audio tokens nearest to it: a partition of all tokens."""
         return _tokens_of_frames(self)
 
     def tokens_of(self, frames: Iterable[int]) -> list[int]:
@@ -122,6 +123,7 @@ def tokens_per_latent_frame(fps: Fraction, audio_rate: Fraction) -> Fraction:
 
 def frame_start(latent_frame: int) -> Fraction:
     """Where a latent frame of a whole clip begins, in latent frames of full length."""
+    # Pixel frames before it: 0, 1, 5, 9 ... MOVA's first_frame_bias writes (1 + 4 (i - 1)) / fps seconds.
     return Fraction(max(0, frames_of(latent_frame)), TEMPORAL_STRIDE)
 
 
@@ -129,6 +131,7 @@ def frame_time(latent_frame: int) -> Fraction:
     """Mean time of the pixel frames in a latent frame of a whole clip, in pixel frames."""
     if latent_frame == 0:
         return Fraction(0)
+    # Pixel frames 4 i - 3 to 4 i, the middle of which is 4 i - 3/2.
     return TEMPORAL_STRIDE * latent_frame - Fraction(TEMPORAL_STRIDE - 1, 2)
 
 
@@ -142,14 +145,15 @@ def _frame_middles(timeline: Timeline) -> tuple[Fraction, ...]:
     c = timeline.tokens_per_frame
     if timeline.has_short_frame:
         return tuple(c * frame_time(i) / TEMPORAL_STRIDE for i in range(timeline.latent_frames))
-    # The paper writes floor(c / 2) + c * i with a floored c, which drifts where c is no integer.
+    # Public trainers write floor(c / 2) + c i with a floored c, which drifts where c is no integer.
     return tuple(c * (i + HALF) for i in range(timeline.latent_frames))
 
 
 @lru_cache(maxsize=64)
 def _tokens_of_frames(timeline: Timeline) -> tuple[tuple[int, int], ...]:
-    """Cut the audio half-way between neighbouring frames; a token goes to the frame its own middle is nearest to."""
+    """Cut the audio half-way between neighbouring frames: a token goes to the frame nearest to its middle."""
     tokens = timeline.audio_tokens
+    # Token j has its middle at j + 1/2, so the first one behind a cut at x is ceil(x - 1/2).
     cuts = [min(tokens, max(0, math.ceil((a + b) / 2 - HALF))) for a, b in pairwise(timeline.frame_middles)]
     return tuple(zip([0, *cuts], [*cuts, tokens], strict=True))
 
@@ -158,12 +162,14 @@ def _tokens_of_frames(timeline: Timeline) -> tuple[tuple[int, int], ...]:
 def _audio_positions(timeline: Timeline) -> tuple[Fraction, ...]:
     tokens = range(timeline.audio_tokens)
     if timeline.clock == "linear":
+        # Ovi: 0.19676 latent frames a token, about 31 / 157, the frames and tokens of its 5 s clips.
         scale = Fraction(timeline.clock_scale)
         return tuple(scale * j for j in tokens)
     if timeline.clock == "uniform" or timeline.latent_frames == 1:
         frames = Fraction(timeline.latent_frames, timeline.audio_tokens)  # latent frames of a token
         return tuple(frames * j for j in tokens)
-    length = 1 / timeline.tokens_per_frame  # of a token, in latent frames
+    # Length of a token, in latent frames.
+    length = 1 / timeline.tokens_per_frame
     middles = [length * Fraction(2 * j + 1, 2) for j in tokens]
     if timeline.has_short_frame:
         return tuple(_position(middle * TEMPORAL_STRIDE, timeline.latent_frames) for middle in middles)
@@ -171,7 +177,10 @@ def _audio_positions(timeline: Timeline) -> tuple[Fraction, ...]:
 
 
 def _position(time: Fraction, latent_frames: int) -> Fraction:
-    """The inverse of `frame_time`, linear between the latent frames; the last pair of them goes on to the end."""
+    """The inverse of `frame_time`: the latent frame, with its fraction, whose middle has this time.
+
+    It is linear between the latent frames, and the line of the last two goes on to the end of the sound.
+    """
     second = frame_time(1)
     if time < second or latent_frames == 2:
         return time / second

@@ -13,7 +13,8 @@ DIRECTIONS = frozenset(("a2v", "v2a"))
 STREAMS = frozenset(("video", "audio"))
 MODEL = STREAMS | DIRECTIONS
 
-# A pattern in a published key, and what stands there in our name: text of `re.sub`, or a function of the match.
+# A pattern in a published key, and what stands there in our name: text of `re.sub`, or a function of the
+# match.
 Rename = tuple[str, str | Callable[[Match[str]], str]]
 
 
@@ -38,8 +39,8 @@ class Content:
 class LoraNames:
     """What trainers of the family call the weights of a model."""
 
-    # Before the names that Wan gives the weights of a tower. Where `low_noise` has names for a second video expert,
-    # those of `video` mean the first one.
+    # Before the names that Wan gives the weights of a tower. Where `low_noise` has names for a second video
+    # expert, those of `video` mean the first one.
     video: tuple[str, ...] = ()
     low_noise: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
@@ -119,7 +120,8 @@ class Family:
     # For people.
     title: str
     sampling: Sampling
-    # The kind of its interaction, None: it is a single stream; all module names of one direction, under our names.
+    # The kind of its interaction, None: it is a single stream; all module names of one direction, under our
+    # names.
     coupling: str | None = None
     modules: frozenset[str] = frozenset()
     # A pattern that some published keys of its interaction have, and those of no other family.

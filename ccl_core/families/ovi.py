@@ -52,7 +52,12 @@ OVI = Family(
             "a2v": ("blocks.{layer}.cross_attn.{weight}", "video_model.blocks.{layer}.cross_attn.{weight}"),
             "v2a": ("audio_model.blocks.{layer}.cross_attn.{weight}",),
         },
-        weights={"k": "k_fusion", "v": "v_fusion", "norm_y": "pre_attn_norm_fusion", "norm_k": "norm_k_fusion"},
+        weights={
+            "k": "k_fusion",
+            "v": "v_fusion",
+            "norm_y": "pre_attn_norm_fusion",
+            "norm_k": "norm_k_fusion",
+        },
     ),
     prompts=(
         PromptStyle("Ovi 1.1 (960)", speech=("<S>", "<E>"), audio=("Audio: ", "")),
