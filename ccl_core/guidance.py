@@ -75,7 +75,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Mode:
-    """One row of the table. reference: the branch that the published formula starts from. about: for people."""
+    """One row of the table. reference: the branch that the published formula starts from. about: in words."""
 
     reference: Branch
     terms: Mapping[str, Term]

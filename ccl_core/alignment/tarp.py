@@ -29,7 +29,7 @@ def plan(timeline: Timeline) -> Plan:
 
 
 def _window(middle: Fraction, span: int, audio_tokens: int) -> tuple[int, int]:
-    """`span` audio tokens around the middle of a latent frame, fewer at the ends of the sound, at least one."""
+    """`span` audio tokens around the middle of a latent frame, fewer at the ends of the sound, never none."""
     # [m - floor(s / 2), m + floor((s + 1) / 2)) for the middle m, in whole tokens.
     centre = floor(middle)
     start = min(max(0, centre - span // 2), audio_tokens - 1)

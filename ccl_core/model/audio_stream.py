@@ -17,7 +17,7 @@ from .times import times_of
 
 
 class GatedConvStem(torch.nn.Sequential):
-    """The patch embedding of Ovi's audio (arXiv 2510.01284): convolution, SiLU, gated convolutions, 7 tokens each."""
+    """The patch embedding of Ovi's audio: convolution, SiLU, gated convolutions (arXiv 2510.01284)."""
 
     def __init__(self, config: StreamConfig, operations: Any, **factory: Any) -> None:
         super().__init__(
