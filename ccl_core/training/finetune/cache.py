@@ -25,7 +25,7 @@ from ...host.base_model import video_format
 from ...host.files.identify import stated_config
 from ...host.files.read import read
 from ...host.media.encode import Fit, write_audio, write_images
-from ...host.media.latents import empty, grid_of
+from ...host.media.latents import AVLatent, empty, grid_of
 from ...host.vae.audio import load_audio_vae, load_audio_vae_file
 from ...host.vae.sockets import require_audio_vae, require_video_vae
 from ...host.vae.text_encoder import load_text_encoder
@@ -34,8 +34,11 @@ from .settings import DataSettings, EncoderSettings
 
 log = logging.getLogger(__name__)
 
+# Part of each clip's stamp: a new number makes every clip be encoded again.
 VERSION = 1
-INDEX, NO_TEXT = "index.json", "no_text.safetensors"
+INDEX = "index.json"
+NO_TEXT = "no_text.safetensors"
+# `read_media` has cut the frames to a length that fills latent frames: another length is a fault.
 REFUSE_LENGTH = Fit("crop", "refuse")
 
 
@@ -47,12 +50,17 @@ class Summary:
     kept: int = 0
     refused: list[Refused] = field(default_factory=list)
 
+    def after(self, other: Summary) -> Summary:
+        """The sum of both, this one first."""
+        return Summary(self.made + other.made, self.kept + other.kept, [*self.refused, *other.refused])
+
 
 class Encoders:
     """The VAEs and the text encoder, loaded when the first clip needs them."""
 
     def __init__(self, settings: EncoderSettings, config: CCLConfig) -> None:
-        self.settings, self.config = settings, config
+        self.settings = settings
+        self.config = config
         self.latent_format = video_format(config.video.out_dim)
 
     @cached_property
@@ -71,7 +79,8 @@ class Encoders:
         if chosen.text_encoder is not None:
             text = comfy.sd.load_clip([chosen.text_encoder], clip_type=comfy.sd.CLIPType.WAN)
         else:
-            text = load_text_encoder(whole.bundle("text_encoders.", "text encoder"), stated_config(whole).text_encoder)
+            weights = whole.bundle("text_encoders.", "text encoder")
+            text = load_text_encoder(weights, stated_config(whole).text_encoder)
         require_video_vae(video, self.config.video.out_dim)
         require_audio_vae(audio, self.config.audio_latent.channels)
         return video, audio, text
@@ -84,7 +93,9 @@ class Encoders:
         """The sizes of the settings on the model's grid; ValueError for one that is not."""
         for width, height in data.sizes:
             if width % self.grid.cell or height % self.grid.cell:
-                raise ValueError(f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}")
+                raise ValueError(
+                    f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}"
+                )
         if wrong := [count for count in data.frames if not fills_latent_frames(count)]:
             longer = frames_of(latent_frames_of(max(1, wrong[0])))
             raise ValueError(
@@ -95,7 +106,7 @@ class Encoders:
 
     @torch.no_grad()
     def encode(self, media: Media) -> dict[str, Tensor]:
-        """Latents as the model reads them: video (c, t, h, w), audio (m, a), and the image of image to video."""
+        """Latents as the model reads them: video (c, t, h, w), audio (m, a), image to video's image."""
         video_vae, audio_vae, _ = self._parts
         count, height, width, _ = media.frames.shape
         size = size_av(self.grid, width=width, height=height, frames=count)
@@ -104,14 +115,22 @@ class Encoders:
         sound = {"waveform": media.waveform[None], "sample_rate": self.config.audio_latent.sample_rate}
         av = write_audio(av, audio_vae, sound, Fit("crop", "pad"))
         latents = {"video": self.latent_format.process_in(av.video)[0], "audio": av.audio[0]}
+        # Wan's image to video reads more channels than it predicts: a mask and the latent of the first frame.
         if self.config.video.in_dim > self.config.video.out_dim:
-            still = media.frames.clone()
-            still[1:] = 0.5  # as the host's image to video fills what is not given
-            image = write_images(replace(av, video_mask=None), video_vae, still, REFUSE_LENGTH).video
-            mask = torch.zeros_like(image[:, :TEMPORAL_STRIDE])  # a channel per pixel frame
-            mask[:, :, 0] = 1
-            latents["image"] = torch.cat([mask, self.latent_format.process_in(image)], dim=1)[0]
+            latents["image"] = self._first_frame(replace(av, video_mask=None), media.frames)
         return latents
+
+    def _first_frame(self, av: AVLatent, frames: Tensor) -> Tensor:
+        """The channels that tell image to video its first frame, (4 + c, t, h, w)."""
+        video_vae = self._parts[0]
+        still = frames.clone()
+        # Grey, as the host's image to video fills what is not given.
+        still[1:] = 0.5
+        image = write_images(av, video_vae, still, REFUSE_LENGTH).video
+        # A channel for each pixel frame of a latent frame; 1 is given.
+        mask = torch.zeros_like(image[:, :TEMPORAL_STRIDE])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, self.latent_format.process_in(image)], dim=1)[0]
 
     @torch.no_grad()
     def encode_text(self, caption: str) -> Tensor:  # (n, d)
@@ -119,7 +138,7 @@ class Encoders:
         return text.encode_from_tokens_scheduled(text.tokenize(caption))[0][0][0]
 
     def stamp(self) -> dict[str, object]:
-        """Names and sizes of the encoders' files: a clip that other encoders encoded is encoded again."""
+        """Names and sizes of the encoders' files: a clip with another stamp is encoded again."""
         files = [Path(path) for path in asdict(self.settings).values() if path is not None]
         if gone := next((path for path in files if not path.is_file()), None):
             raise ValueError(f"{gone} is not there: encoders names it")
@@ -128,7 +147,7 @@ class Encoders:
 
 @dataclass(frozen=True, eq=False)
 class EncodedClip:
-    """An encoded clip as the trainer reads it. text (n, d); image: of a model of image to video, else None."""
+    """An encoded clip as the trainer reads it. text (n, d); image: for image to video, else None."""
 
     name: str
     video: Tensor
@@ -157,39 +176,49 @@ def padded(text: Tensor, rows: int) -> Tensor:
 
 
 class Cache:
-    """The folder of the encoded clips: a file each, the empty caption, and an index of those that belong to the run."""
+    """The folder of the encoded clips: a file for each, the empty caption, the index of those in the run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def build(self, data: DataSettings, encoders: Encoders) -> Iterator[Summary]:
-        """Encode the clips that are not there yet; a summary so far after each. Broken ones are left out by name."""
+        """Encode the clips that are not there yet; yields a summary so far after each clip.
+
+        A broken clip is refused by name, and the others go on.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         shape = encoders.shape(data)
         stamp = encoders.stamp() | {"shape": repr(shape)}
-        sources, refused = find_clips(Path(data.clips), None if data.captions is None else Path(data.captions))
+        sources, refused = find_clips(
+            Path(data.clips), None if data.captions is None else Path(data.captions)
+        )
         summary = Summary(refused=refused)
         if not self._holds(NO_TEXT, stamp):
             self._write(NO_TEXT, {"text": encoders.encode_text("")}, "", stamp)
         names = []
         for source in sources:
-            file = self._file(source)
-            own = stamp | self._source(source)
-            if self._holds(file, own):
-                summary = replace(summary, kept=summary.kept + 1)
-            else:
-                try:
-                    media = read_media(source.path, shape)
-                except ValueError as error:
-                    summary = replace(summary, refused=[*summary.refused, Refused(source.name, str(error))])
-                    yield summary
-                    continue
-                tensors = encoders.encode(media) | {"text": encoders.encode_text(source.caption)}
-                self._write(file, tensors, source.name, own)
-                summary = replace(summary, made=summary.made + 1)
-            names.append(file)
+            done = self._build_one(source, shape, encoders, stamp)
+            summary = summary.after(done)
+            if not done.refused:
+                names.append(_file_name(source.name))
             yield summary
         self.index(names)
+
+    def _build_one(
+        self, source: Source, shape: Shape, encoders: Encoders, stamp: dict[str, object]
+    ) -> Summary:
+        """Encode one clip unless it is there, and say which of the three happened to it."""
+        file = _file_name(source.name)
+        own = stamp | self._source(source)
+        if self._holds(file, own):
+            return Summary(kept=1)
+        try:
+            media = read_media(source.path, shape)
+        except ValueError as error:
+            return Summary(refused=[Refused(source.name, str(error))])
+        tensors = encoders.encode(media) | {"text": encoders.encode_text(source.caption)}
+        self._write(file, tensors, source.name, own)
+        return Summary(made=1)
 
     def index(self, files: list[str]) -> None:
         """Say which files a run trains on."""
@@ -204,7 +233,9 @@ class Cache:
             raise ValueError(f"{self.folder} has no {INDEX}: run the cache phase to its end first")
         names = json.loads(index.read_text(encoding="utf-8"))
         if not names:
-            raise ValueError(f"{self.folder} holds no clip: every one was refused, read why in the cache phase")
+            raise ValueError(
+                f"{self.folder} holds no clip: every one was refused, read why in the cache phase"
+            )
         return [self._entry(self.folder / name) for name in names]
 
     def no_text(self) -> Tensor:
@@ -216,9 +247,6 @@ class Cache:
         file = _file_name(name)
         self._write(file, tensors, name, stamp)
         return file
-
-    def _file(self, source: Source) -> str:
-        return _file_name(source.name)
 
     @staticmethod
     def _source(source: Source) -> dict[str, object]:
@@ -234,11 +262,14 @@ class Cache:
 
     def _write(self, file: str, tensors: dict[str, Tensor], name: str, stamp: dict[str, object]) -> None:
         text = tensors["text"]
+        # Wan's text encoder fills up with rows of zeros, most of 512: `padded` puts them back.
         used = int(text.any(dim=1).nonzero().max()) + 1 if text.any() else 1
         kept = tensors | {"text": text[:used] if name else text}
         metadata = {"stamp": json.dumps(stamp), "name": name, "rows": str(text.shape[0])}
         part = self.folder / f"{file}.part"
-        save_file({key: value.half().cpu().contiguous() for key, value in kept.items()}, part, metadata=metadata)
+        save_file(
+            {key: value.half().cpu().contiguous() for key, value in kept.items()}, part, metadata=metadata
+        )
         os.replace(part, self.folder / file)
 
     @staticmethod
@@ -246,9 +277,12 @@ class Cache:
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
+                # A slice knows its shape without reading the numbers.
                 shapes = [tuple(file.get_slice(key).get_shape()) for key in ("video", "audio", "text")]
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path.name} in the cache cannot be read ({error}): run the cache phase again") from error
+            raise ValueError(
+                f"{path.name} in the cache cannot be read ({error}): run the cache phase again"
+            ) from error
         return Entry(path, metadata["name"], (*shapes[:2], (int(metadata["rows"]), shapes[2][1])))
 
 
