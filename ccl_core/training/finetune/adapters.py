@@ -13,18 +13,24 @@ PREFIX = "diffusion_model."
 
 
 class Adapter(nn.Module):
-    """What a LoRA adds to the output of a linear layer: alpha / rank times up(down(x)), nothing at the start."""
+    """What a LoRA adds to the output of a linear layer: alpha / rank times up(down(x)), 0 at first."""
 
     def __init__(self, layer: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
         super().__init__()
         down = torch.empty(rank, layer.in_features)
+        # A uniform draw within sqrt(3 / n) has the variance 1 / n: `down` keeps the scale of its input.
         bound = math.sqrt(3 / layer.in_features)
         self.down = nn.Parameter(down.uniform_(-bound, bound, generator=generator))
         self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
         self.alpha = alpha
         layer.register_forward_hook(self.added)
 
-    def added(self, layer: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # noqa: ARG002 - torch's hook
+    def added(
+        self,
+        layer: nn.Linear,  # noqa: ARG002 - torch's hook
+        inputs: tuple[Any, ...],
+        output: Tensor,
+    ) -> Tensor:
         """The hook of the layer."""
         x = inputs[0]
         inner = F.linear(x, self.down.to(x))  # (..., rank)

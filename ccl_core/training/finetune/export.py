@@ -14,7 +14,7 @@ from .trainer import FineTuner, part_of
 
 EXPORT = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 LORA = "lora.safetensors"
-# By the parts in the file: of a file that holds the whole model the whole model, for CCLModelLoader.
+# By the parts in a file. A file that held the whole model gives a whole model again, for CCLModelLoader.
 NAMES = {
     frozenset(("interaction",)): "interaction",
     frozenset(("audio",)): "audio",
@@ -24,13 +24,17 @@ NAMES = {
 
 
 def export_trained(trainer: FineTuner, out: Path) -> list[Path]:
-    """Write each file of the model that was trained anew, whole, and the LoRA; their averages if the run keeps them."""
+    """Write each file of the model in which something was trained, whole, and the LoRA.
+
+    Where the run keeps averages, the files hold these.
+    """
     written = []
     with trainer.averaged(), torch.no_grad():
         own = dict(trainer.model.named_parameters())
         trained = {part_of(name) for name in trainer.trained if name in own}
         for file in dict.fromkeys(trainer.assembly.sources.values()):
             sections = {name for name, holder in trainer.assembly.sources.items() if holder == file}
+            # A second expert lies in the video's file and is written back with it.
             parts = frozenset(map(_part, sections - {"low_noise"}))
             if parts & trained:
                 name = NAMES.get(parts, "_".join(sorted(parts)))

@@ -1,4 +1,4 @@
-"""Files of a model as a module to train: weights in the type of their file, layers computed again for gradients."""
+"""Files of a model as a module to train: weights as in their file, layers run again for gradients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRAINABLE = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class CheckpointedModel(JointModel):
-    """The joint model that keeps only the tokens between its layers and computes each layer again for its gradient."""
+    """The joint model that keeps only tokens between layers and computes a layer again for its gradient."""
 
     def _run_layer(
         self,
@@ -38,13 +38,16 @@ class CheckpointedModel(JointModel):
         def run(v: Tensor | None, a: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
             return run_layer(layer, v, a, link)
 
+        # No layer draws random numbers, so their state need not be kept.
         return checkpoint(run, v, a, use_reentrant=False, preserve_rng_state=False)
 
 
 @cache
 def give_rope_a_gradient() -> None:
-    """The host's kernel of rotate-half RoPE has none: the gradient of a rotation is the rotation back."""
-    torch.library.register_autograd("comfy_kitchen::apply_rope_split_half1", _rotate_back, setup_context=_keep_angles)
+    """Tell torch the gradient of the host's kernel of rotate-half RoPE, which is the rotation back."""
+    torch.library.register_autograd(
+        "comfy_kitchen::apply_rope_split_half1", _rotate_back, setup_context=_keep_angles
+    )
 
 
 def _keep_angles(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001 - torch's signature
@@ -58,8 +61,9 @@ def _rotate_back(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
 
 
 def load(assembly: Assembly, config: CCLConfig, checkpointing: bool, device: torch.device) -> JointModel:
-    """The model of some files on a device; it computes in the type of its input. ValueError for what cannot train."""
-    sd, sources = assembly.sd, assembly.sources
+    """The model of some files; it computes in the type of its input. ValueError for what cannot train."""
+    sd = assembly.sd
+    sources = assembly.sources
     for key, value in sd.items():
         if value.dtype not in TRAINABLE or assembly.gguf:
             raise ValueError(
@@ -73,6 +77,7 @@ def load(assembly: Assembly, config: CCLConfig, checkpointing: bool, device: tor
         )
     if INTERACTIONS[config.interaction.kind].rotates_halves:
         give_rope_a_gradient()
+    # On meta, so that the weights of the file are the only copy.
     kind = CheckpointedModel if checkpointing else JointModel
     model = kind(config, device="meta", operations=comfy.ops.manual_cast)
     check_keys(sd, model.state_dict(), sources["video"], sources)
@@ -82,6 +87,7 @@ def load(assembly: Assembly, config: CCLConfig, checkpointing: bool, device: tor
 
 def renew(model: JointModel, seed: int) -> None:
     """Start the interaction anew, as scripts/new_interaction.py does."""
+    # A fork, so that the run draws the same with a fresh interaction and without.
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         fresh = model.interaction.to_empty(device="cpu").float()

@@ -66,8 +66,8 @@ class Media:
 def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source], list[Refused]]:
     """The clips of a folder by name, and those without a caption.
 
-    Captions come from a list (`captions`, or captions.jsonl or metadata.json in the folder), else from a .txt file
-    beside each video. A list may leave files out; a file it names that is not there is refused.
+    Captions come from a list (`captions`, or captions.jsonl or metadata.json in the folder), else from a .txt
+    file beside each video. A list may leave files out; a file that it names and that is not there is refused.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name the folder of the clips as data.clips")
@@ -79,7 +79,9 @@ def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source]
         if not (folder / name).is_file():
             refused.append(Refused(name, f"{found.name} names it and it is not in {folder}"))
         elif not caption:
-            refused.append(Refused(name, "it has no caption: write one into a .txt file of the same name beside it"))
+            refused.append(
+                Refused(name, "it has no caption: write one into a .txt file of the same name beside it")
+            )
         else:
             sources.append(Source(folder / name, name, caption))
     if not sources and not refused:
@@ -113,7 +115,9 @@ def _row(row: Any, path: Path) -> tuple[str, str]:
     name = _first(row, FILE_NAMES)
     caption = _first(row, CAPTIONS)
     if not isinstance(name, str) or not isinstance(caption, str):
-        raise ValueError(f'{path.name} has the entry {row!r}, wanted {{"file": "clip.mp4", "caption": "what happens"}}')
+        raise ValueError(
+            f'{path.name} has the entry {row!r}, wanted {{"file": "clip.mp4", "caption": "what happens"}}'
+        )
     return Path(name).as_posix(), caption.strip()
 
 
@@ -133,10 +137,13 @@ def read_media(path: Path, shape: Shape) -> Media:
             if not file.streams.video or not file.streams.audio:
                 raise ValueError(f"{path.name} has no {'sound' if file.streams.video else 'picture'}")
             start, frames = _frames(file, shape)
+            # The pictures may have been read to the end, past the sound.
             file.seek(0)
             waveform = _waveform(file, shape, start)
     except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"{path.name} cannot be decoded ({error.strerror}): damaged, or of an unknown kind") from error
+        raise ValueError(
+            f"{path.name} cannot be decoded ({error.strerror}): damaged, or of an unknown kind"
+        ) from error
     sounding = Fraction(waveform.shape[1], shape.sample_rate) + SHORT_SOUND
     filled = min(len(frames), math.floor(sounding * shape.fps))
     length = max((count for count in shape.frames if count <= filled), default=None)
@@ -161,7 +168,9 @@ def _frames(file: Any, shape: Shape) -> tuple[Fraction, list[Tensor]]:
         # Of several frames within one tick the first is seen.
         if tick < len(seen):
             continue
+        # A gap shows the frame before it.
         seen += seen[-1:] * (tick - len(seen))
+        # No clip is longer: the rest of the file need not be decoded.
         if tick >= max(shape.frames):
             return start, seen
         seen.append(_fitted(frame, shape.sizes))
@@ -180,14 +189,17 @@ def _timed(file: Any) -> Iterator[tuple[Fraction, Any]]:
     stream = file.streams.video[0]
     stream.thread_type = "AUTO"
     for count, frame in enumerate(file.decode(stream)):
+        # Some containers give frames no times: they count at the stream's rate, or 25 where none is stated.
         rate = stream.average_rate or Fraction(25)
         yield (count / rate if frame.pts is None else frame.pts * frame.time_base), frame
 
 
 def _fitted(frame: Any, sizes: tuple[tuple[int, int], ...]) -> Tensor:
     """(1, h, w, 3) upright, cut to the size of the nearest shape."""
+    # Phones film sideways and state the rotation.
     pixels = np.rot90(frame.to_ndarray(format="rgb24"), (frame.rotation or 0) // 90)
     image = torch.from_numpy(np.ascontiguousarray(pixels)).float().div(255)[None]
+    # The logarithm makes twice as wide and half as wide equally far; of equally near sizes the larger one.
     own = math.log(image.shape[2] / image.shape[1])
     width, height = min(sizes, key=lambda size: (abs(math.log(size[0] / size[1]) - own), -size[0] * size[1]))
     return fit_images(image, width, height, "crop")
@@ -209,6 +221,7 @@ def _waveform(file: Any, shape: Shape, start: Fraction) -> Tensor:
         if sum(piece.shape[1] for piece in pieces) > wanted + max(0, start - first) * shape.sample_rate:
             break
     else:
+        # At the end of the file the resampler gives what it still holds.
         pieces += [piece.to_ndarray() for piece in resampler.resample(None)]
     if not pieces:
         raise ValueError(f"{Path(file.name).name} has no sound that can be decoded")

@@ -20,7 +20,8 @@ from .trainer import FineTuner, generator_of
 
 log = logging.getLogger(__name__)
 
-STATE, LOG = "state.pt", "log.jsonl"
+STATE = "state.pt"
+LOG = "log.jsonl"
 
 
 def finetune(settings: Settings, assembly: Assembly, config: CCLConfig, device: torch.device) -> FineTuner:
@@ -41,6 +42,7 @@ def finetune(settings: Settings, assembly: Assembly, config: CCLConfig, device: 
     log.info("%s", overview(trainer))
     cut(out / LOG, trainer.step if resumed else -1)
     with (out / LOG).open("a", encoding="utf-8") as record:
+        # Step 0 is the line that the others are compared with.
         if not resumed and trainer.held_out:
             _write(record, {"step": 0, "validation": validate(trainer)})
         while trainer.step < train.steps:
@@ -49,6 +51,7 @@ def finetune(settings: Settings, assembly: Assembly, config: CCLConfig, device: 
             if trainer.held_out and (last or trainer.step % train.validate_every == 0):
                 _write(record, {"step": trainer.step, "validation": validate(trainer)})
             if last or trainer.step % train.save_every == 0:
+                # The log first: a checkpoint must not be ahead of its log.
                 os.fsync(record.fileno())
                 trainer.save(out / STATE)
     for path in export_trained(trainer, out):
@@ -87,9 +90,10 @@ def _write(record: IO[str], line: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def validate(trainer: FineTuner) -> dict[str, float]:
-    """Losses by "task/stream" of the held-out clips, of every task of the mix, at fixed times and with fixed noise."""
+    """Losses by "task/stream" of the held-out clips, for all tasks of the mix, with fixed times and noise."""
     train = trainer.settings.train
     sums: dict[str, list[float]] = defaultdict(list)
+    # The middles of equal parts of 0..1.
     uniform = (torch.arange(train.validation_times) + 0.5) / train.validation_times
     tasks = [task for task, share in train.tasks.items() if share > 0]
     with trainer.averaged():
@@ -97,6 +101,7 @@ def validate(trainer: FineTuner) -> dict[str, float]:
             clip = entry.load()
             for i, time in enumerate(uniform.split(1)):
                 for task in tasks:
+                    # By clip and time, not by task or step: a difference of losses is one of weights.
                     noise = generator_of(0, "validation", entry.name, i)
                     for name, value in trainer.losses([clip], [task], time, noise).items():
                         sums[name].append(float(value))

@@ -49,15 +49,17 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         missing = [name for name in ("video_vae", "audio_vae", "text_encoder") if getattr(self, name) is None]
         if self.checkpoint is None and missing:
-            raise ValueError(f"encoders: nothing says where {', '.join(missing)} is: name them, or one checkpoint")
+            raise ValueError(
+                f"encoders: nothing says where {', '.join(missing)} is: name them, or one checkpoint"
+            )
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """The clips, where their latents go, and the sizes they are cut to.
 
-    sizes: (width, height) in pixels; each clip takes the one nearest to its own shape. frames: lengths; each clip
-    takes the longest that it fills. validation_clips: so many are held out, always the same ones.
+    sizes: (width, height) in pixels; each clip takes the one nearest to its own shape. frames: lengths; each
+    clip takes the longest that it fills. validation_clips: so many are held out, always the same ones.
     """
 
     clips: str
@@ -69,17 +71,19 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         if not self.sizes or not self.frames:
-            raise ValueError("data: sizes and frames need at least one entry each, such as [[832, 480]] and [81]")
+            raise ValueError(
+                "data: sizes and frames need at least one entry each, such as [[832, 480]] and [81]"
+            )
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """How the run goes.
 
-    interaction, audio, video: what happens to the weights of each part. rates: learning rate of each part, for
-    LoRA too. batch: clips in a pass; accumulate: passes in a step. tasks: the mix, shares of any sum. shift: of the
-    times drawn, None: the model's. times: the part of the noise levels that is trained (one of two experts).
-    save_every, validate_every: steps. threads: of the CPU, None: torch's choice.
+    interaction, audio, video: what happens to the weights of each part. rates: learning rate of each part,
+    for LoRA too. batch: clips in a pass; accumulate: passes in a step. tasks: the mix, shares of any sum.
+    shift: of the times that are drawn, None: the model's. times: the range of noise levels that is trained
+    (for one of two experts). save_every, validate_every: steps. threads: of the CPU, None: torch's choice.
     """
 
     out: str
@@ -87,7 +91,10 @@ class TrainSettings:
     interaction: How = "full"
     audio: How = "frozen"
     video: How = "frozen"
-    rates: dict[str, float] = field(default_factory=lambda: {"interaction": 1e-4, "audio": 1e-5, "video": 1e-5})
+    # The paper trains the coupling with 1e-4 and the rest with 1e-5 (as a survey quotes it).
+    rates: dict[str, float] = field(
+        default_factory=lambda: {"interaction": 1e-4, "audio": 1e-5, "video": 1e-5}
+    )
     lora_rank: int = 32
     lora_alpha: float = 32.0
     batch: int = 1
@@ -112,20 +119,34 @@ class TrainSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "lora_rank", "save_every", "validate_every", "validation_times"):
+        for name in (
+            "steps",
+            "batch",
+            "accumulate",
+            "lora_rank",
+            "save_every",
+            "validate_every",
+            "validation_times",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}: give 1 or more")
         if all(self.how(section) == "frozen" for section in SECTIONS):
-            raise ValueError('train: interaction, audio and video are all "frozen": set one to "lora" or "full"')
+            raise ValueError(
+                'train: interaction, audio and video are all "frozen": set one to "lora" or "full"'
+            )
         unknown = set(self.tasks) - set(PAPER_MIX)
         if unknown or not sum(self.tasks.values()) > 0 or min(self.tasks.values()) < 0:
-            raise ValueError(f"train.tasks is {self.tasks}: give shares of {', '.join(PAPER_MIX)}, none negative")
+            raise ValueError(
+                f"train.tasks is {self.tasks}: give shares of {', '.join(PAPER_MIX)}, none negative"
+            )
         if set(self.rates) - set(SECTIONS) or any(rate <= 0 for rate in self.rates.values()):
             raise ValueError(f"train.rates is {self.rates}: give rates above 0 for {', '.join(SECTIONS)}")
         if missing := [section for section in self.trained if section not in self.rates]:
             raise ValueError(f"train.rates has none for {', '.join(missing)}, which is trained: add it")
         if not 0 <= self.times[0] < self.times[1] <= 1:
-            raise ValueError(f"train.times is {list(self.times)}: give two noise levels from 0 to 1, the lower first")
+            raise ValueError(
+                f"train.times is {list(self.times)}: give two noise levels from 0 to 1, the lower first"
+            )
 
     def how(self, section: str) -> How:
         return getattr(self, section)
@@ -177,11 +198,13 @@ PATHS = {
 
 
 def read_settings(path: Path) -> Settings:
-    """Read a file; paths in it count from its folder. ValueError names the entry, what it is and what is wanted."""
+    """Read a file; its paths count from its folder. ValueError names an entry, its value, what is wanted."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): give the configuration as --config") from error
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): give the configuration as --config"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     try:
@@ -189,7 +212,9 @@ def read_settings(path: Path) -> Settings:
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
     folder = path.resolve().parent
-    return Settings(**{part: _absolute(getattr(settings, part), names, folder) for part, names in PATHS.items()})
+    return Settings(
+        **{part: _absolute(getattr(settings, part), names, folder) for part, names in PATHS.items()}
+    )
 
 
 def _absolute(part: Any, names: tuple[str, ...], folder: Path) -> Any:
@@ -203,6 +228,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     arguments = typing.get_args(hint)
     if is_dataclass(hint):
         return _object(hint, value, where)
+    # The only unions are `X | None`.
     if origin is types.UnionType:
         return None if value is None else _convert(arguments[0], value, where)
     if origin is Literal:
@@ -213,15 +239,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _tuple(arguments, value, where)
     if origin is dict and isinstance(value, dict):
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    # JSON writes 1.0 as 1, and True is an int in Python.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    # The exact type: isinstance would take true for a whole number.
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise ValueError(f"{where} is {value!r}, wanted {WANTED[origin or hint]}")
 
 
 def _tuple(kinds: tuple[Any, ...], value: list[Any], where: str) -> tuple[Any, ...]:
-    """A list of JSON as a tuple of these types, the last of which may be an Ellipsis: any number of the first."""
+    """A list of JSON as a tuple of these types; an Ellipsis at the end means any number of the first type."""
     inner = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
     if len(inner) != len(value):
         raise ValueError(f"{where} has {len(value)} entries, wanted {len(inner)}")
@@ -234,8 +262,12 @@ def _object(kind: type, value: Any, where: str) -> Any:
         raise ValueError(f"{where or 'the file'} is {value!r}, wanted an object")
     known = {entry.name: entry for entry in fields(kind)}
     if unknown := sorted(set(value) - set(known)):
-        raise ValueError(f"{where or 'the file'} has the unknown entries {unknown}, known are {', '.join(known)}")
-    needed = [name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING]
+        raise ValueError(
+            f"{where or 'the file'} has the unknown entries {unknown}, known are {', '.join(known)}"
+        )
+    needed = [
+        name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING
+    ]
     if missing := [name for name in needed if name not in value]:
         raise ValueError(f"{where or 'the file'} lacks {', '.join(missing)}")
     hints = typing.get_type_hints(kind)

@@ -1,7 +1,7 @@
-"""Training of real models on cached clips: the interaction, and what one likes of the towers (docs/training.md).
+"""Training of real models on cached clips: the interaction, and any part of the streams (docs/training.md).
 
-Everything that chance decides in a step follows from the seed and the number of the step, so a run that goes on
-from a checkpoint takes the very steps of one that was never stopped.
+Everything that chance decides in a step follows from the seed and the number of the step, so a run that goes
+on from a checkpoint takes the very steps of one that was never stopped.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Order:
         self.size = batch
         self.seed = seed
         self.count = sum(math.ceil(len(group) / batch) for group in self.groups)
+        # All passes of an epoch ask for the same list.
         self.epoch = lru_cache(maxsize=1)(self._epoch)
 
     @property
@@ -70,7 +71,9 @@ class Order:
 class FineTuner:
     """The state of a run: weights in training, their optimiser and average, the step."""
 
-    def __init__(self, settings: Settings, assembly: Assembly, config: CCLConfig, device: torch.device) -> None:
+    def __init__(
+        self, settings: Settings, assembly: Assembly, config: CCLConfig, device: torch.device
+    ) -> None:
         train = settings.train
         self.settings = settings
         self.assembly = assembly
@@ -86,7 +89,9 @@ class FineTuner:
             self._groups(train), betas=train.betas, weight_decay=train.weight_decay, fused=True
         )
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.average = None if train.ema is None else {name: v.detach().clone() for name, v in self.trained.items()}
+        self.average = (
+            None if train.ema is None else {name: v.detach().clone() for name, v in self.trained.items()}
+        )
         cache = Cache(Path(settings.data.cache))
         self.no_text = cache.no_text()
         self.held_out, entries = split_validation(cache.entries(), settings.data.validation_clips)
@@ -95,13 +100,8 @@ class FineTuner:
         self.seconds = 0.0
 
     def _adapt(self, train: TrainSettings) -> dict[str, Adapter]:
-        names = [
-            name
-            for name, module in self.model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-            and ("blocks." in name or name.startswith("interaction."))
-            and train.how(part_of(name)) == "lora"
-        ]
+        names = [name for name, module in self.model.named_modules() if adaptable(name, module)]
+        names = [name for name in names if train.how(part_of(name)) == "lora"]
         generator = generator_of(train.seed, "adapters", 0)
         adapters = attach(self.model, names, train.lora_rank, train.lora_alpha, generator)
         for adapter in adapters.values():
@@ -127,13 +127,15 @@ class FineTuner:
         for name, value in self.trained.items():
             decays = value.ndim > 1 and not name.endswith(("modulation", "context"))
             groups.setdefault((part_of(name), decays), []).append(value)
-        return [
-            {"params": values, "lr": train.rates[part]} | ({} if decays else {"weight_decay": 0.0})
-            for (part, decays), values in groups.items()
-        ]
+        described = []
+        for (part, decays), values in groups.items():
+            group = {"params": values, "lr": train.rates[part]}
+            # Without an entry of its own a group has the optimiser's decay.
+            described.append(group if decays else group | {"weight_decay": 0.0})
+        return described
 
     def update(self) -> dict[str, Any]:
-        """One step of the optimiser; returns its line of the log. ValueError where a gradient is not finite."""
+        """One step of the optimiser; returns its line of the log. ValueError: a gradient is not finite."""
         started = time.monotonic()
         rate = self.schedule()
         for group, full in zip(self.optimiser.param_groups, self.rates, strict=True):
@@ -160,12 +162,15 @@ class FineTuner:
         generator = generator_of(train.seed, "step", self.step)
         sizes = [len(entries) for entries in passes]
         measured: list[tuple[str, int, float]] = []
-        for entries, uniform in zip(passes, stratified(sum(sizes), generator).split(sizes), strict=True):
+        # The times are stratified over the whole step, which may have one clip a pass.
+        times = stratified(sum(sizes), generator).split(sizes)
+        for entries, uniform in zip(passes, times, strict=True):
             tasks = self.draw_tasks(len(entries), generator)
             clips = [entry.load() for entry in entries]
             found = self.losses(clips, tasks, uniform, generator, train.text_drop)
             counts = {name: tasks.count(name.split("/")[0]) for name in found}
             measured += [(name, counts[name], float(value.detach())) for name, value in found.items()]
+            # Each loss is a mean over the clips of its task: weighted by their number, all clips count alike.
             total = sum(value * counts[name] / len(tasks) for name, value in found.items())
             # With frozen towers, an interaction that is switched off leaves nothing to train.
             if total.requires_grad:
@@ -212,7 +217,7 @@ class FineTuner:
         generator: torch.Generator,
         text_drop: float = 0.0,
     ) -> dict[str, Tensor]:
-        """Losses by "task/stream". uniform (b,): times before their shift; the generator, on the CPU, draws noise."""
+        """Losses by "task/stream". uniform (b,): times before their shift; generator: on the CPU."""
         dropped = torch.rand(len(clips), generator=generator) < text_drop
         batch = self._batch(clips, dropped.tolist())
         noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
@@ -236,7 +241,9 @@ class FineTuner:
         """Noise levels of both streams from one uniform number a clip, within the levels that are trained."""
         train = self.settings.train
         shift = self.config.shift if train.shift is None else train.shift
-        low, high = (shifted(torch.tensor(level), 1 / shift) for level in train.times)
+        # The inverse of a shift s is the shift 1 / s: the bounds before the shift.
+        low = shifted(torch.tensor(train.times[0]), 1 / shift)
+        high = shifted(torch.tensor(train.times[1]), 1 / shift)
         inner = low + (high - low) * uniform
         audio_shift = shift if self.config.audio_shift is None else self.config.audio_shift
         return shifted(inner, shift), shifted(inner, audio_shift)
@@ -258,7 +265,9 @@ class FineTuner:
         state = torch.load(path, weights_only=True, map_location="cpu")
         self._check(json.loads(state["deciding"]), path)
         if state["clips"] != self.order.names:
-            log.warning("the clips are not those the run began with: it goes on, on another path than without a stop")
+            log.warning(
+                "the clips are not those that the run began with: it goes on, unlike a run without a stop"
+            )
         with torch.no_grad():
             for name, value in self.trained.items():
                 value.copy_(state["trained"][name])
@@ -269,6 +278,7 @@ class FineTuner:
         self.seconds = state["seconds"]
 
     def _check(self, stated: dict[str, Any], path: Path) -> None:
+        # Through JSON, as the checkpoint was: tuples become lists.
         own = json.loads(json.dumps(self.settings.deciding()))
         changed = [
             f"{part}.{name} was {stated[part].get(name)!r} and is {value!r}"
@@ -306,10 +316,17 @@ def part_of(name: str) -> str:
     return found if found in ("audio", "video") else "interaction"
 
 
+def adaptable(name: str, module: torch.nn.Module) -> bool:
+    """Whether a LoRA of the host can change this module: a linear layer of a block or of the interaction."""
+    inner = "blocks." in name or name.startswith("interaction.")
+    return inner and isinstance(module, torch.nn.Linear)
+
+
 def split_validation(entries: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
     """The clips for validation, chosen by their names alone, and the others; ValueError if none is left."""
     if count >= len(entries):
         raise ValueError(f"data.validation_clips is {count} of {len(entries)} clips: leave some to train on")
+    # By a hash of the name: clips that are added later leave the choice nearly as it was.
     by_hash = sorted(entries, key=lambda entry: hashlib.sha256(entry.name.encode()).digest())
     chosen = by_hash[:count]
     return chosen, [entry for entry in entries if entry not in chosen]
@@ -327,6 +344,7 @@ def means_of(measured: Sequence[tuple[str, int, float]]) -> dict[str, float]:
 
 def generator_of(seed: int, *purpose: Any) -> torch.Generator:
     """The random numbers of one purpose, such as ("step", 7), on the CPU whatever the device."""
+    # Python's own hash of a text differs from process to process.
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
