@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .nodes import CCLExtension
 
+# The host serves the folder under /extensions; the help pages of the nodes are its docs/<node id>.md.
 WEB_DIRECTORY = "./js"
 
 
 async def comfy_entrypoint() -> CCLExtension:
-    """Called by ComfyUI; the nodes are imported here so that the pure parts load without it."""
+    """What ComfyUI's `load_custom_node` calls."""
+    # Imported here, so that the pure parts of the pack load without ComfyUI.
     from .nodes import CCLExtension
 
     return CCLExtension()

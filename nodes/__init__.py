@@ -1,4 +1,4 @@
-"""The nodes of the pack; their ids are for ever."""
+"""The nodes of the pack."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .shift import CCLStreamShift
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
 
+# Saved workflows hold the ids, which are the names of these classes: never rename one.
 NODES: list[type[io.ComfyNode]] = [
     CCLCheckpointLoader,
     CCLModelLoader,
@@ -43,6 +44,7 @@ class CCLExtension(ComfyExtension):
     """What the host asks for: the nodes, and where the embedded checkpoint lies."""
 
     async def on_load(self) -> None:
+        # Beside the user's folders of checkpoints: the host's own loaders list ccl-tiny too.
         folder_paths.add_model_folder_path("checkpoints", str(CHECKPOINTS))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

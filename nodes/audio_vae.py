@@ -24,8 +24,9 @@ class CCLAudioVAELoader(io.ComfyNode):
             node_id="CCLAudioVAELoader",
             display_name=f"Load Audio VAE ({titles()})",
             category="CCL/loaders",
-            description="Loads the audio VAE of a joint model: mel + Vocos, MMAudio, DAC, or any audio VAE ComfyUI"
-            " knows. The MMAudio weights are licensed CC-BY-NC-4.0: no commercial use.",
+            # The licence of MMAudio's weights holds in every repack, and the files do not state it.
+            description="Loads the audio VAE of a joint model: mel + Vocos, MMAudio, DAC, or any audio VAE "
+            "ComfyUI knows. The MMAudio weights are licensed CC-BY-NC-4.0: no commercial use.",
             search_aliases=[
                 *("load audio vae", "vocos", "vocoder", "mel", "mmaudio", "bigvgan", "dac"),
                 *phrases("{model} audio vae", "{model} vae"),
@@ -46,12 +47,16 @@ class CCLAudioVAELoader(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Vae.Output(display_name="audio_vae", tooltip="For VAE Encode Audio, VAE Decode Audio, CCL nodes.")
+                io.Vae.Output(
+                    display_name="audio_vae", tooltip="For VAE Encode Audio, VAE Decode Audio, CCL nodes."
+                )
             ],
         )
 
     @classmethod
     def execute(cls, vae_name: str, vocoder_name: str = NO_VOCODER) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("vae", vae_name)
-        vocoder = None if vocoder_name == NO_VOCODER else folder_paths.get_full_path_or_raise("vae", vocoder_name)
+        vocoder = (
+            None if vocoder_name == NO_VOCODER else folder_paths.get_full_path_or_raise("vae", vocoder_name)
+        )
         return io.NodeOutput(load_audio_vae_file(path, vocoder))

@@ -1,4 +1,4 @@
-"""CCLDualPrompt: one conditioning that carries a text for the video stream and another for the audio stream."""
+"""CCLDualPrompt: one conditioning with a text for the video stream and another for the audio stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..ccl_core.host.texts import StreamTexts
 
-# What the host keeps beside a text and applies to both streams.
+# What the host keeps beside a text and applies to a whole entry, so to both streams.
 SHARED = ("start_percent", "end_percent", "strength", "area", "mask")
 
 Conditioning = list[list[Any]]
@@ -24,6 +24,7 @@ def dual_prompt(video: Conditioning, audio: Conditioning) -> Conditioning:
         raise ValueError(
             f"audio has {len(audio)} entries, video {len(video)}: use one audio prompt or as many as video"
         )
+    # One audio text serves every entry of the video (areas, time ranges).
     entries = audio * len(video) if len(audio) == 1 else audio
     return [_pair(*entry, *other) for entry, other in zip(video, entries, strict=True)]
 
@@ -46,13 +47,23 @@ class CCLDualPrompt(io.ComfyNode):
             node_id="CCLDualPrompt",
             display_name="Dual Prompt (CCL)",
             category="CCL/conditioning",
-            description="Gives the audio stream a text of its own. Without it both streams read the same prompt.",
-            search_aliases=["audio prompt", "prompt for sound", "separate audio text", "negative prompt per stream"],
+            description="Gives the audio stream a text of its own. Without it both streams read the same "
+            "prompt.",
+            search_aliases=[
+                "audio prompt",
+                "prompt for sound",
+                "separate audio text",
+                "negative prompt per stream",
+            ],
             inputs=[
-                io.Conditioning.Input("video", tooltip="Text of the video stream; its images and hooks are kept."),
+                io.Conditioning.Input(
+                    "video", tooltip="Text of the video stream; its images and hooks are kept."
+                ),
                 io.Conditioning.Input("audio", tooltip="Text of the audio stream. Only its text is used."),
             ],
-            outputs=[io.Conditioning.Output("conditioning", tooltip="For positive or negative of a sampler.")],
+            outputs=[
+                io.Conditioning.Output("conditioning", tooltip="For positive or negative of a sampler.")
+            ],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""CCLGuider and CCLJointSampler: guidance of both streams, as a GUIDER of the host or with the sampler around it."""
+"""CCLGuider and CCLJointSampler: guidance of both streams, as a GUIDER or with a sampler around it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,34 @@ from ..ccl_core.host.guider import AVGuider
 from ..ccl_core.host.published import sampling_of, skipped_layers_of
 from .inputs import FROM_MODEL, given, phrases, titles
 
+# The host's class holds the names of samplers and schedulers and computes the sigmas.
 Schedule = comfy.samplers.KSampler
 SCALE_TOOLTIPS = {
     "text": "How far the {stream} follows the prompt instead of the negative prompt. 1 = no guidance.",
-    "cross": "How far the {stream} follows the other stream instead of the anchor (no coupling). 1 = no guidance.",
-    "joint": "How far the {stream} follows prompt and other stream together instead of neither. 1 = no guidance.",
+    "cross": "How far the {stream} follows the other stream instead of the anchor (no coupling). 1 = no "
+    "guidance.",
+    "joint": "How far the {stream} follows prompt and other stream together instead of neither. 1 = no "
+    "guidance.",
 }
 RANGE_TOOLTIPS = {
     "start": "Part of the run at which this guidance starts: 0 = first step. Before it the scale is 1.",
     "end": "Part of the run at which this guidance ends: 1 = last step. After it the scale is 1.",
 }
 SKIP_LAYERS_TOOLTIP = (
-    "Numbers of the joint layers to leave out in the passes with negative text, such as 11 or 7, 8, 9. Empty: none. "
-    "Joint models of this pack only."
+    "Numbers of the joint layers to leave out in the passes with negative text, such as 11 or 7, 8, 9. "
+    "Empty: none. Joint models of this pack only."
 )
 
 
 def mode_tooltip() -> str:
     """What each mode does, with its passes of the model per step."""
-    rows = [f"{name} ({len(branch_weights(name, default_settings(name)))}): {MODES[name].about}." for name in MODES]
+    rows = [
+        f"{name} ({len(branch_weights(name, default_settings(name)))}): {MODES[name].about}."
+        for name in MODES
+    ]
     start = (
-        f"What each step moves away from, with the passes of the model it takes. {FROM_MODEL}: the mode, scales and "
-        "skipped layers it was published with; a model this pack does not know gets cfg."
+        f"What each step moves away from, with the passes of the model it takes. {FROM_MODEL}: the mode, "
+        "scales and skipped layers it was published with; a model this pack does not know gets cfg."
     )
     return " ".join([start, *rows, "A scale of 1 is no guidance, and its passes are not run."])
 
@@ -76,12 +82,14 @@ def _range_input(term: str, bound: str, default: float) -> io.Float.Input:
 
 
 def _mode_option(name: str) -> io.DynamicCombo.Option:
-    """Scales first: the frontend puts optional inputs behind the required ones."""
+    """A mode with the inputs of its terms."""
     defaults = default_settings(name)
-    scales, ranges = [], []
+    scales = []
+    ranges = []
     for term, default in defaults.items():
         scales += [_scale_input(stream, term, getattr(default, stream)) for stream in ("video", "audio")]
         ranges += [_range_input(term, bound, getattr(default, bound)) for bound in ("start", "end")]
+    # The frontend puts optional inputs (the ranges) behind the required ones in any case.
     return io.DynamicCombo.Option(name, [*scales, *ranges])
 
 
@@ -98,13 +106,16 @@ def _guidance_inputs() -> list[io.Input]:
 
 def settings_of(mode: dict[str, Any]) -> dict[str, TermScale]:
     """The scales and ranges that the widgets of a mode say."""
-    return {term: _term_scale(mode, term, default) for term, default in default_settings(mode["mode"]).items()}
+    return {
+        term: _term_scale(mode, term, default) for term, default in default_settings(mode["mode"]).items()
+    }
 
 
 def _term_scale(mode: dict[str, Any], term: str, default: TermScale) -> TermScale:
     return TermScale(
         video=mode[scale_widget("video", term)],
         audio=mode[scale_widget("audio", term)],
+        # Optional inputs, which a prompt of the API may leave out.
         start=given(mode, range_widget(term, "start"), default.start),
         end=given(mode, range_widget(term, "end"), default.end),
     )
@@ -114,13 +125,16 @@ def _layers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.replace(",", " ").split())
     except ValueError as error:
-        message = f"skip_layers wants layer numbers such as 7, 8, 9, got {text!r}: correct it or leave it empty"
-        raise ValueError(message) from error
+        raise ValueError(
+            f"skip_layers wants layer numbers such as 7, 8, 9, got {text!r}: correct the text or leave it "
+            "empty"
+        ) from error
 
 
 def _guider(model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str) -> AVGuider:
     guider = AVGuider(model)
     guider.set_conds(positive, negative)
+    # Layers that the user types count before those that the model was published with.
     layers = _layers(skip_layers)
     if mode["mode"] == FROM_MODEL:
         published = sampling_of(model)
@@ -146,7 +160,8 @@ class CCLGuider(io.ComfyNode):
             node_id="CCLGuider",
             display_name="Audio-Video Guider (CCL)",
             category="CCL/sampling",
-            description="Guidance with a scale per stream for text and for the coupling. For SamplerCustomAdvanced.",
+            description="Guidance with a scale per stream for text and for the coupling. For "
+            "SamplerCustomAdvanced.",
             search_aliases=[
                 *(
                     "audio video guider",
@@ -162,7 +177,8 @@ class CCLGuider(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip=f"A joint model ({titles(', ')}) or another audio-video model; video models get plain CFG.",
+                    tooltip=f"A joint model ({titles(', ')}) or another audio-video model; video models get "
+                    "plain CFG.",
                 ),
                 io.Conditioning.Input("positive", tooltip="What to generate."),
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
@@ -194,7 +210,8 @@ class CCLJointSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip=f"A joint model ({titles(', ')}). ModelSamplingSD3 changes the shift of its schedule.",
+                    tooltip=f"A joint model ({titles(', ')}). ModelSamplingSD3 changes the shift of its "
+                    "schedule.",
                 ),
                 io.Conditioning.Input(
                     "positive", tooltip="What to generate. Dual Prompt (CCL) joins a text per stream."
@@ -205,6 +222,7 @@ class CCLJointSampler(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
+                    # 64 bits, as in the host's KSampler.
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
                     tooltip="Seed of the noise of both streams.",
@@ -228,7 +246,9 @@ class CCLJointSampler(io.ComfyNode):
                 ),
                 *_guidance_inputs(),
             ],
-            outputs=[io.Latent.Output("latent", tooltip="The denoised latent; other entries (fps) are kept.")],
+            outputs=[
+                io.Latent.Output("latent", tooltip="The denoised latent; other entries (fps) are kept.")
+            ],
         )
 
     @classmethod
@@ -257,8 +277,9 @@ class CCLJointSampler(io.ComfyNode):
 
 
 def _sample(guider: AVGuider, latent: dict[str, Any], seed: int, sampler: Any, sigmas: Any) -> dict[str, Any]:
-    """The host's SamplerCustomAdvanced around this guider; the input dict is not touched."""
+    """What the host's SamplerCustomAdvanced does, with this guider; the input dict is not touched."""
     out = latent.copy()
+    # The host's empty latents state the strides of their VAE: an empty one is fitted to the model by them.
     ratios = out.pop("downscale_ratio_spacial", None), out.pop("downscale_ratio_temporal", None)
     samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], *ratios)
     samples = guider.sample(

@@ -49,6 +49,7 @@ def latent_fps_input() -> io.Float.Input:
 def side_input(name: str) -> io.Int.Input:
     return io.Int.Input(
         name,
+        # Wan's 480p. All joint models so far make sides of multiples of 16 or 32.
         default={"width": 832, "height": 480}[name],
         min=16,
         max=16384,
@@ -66,7 +67,8 @@ def size_input() -> io.DynamicCombo.Input:
             io.DynamicCombo.Option(CUSTOM, [side_input("width"), side_input("height")]),
             *presets,
         ],
-        tooltip=f"{FROM_MODEL}: the size the model was trained at. {CUSTOM}: yours. Else the size of that name.",
+        tooltip=f"{FROM_MODEL}: the size the model was trained at. {CUSTOM}: yours. Else the size of that "
+        "name.",
     )
 
 
@@ -88,6 +90,7 @@ def length_input() -> io.DynamicCombo.Input:
         "frames",
         default=81,
         min=1,
+        # 10 minutes at 240 fps, as `alignment/sizing.py` allows.
         max=144000,
         step=TEMPORAL_STRIDE,
         tooltip="Length in frames; rounded up to 4k+1. 1 makes a still image.",
@@ -99,8 +102,8 @@ def length_input() -> io.DynamicCombo.Input:
             io.DynamicCombo.Option("seconds", [seconds]),
             io.DynamicCombo.Option("frames", [frames]),
         ],
-        tooltip=f"{FROM_MODEL}: the length that goes with the size. Else seconds or frames; the latent has the next "
-        "4k+1 frames that cover them.",
+        tooltip=f"{FROM_MODEL}: the length that goes with the size. Else seconds or frames; the latent has "
+        "the next 4k+1 frames that cover them.",
     )
 
 
@@ -108,8 +111,11 @@ def tiling_input() -> io.DynamicCombo.Input:
     sizes = [
         _tile_input("tile_size", 512, 64, 32, "Side of a tile in pixels."),
         _tile_input("overlap", 64, 0, 32, "Overlap of the tiles in pixels."),
+        # Two latent frames at least, since the overlap takes one.
         _tile_input("temporal_size", 64, 2 * TEMPORAL_STRIDE, TEMPORAL_STRIDE, "Frames of a tile."),
-        _tile_input("temporal_overlap", 8, TEMPORAL_STRIDE, TEMPORAL_STRIDE, "Overlap of the tiles in frames."),
+        _tile_input(
+            "temporal_overlap", 8, TEMPORAL_STRIDE, TEMPORAL_STRIDE, "Overlap of the tiles in frames."
+        ),
     ]
     return io.DynamicCombo.Input(
         "tiling",
@@ -123,6 +129,7 @@ def _tile_input(name: str, default: int, smallest: int, step: int, tooltip: str)
 
 
 def given(values: dict[str, Any], name: str, default: Any) -> Any:
-    """The value of an optional input of a dynamic choice. The host hands out None where a prompt leaves it out."""
+    """The value of an optional input of a dynamic choice."""
+    # Where a prompt of the API leaves it out, the host's `build_nested_inputs` gives None, not the default.
     value = values.get(name)
     return default if value is None else value

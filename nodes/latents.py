@@ -37,24 +37,36 @@ class CCLEmptyAVLatent(io.ComfyNode):
             node_id="CCLEmptyAVLatent",
             display_name="Empty Audio-Video Latent (CCL)",
             category=CATEGORY,
-            description="An empty latent for video and sound of the same length, in the sizes that the model can make.",
+            description="An empty latent for video and sound of the same length, in the sizes that the model "
+            "can make.",
             search_aliases=[
-                *("empty av latent", "empty latent with sound", "empty latent audio video", "text to video with sound"),
+                *(
+                    "empty av latent",
+                    "empty latent with sound",
+                    "empty latent audio video",
+                    "text to video with sound",
+                ),
                 *phrases("empty {model} latent", "{model} latent"),
             ],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The joint model the latent is for. It fixes the latent grid, the audio tokens per "
-                    "second and the default fps.",
+                    tooltip="The joint model the latent is for. It fixes the latent grid, the audio tokens "
+                    "per second and the default fps.",
                 ),
                 size_input(),
                 length_input(),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."),
-                fps_input("Frames per second. 0 is the rate the model was trained at: leave it unless you know why."),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."
+                ),
+                fps_input(
+                    "Frames per second. 0 is the rate the model was trained at: leave it unless you know why."
+                ),
             ],
             outputs=[
-                io.Latent.Output("latent", tooltip="Video and audio latent of the same duration; it carries its fps.")
+                io.Latent.Output(
+                    "latent", tooltip="Video and audio latent of the same duration; it carries its fps."
+                )
             ],
         )
 
@@ -67,16 +79,20 @@ class CCLEmptyAVLatent(io.ComfyNode):
         batch_size: int,
         fps: float = 0.0,
     ) -> io.NodeOutput:
-        grid, config = model_grid(model), model.model.ccl_config
+        grid = model_grid(model)
+        config = model.model.ccl_config
+        # The API does not hold a prompt to the limits of a widget that is linked.
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give at least 1")
         wanted = _sides_and_length(model, size, length)
         sized = size_av(grid, **wanted, fps=fps or None)
-        return io.NodeOutput(join(empty(sized, config.video.out_dim, config.audio_latent.channels, batch_size)))
+        av = empty(sized, config.video.out_dim, config.audio_latent.channels, batch_size)
+        return io.NodeOutput(join(av))
 
 
 def _sides_and_length(model: ModelPatcher, size: dict[str, Any], length: dict[str, Any]) -> dict[str, Any]:
     """Width, height, and seconds or frames; what the choices leave to the model comes from a preset."""
+    # from model and custom are no titles of presets, so the lookup misses them.
     preset = trained_sizes().get(size["size"]) or preset_of(model)
     sides = size if size["size"] == CUSTOM else {"width": preset.width, "height": preset.height}
     unit = length["length"]
@@ -88,14 +104,17 @@ def _socket_inputs() -> list[io.Input]:
     return [
         io.Latent.Input(
             "latent",
-            tooltip="The latent to write into; it sets the size and the length. From Empty Audio-Video Latent "
-            "(CCL), or a plain Wan video latent.",
+            tooltip="The latent to write into; it sets the size and the length. From Empty Audio-Video "
+            "Latent (CCL), or a plain Wan video latent.",
         ),
-        io.Vae.Input("video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."),
+        io.Vae.Input(
+            "video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."
+        ),
         io.Vae.Input(
             "audio_vae",
             optional=True,
-            tooltip="The model's audio VAE. Needed for audio; with a plain Wan latent it adds the audio part.",
+            tooltip="The model's audio VAE. Needed for audio; with a plain Wan latent it adds the audio "
+            "part.",
         ),
         io.Image.Input(
             "images",
@@ -150,8 +169,22 @@ class CCLEncodeAV(io.ComfyNode):
             ),
             search_aliases=[
                 *("sound for video", "add sound", "add sound to video", "add audio to video", "soundtrack"),
-                *("video to audio", "foley", "dubbing", "sound effects", "video for sound", "video for music"),
-                *("audio to video", "music video", "lip sync", "lipsync", "talking head", "image to video with sound"),
+                *(
+                    "video to audio",
+                    "foley",
+                    "dubbing",
+                    "sound effects",
+                    "video for sound",
+                    "video for music",
+                ),
+                *(
+                    "audio to video",
+                    "music video",
+                    "lip sync",
+                    "lipsync",
+                    "talking head",
+                    "image to video with sound",
+                ),
             ],
             inputs=[*_socket_inputs(), *_fit_inputs(), latent_fps_input()],
             outputs=[
@@ -180,14 +213,15 @@ class CCLEncodeAV(io.ComfyNode):
             raise ValueError("images already holds the first frame: disconnect either images or start_image")
         if av.audio is None and audio_vae is not None:
             av = add_audio(av, audio_vae, frame_rate(av, fps))
+        fit = Fit(image_fit, length_fit)
         if images is not None:
-            av = write_images(
-                av, require_connected(video_vae, "video_vae", "images"), images, Fit(image_fit, length_fit)
-            )
+            vae = require_connected(video_vae, "video_vae", "images")
+            av = write_images(av, vae, images, fit)
         if start_image is not None:
-            av = write_images(
-                av, require_connected(video_vae, "video_vae", "start_image"), start_image, Fit(image_fit, "generate")
-            )
+            vae = require_connected(video_vae, "video_vae", "start_image")
+            # Whatever length_fit says: the frames behind the start are what is wanted.
+            av = write_images(av, vae, start_image, Fit(image_fit, "generate"))
         if audio is not None:
-            av = write_audio(av, require_connected(audio_vae, "audio_vae", "audio"), audio, Fit(image_fit, length_fit))
+            vae = require_connected(audio_vae, "audio_vae", "audio")
+            av = write_audio(av, vae, audio, fit)
         return io.NodeOutput(join(av))

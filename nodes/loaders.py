@@ -13,6 +13,7 @@ from ..ccl_core.host.files.build import load_checkpoint, load_files, load_model
 from ..ccl_core.host.files.read import GGUF, SAFETENSORS, ModelPaths, without_later_shards
 from .inputs import files_of_families, phrases, titles
 
+# The choices of the host's UNETLoader, and bf16 and fp16 for files in another precision.
 DTYPES: dict[str, dict[str, Any]] = {
     "default": {},
     "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
@@ -22,7 +23,7 @@ DTYPES: dict[str, dict[str, Any]] = {
     "fp16": {"dtype": torch.float16},
 }
 MODELS = "diffusion_models"
-# The host lists no GGUF files. A kind of its own over the same folders lets its cache do it.
+# `get_filename_list` leaves GGUF files out. This name for the same folders makes the host list and cache them.
 MODELS_GGUF = "ccl_gguf"
 folder_paths.folder_names_and_paths[MODELS_GGUF] = (folder_paths.folder_names_and_paths[MODELS][0], {GGUF})
 NONE = "none"
@@ -40,11 +41,15 @@ def _path(name: str) -> str:
     return folder_paths.get_full_path_or_raise(MODELS, name)
 
 
+def _optional_path(name: str) -> str | None:
+    return None if name == NONE else _path(name)
+
+
 def dtype_tooltip() -> str:
     narrow = [family.title for family in FAMILIES.values() if not family.fp16]
     return (
-        "How weights are kept in memory. default: as in the file; always right for quantised files and GGUF. fp8 "
-        "halves a bf16 model at some loss of quality. fp16 is refused for "
+        "How weights are kept in memory. default: as in the file; always right for quantised files and GGUF. "
+        "fp8 halves a bf16 model at some loss of quality. fp16 is refused for "
         f"{' and '.join(narrow)}, which exceed its range."
     )
 
@@ -66,7 +71,9 @@ def _part_input(name: str, models: list[str], tooltip: str, none: str) -> io.Com
 
 
 def _model_output() -> io.Model.Output:
-    return io.Model.Output("model", tooltip="The joint model: works in every sampler, for video alone and with audio.")
+    return io.Model.Output(
+        "model", tooltip="The joint model: works in every sampler, for video alone and with audio."
+    )
 
 
 class CCLCheckpointLoader(io.ComfyNode):
@@ -114,15 +121,21 @@ class CCLModelLoader(io.ComfyNode):
             category="CCL/loaders",
             description="Loads a joint audio-video model from one file, without its encoders and VAEs.",
             search_aliases=[
-                *("load audio video model", "video model with sound", "twin tower", "load diffusion model", "gguf"),
+                *(
+                    "load audio video model",
+                    "video model with sound",
+                    "twin tower",
+                    "load diffusion model",
+                    "gguf",
+                ),
                 *phrases("load {model} model", "{model} model", "{model} gguf", "{model} fp8"),
             ],
             inputs=[
                 io.Combo.Input(
                     "unet_name",
                     options=_models(),
-                    tooltip=f"A file in models/diffusion_models. {files_of_families('unet_name')} Shards stand as "
-                    "their first; .gguf needs the pack ComfyUI-GGUF.",
+                    tooltip=f"A file in models/diffusion_models. {files_of_families('unet_name')} Shards "
+                    "stand as their first; .gguf needs the pack ComfyUI-GGUF.",
                 ),
                 _dtype_input(),
             ],
@@ -142,22 +155,33 @@ class CCLModelAssembler(io.ComfyNode):
             node_id="CCLModelAssembler",
             display_name=f"Assemble {titles()} Model",
             category="CCL/loaders",
-            description="Builds a joint audio-video model from files of its parts: any Wan with an audio stream and an "
-            "interaction, or the parts of a published model.",
+            description="Builds a joint audio-video model from files of its parts: any Wan with an audio "
+            "stream and an interaction, or the parts of a published model.",
             search_aliases=[
-                *("assemble model", "merge towers", "wan with sound", "wan audio", "add sound to wan", "twin tower"),
+                *(
+                    "assemble model",
+                    "merge towers",
+                    "wan with sound",
+                    "wan audio",
+                    "add sound to wan",
+                    "twin tower",
+                ),
                 *phrases("assemble {model}", "{model} parts"),
             ],
             inputs=[
                 io.Combo.Input(
                     "video_model",
                     options=models,
-                    tooltip=f"The video stream, in models/diffusion_models. {files_of_families('video_model')}",
+                    tooltip="The video stream, in models/diffusion_models. "
+                    f"{files_of_families('video_model')}",
                 ),
                 _part_input("audio_stream", models, "The audio stream.", "the video file holds it"),
                 _part_input("interaction", models, "What couples the streams.", "the other files hold it"),
                 _part_input(
-                    "low_noise_model", models, "The second video expert, for the low noise levels.", "one expert"
+                    "low_noise_model",
+                    models,
+                    "The second video expert, for the low noise levels.",
+                    "one expert",
                 ),
                 _dtype_input(),
             ],
@@ -173,5 +197,10 @@ class CCLModelAssembler(io.ComfyNode):
         low_noise_model: str = NONE,
         weight_dtype: str = "default",
     ) -> io.NodeOutput:
-        chosen = (None if name == NONE else _path(name) for name in (audio_stream, interaction, low_noise_model))
-        return io.NodeOutput(load_files(ModelPaths(_path(video_model), *chosen), DTYPES[weight_dtype]))
+        paths = ModelPaths(
+            video=_path(video_model),
+            audio=_optional_path(audio_stream),
+            interaction=_optional_path(interaction),
+            low_noise=_optional_path(low_noise_model),
+        )
+        return io.NodeOutput(load_files(paths, DTYPES[weight_dtype]))

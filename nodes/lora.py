@@ -11,17 +11,23 @@ from ..ccl_core.host.files.lora import BOTH, EXPERTS, Strengths, apply_lora
 from ..ccl_core.host.files.read import SAFETENSORS
 from .inputs import model_input, phrases, titles
 
+# In the order of the fields of Strengths.
 STRENGTHS = {
-    "strength_video": "How strongly the LoRA changes the video stream. 0 leaves it as it is, negative is the opposite.",
-    "strength_audio": "How strongly the LoRA changes the audio stream. 0 mutes what the LoRA does to the sound.",
-    "strength_coupling": "How strongly the LoRA changes how picture and sound hear each other. 0 leaves that as it is.",
+    "strength_video": "How strongly the LoRA changes the video stream. 0 leaves it as it is, negative is the "
+    "opposite.",
+    "strength_audio": "How strongly the LoRA changes the audio stream. 0 mutes what the LoRA does to the "
+    "sound.",
+    "strength_coupling": "How strongly the LoRA changes how picture and sound hear each other. 0 leaves that "
+    "as it is.",
 }
 
 
 class CCLLoraLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(SAFETENSORS)]
+        files = [
+            name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(SAFETENSORS)
+        ]
         strengths = [
             io.Float.Input(name, default=1.0, min=-100.0, max=100.0, step=0.01, tooltip=tooltip)
             for name, tooltip in STRENGTHS.items()
@@ -30,8 +36,8 @@ class CCLLoraLoader(io.ComfyNode):
             node_id="CCLLoraLoader",
             display_name=f"Load LoRA ({titles()})",
             category="CCL/loaders",
-            description="Puts a LoRA on a joint audio-video model, with a strength of its own for video, audio and "
-            f"coupling. Reads LoRAs for Wan, {titles(', ')}; several nodes in a row add up.",
+            description="Puts a LoRA on a joint audio-video model, with a strength of its own for video, "
+            f"audio and coupling. Reads LoRAs for Wan, {titles(', ')}; several nodes in a row add up.",
             search_aliases=[
                 *("load lora", "audio video lora", "lora with sound", "mute lora audio"),
                 *phrases("{model} lora", "load {model} lora"),
@@ -46,11 +52,13 @@ class CCLLoraLoader(io.ComfyNode):
                     default=BOTH,
                     optional=True,
                     advanced=True,
-                    tooltip="Which video expert of a model with two (as in Wan 2.2 A14B) takes the video part. "
-                    "LoRAs for those often come as two files: use one node for each.",
+                    tooltip="Which video expert of a model with two (as in Wan 2.2 A14B) takes the video "
+                    "part. LoRAs for those often come as two files: use one node for each.",
                 ),
             ],
-            outputs=[io.Model.Output("model", tooltip="The model with the LoRA on it; the input is not changed.")],
+            outputs=[
+                io.Model.Output("model", tooltip="The model with the LoRA on it; the input is not changed.")
+            ],
         )
 
     @classmethod

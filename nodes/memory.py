@@ -20,17 +20,29 @@ class CCLMemoryPlan(io.ComfyNode):
             node_id="CCLMemoryPlan",
             display_name="Memory Plan (CCL)",
             category="CCL/sampling",
-            description="Tells before the run whether model, size and guidance fit this machine, and what helps.",
-            search_aliases=["vram", "out of memory", "oom", "offload", "memory estimate", "will it fit", "low vram"],
+            description="Tells before the run whether model, size and guidance fit this machine, and what "
+            "helps.",
+            search_aliases=[
+                "vram",
+                "out of memory",
+                "oom",
+                "offload",
+                "memory estimate",
+                "will it fit",
+                "low vram",
+            ],
             is_output_node=True,
             inputs=[
                 model_input(),
-                io.Latent.Input("latent_image", tooltip="What will be sampled; a plain video latent means no audio."),
+                io.Latent.Input(
+                    "latent_image", tooltip="What will be sampled; a plain video latent means no audio."
+                ),
                 io.Combo.Input(
                     "mode",
                     options=[FROM_MODEL, *MODES],
                     default=FROM_MODEL,
-                    tooltip="The guidance mode of the sampler. from model: the one the model was published with.",
+                    tooltip="The guidance mode of the sampler. from model: the one the model was published "
+                    "with.",
                 ),
             ],
             outputs=[io.String.Output("report", tooltip="The plan as text; it also stands on the node.")],
@@ -39,11 +51,13 @@ class CCLMemoryPlan(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        return float("nan")  # never equal, so the node runs each time: the free memory may have changed
+        # NaN equals nothing, so the host runs the node each time: the free memory may have changed.
+        return float("nan")
 
     @classmethod
     def execute(cls, model: Any, latent_image: dict[str, Any], mode: str) -> io.NodeOutput:
         text = report(model, latent_image, sampling_of(model).mode if mode == FROM_MODEL else mode)
-        if cls.hidden and cls.hidden.unique_id:  # the frontend shows `ui` text on nodes of its own only
+        # The frontend shows `ui` text on nodes of its own only, but progress text on every node.
+        if cls.hidden and cls.hidden.unique_id:
             PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -1,4 +1,4 @@
-"""CCLPrompt: both conditionings of a joint model from plain words. CCLPromptTags: its marks alone, as a text."""
+"""CCLPrompt: both conditionings of a joint model from plain words. CCLPromptTags: its marks, as a text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ PROMPT_TOOLTIP = (
 
 
 def _text_input(name: str, tooltip: str, optional: bool = False) -> io.String.Input:
-    return io.String.Input(name, multiline=True, dynamic_prompts=True, default="", optional=optional, tooltip=tooltip)
+    return io.String.Input(
+        name, multiline=True, dynamic_prompts=True, default="", optional=optional, tooltip=tooltip
+    )
 
 
 class CCLPrompt(io.ComfyNode):
@@ -32,10 +34,16 @@ class CCLPrompt(io.ComfyNode):
             node_id="CCLPrompt",
             display_name="Prompt for Video with Sound (CCL)",
             category="CCL/conditioning",
-            description="Writes what is seen, heard and said as the model was trained on it, and encodes it together "
-            "with the negative prompts.",
+            description="Writes what is seen, heard and said as the model was trained on it, and encodes it "
+            "together with the negative prompts.",
             search_aliases=[
-                *("video with sound prompt", "prompt with speech", "audio video prompt", "dialogue", "talking prompt"),
+                *(
+                    "video with sound prompt",
+                    "prompt with speech",
+                    "audio video prompt",
+                    "dialogue",
+                    "talking prompt",
+                ),
                 *phrases("{model} prompt", "{model} text encode"),
             ],
             inputs=[
@@ -52,7 +60,8 @@ class CCLPrompt(io.ComfyNode):
                     default=FROM_MODEL,
                     optional=True,
                     advanced=True,
-                    tooltip="Marks of another version than the usual one: some versions have files of the same form.",
+                    tooltip="Marks of another version than the usual one: some versions have files of the "
+                    "same form.",
                 ),
             ],
             outputs=[
@@ -74,9 +83,11 @@ class CCLPrompt(io.ComfyNode):
         variant: str = FROM_MODEL,
     ) -> io.NodeOutput:
         family = _require_family(model)
+        # Files of some versions cannot be told apart, so a family's first style stands for the usual one.
         usual = family.prompts[0] if family.prompts else PLAIN
         style = usual if variant == FROM_MODEL else style_named(variant)
         positive = _encode(clip, *write_texts(family, style, prompt, sound, speech))
+        # An empty text means the published one; " " is true and so stands for no text at all.
         published = family.sampling
         avoided = _encode(clip, negative or published.negative, negative_sound or published.audio_negative)
         return io.NodeOutput(positive, avoided)
@@ -86,8 +97,8 @@ def _require_family(model: ModelPatcher) -> Family:
     family = family_of(model)
     if family is None:
         raise ValueError(
-            f"model: got {type(model.model).__name__}, which this pack knows no prompts of: load a joint model "
-            f"({titles(', ')}), or use CLIPTextEncode"
+            f"model: got {type(model.model).__name__}, which this pack knows no prompts of: load a joint "
+            f"model ({titles(', ')}), or use CLIPTextEncode"
         )
     return family
 
@@ -95,7 +106,9 @@ def _require_family(model: ModelPatcher) -> Family:
 def _encode(clip: CLIP, text: str, audio_text: str | None) -> Conditioning:
     """One text for both streams, or one for each."""
     if clip is None:
-        raise ValueError("clip holds no text encoder: connect that of the checkpoint, or Load CLIP (type wan)")
+        raise ValueError(
+            "clip holds no text encoder: connect that of the checkpoint, or Load CLIP (type wan)"
+        )
     video = clip.encode_from_tokens_scheduled(clip.tokenize(text))
     if not audio_text:
         return video
@@ -119,21 +132,27 @@ class CCLPromptTags(io.ComfyNode):
             node_id="CCLPromptTags",
             display_name="Prompt Tags (CCL)",
             category="CCL/conditioning",
-            description="Writes a text with the marks for speech and sound that a model expects, for graphs with text "
-            "encoders of their own. Prompt for Video with Sound (CCL) does that and encodes it.",
-            search_aliases=["speech tags", "prompt tags", "audcap", "audio caption", *phrases("{model} prompt tags")],
+            description="Writes a text with the marks for speech and sound that a model expects, for graphs "
+            "with text encoders of their own. Prompt for Video with Sound (CCL) does that and encodes it.",
+            search_aliases=[
+                "speech tags",
+                "prompt tags",
+                "audcap",
+                "audio caption",
+                *phrases("{model} prompt tags"),
+            ],
             inputs=[
                 _text_input("prompt", PROMPT_TOOLTIP),
                 _text_input(
                     "sound",
-                    "What is heard: voices, noises, music. May stay empty, also if the prompt holds it already "
-                    "(<AUDCAP>...<ENDAUDCAP>, Audio: ..., The audio shows ...).",
+                    "What is heard: voices, noises, music. May stay empty, also if the prompt holds it "
+                    "already (<AUDCAP>...<ENDAUDCAP>, Audio: ..., The audio shows ...).",
                 ),
                 io.DynamicCombo.Input(
                     "variant",
                     options=[_variant_option(title) for title in styles()],
-                    tooltip="The model the text is for. Some versions have files of the same form: only the name tells "
-                    "them apart.",
+                    tooltip="The model the text is for. Some versions have files of the same form: only the "
+                    "name tells them apart.",
                 ),
             ],
             outputs=[io.String.Output("text", tooltip="For the text input of CLIPTextEncode.")],
@@ -142,5 +161,6 @@ class CCLPromptTags(io.ComfyNode):
     @classmethod
     def execute(cls, prompt: str, sound: str, variant: dict[str, Any]) -> io.NodeOutput:
         style = style_named(variant["variant"])
+        # None where a prompt of the API leaves the input out, and absent where the style has no lead.
         lead = variant.get("lead") is not False
         return io.NodeOutput(write_prompt(read_prompt(prompt, sound), style, lead))

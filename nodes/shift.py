@@ -12,7 +12,10 @@ from .inputs import model_input, titles
 
 
 def _shift_input(stream: str, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(f"{stream}_shift", default=5.0, min=0.01, max=100.0, step=0.01, round=0.001, tooltip=tooltip)
+    # 5 is what Ovi and MOVA were published with.
+    return io.Float.Input(
+        f"{stream}_shift", default=5.0, min=0.01, max=100.0, step=0.01, round=0.001, tooltip=tooltip
+    )
 
 
 class CCLStreamShift(io.ComfyNode):
@@ -22,7 +25,8 @@ class CCLStreamShift(io.ComfyNode):
             node_id="CCLStreamShift",
             display_name="Stream Shift (CCL)",
             category="CCL/sampling",
-            description="A sigma shift for the video and one for the audio: how long each stays at high noise.",
+            description="A sigma shift for the video and one for the audio: how long each stays at high "
+            "noise.",
             search_aliases=[
                 "audio shift",
                 "sigma shift per stream",
@@ -33,9 +37,12 @@ class CCLStreamShift(io.ComfyNode):
             inputs=[
                 model_input(),
                 _shift_input(
-                    "video", "Shift of the schedule, as in ModelSamplingSD3: more spends more steps on layout."
+                    "video",
+                    "Shift of the schedule, as in ModelSamplingSD3: more spends more steps on layout.",
                 ),
-                _shift_input("audio", "Shift of the audio on the same steps. Equal to video_shift: one noise level."),
+                _shift_input(
+                    "audio", "Shift of the audio on the same steps. Equal to video_shift: one noise level."
+                ),
             ],
             outputs=[io.Model.Output("model", tooltip="The model with these schedules.")],
         )
@@ -48,7 +55,9 @@ class CCLStreamShift(io.ComfyNode):
                 f"load a joint model ({titles(', ')}), or use ModelSamplingSD3"
             )
         shifted = model.clone()
-        shifted.add_object_patch("model_sampling", schedule_of(model.model.model_config, video_shift, audio_shift))
-        # So that the audio keeps its shift when a node of the host replaces the schedule by one of the video alone.
+        shifted.add_object_patch(
+            "model_sampling", schedule_of(model.model.model_config, video_shift, audio_shift)
+        )
+        # For a node of the host behind this one that replaces the schedule: the audio keeps its shift.
         shifted.add_object_patch("audio_shift", audio_shift)
         return io.NodeOutput(shifted)
