@@ -23,7 +23,7 @@ DTYPES: dict[str, dict[str, Any]] = {
     "fp16": {"dtype": torch.float16},
 }
 MODELS = "diffusion_models"
-# `get_filename_list` leaves GGUF files out. This name for the same folders makes the host list and cache them.
+# `get_filename_list` leaves GGUF out. Under this name the host lists and caches it from the same folders.
 MODELS_GGUF = "ccl_gguf"
 folder_paths.folder_names_and_paths[MODELS_GGUF] = (folder_paths.folder_names_and_paths[MODELS][0], {GGUF})
 NONE = "none"
