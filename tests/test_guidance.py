@@ -9,6 +9,7 @@ from ccl_pack.ccl_core.guidance import (
     MODES,
     N0,
     NC,
+    SCALE_NAMES,
     T0,
     TC,
     Branch,
@@ -20,7 +21,9 @@ from ccl_pack.ccl_core.guidance import (
     without_coupling,
 )
 
-VIDEO, AUDIO = {"text": 4.0, "cross": 2.5, "joint": 3.0}, {"text": 6.0, "cross": 1.5, "joint": 2.0}
+# A scale for each term, none of them 1 and none the same for both streams.
+VIDEO = {term: 2.5 + i for i, term in enumerate(SCALE_NAMES)}
+AUDIO = {term: 1.5 + 0.5 * i for i, term in enumerate(SCALE_NAMES)}
 PUBLISHED = {
     "cfg": (2, lambda p, s: p[NC] + s["text"] * (p[TC] - p[NC])),
     "ma_cfg": (2, lambda p, s: p[N0] + s["joint"] * (p[TC] - p[N0])),
@@ -104,14 +107,18 @@ def test_ma_cfg_starts_at_the_published_scales() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_without_coupling_every_mode_is_cfg_with_its_text_scale(mode: str) -> None:
+def test_without_coupling_every_mode_is_cfg_with_the_scales_of_its_text(mode: str) -> None:
     weights = without_coupling(branch_weights(mode, scales(mode)))
-    terms = MODES[mode].terms
-    scale = VIDEO["text" if "text" in terms else next(iter(terms))]
-    if mode == "ucg_cross":
-        assert weights == {TC: (1.0, 1.0)}
-    else:
-        assert stream(weights, "video") == pytest.approx({TC: scale, NC: 1.0 - scale})
+    compared = [name for name, term in MODES[mode].terms.items() if term.toward.negative != term.away.negative]
+    scale = 1.0 + sum(VIDEO[name] - 1.0 for name in compared)
+    wanted = {TC: scale, NC: 1.0 - scale} if compared else {TC: 1.0}
+    assert stream(weights, "video") == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_term_of_a_mode_has_a_name_of_its_own_for_people(mode: str) -> None:
+    names = [SCALE_NAMES[term] for term in MODES[mode].terms]
+    assert len(set(names)) == len(names)
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:

@@ -10,7 +10,7 @@ import torch
 from ccl_bench import memory as benchmark
 from ccl_bench.published_sizes import mova, ovi
 from ccl_pack.ccl_core.config import BridgeOptions, CCAOptions, FusionOptions, InteractionConfig
-from ccl_pack.ccl_core.guidance import MODES
+from ccl_pack.ccl_core.guidance import MODES, branch_weights, default_settings
 from ccl_pack.ccl_core.memory import (
     Clip,
     Demand,
@@ -119,7 +119,8 @@ def test_passes_that_share_a_call(mode, coupled, video_only):
 
 
 def test_every_mode_has_calls():
-    assert all(sum(calls(mode, coupled=True)) in (2, 3) for mode in MODES)
+    for mode in MODES:
+        assert sum(calls(mode, coupled=True)) == len(branch_weights(mode, default_settings(mode)))
     with pytest.raises(ValueError, match="unknown"):
         calls("none", coupled=True)
 

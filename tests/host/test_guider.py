@@ -80,11 +80,8 @@ def all_terms(mode: str, scale: TermScale) -> dict[str, TermScale]:
 
 
 def defaults(mode: str) -> dict[str, TermScale]:
-    return (
-        {"text": TermScale(4.0, 5.0), "cross": TermScale(2.0, 3.0)}
-        if len(MODES[mode].terms) == 2
-        else all_terms(mode, TermScale(3.0, 2.0))
-    )
+    scales = {"text": TermScale(4.0, 5.0), "cross": TermScale(2.0, 3.0)}
+    return {term: scales.get(term, TermScale(3.0, 2.0)) for term in MODES[mode].terms}
 
 
 def assert_close(got: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
