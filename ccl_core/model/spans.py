@@ -12,7 +12,7 @@ class Spans(NamedTuple):
     """Half-open ranges of a stream's tokens (b, n, d).
 
     seen: what the other stream may read. updated: what the coupling may write. Reference tokens are in
-    neither: they do not ask the other stream either. Condition tokens are seen only.
+    neither: they do not ask the other stream either.
     """
 
     seen: slice

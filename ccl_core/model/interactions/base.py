@@ -30,7 +30,11 @@ class KV(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One direction in a pass: who may ask, what may be read, rotary tables, DCR route, and who sees whom."""
+    """One direction in a pass: who may ask, what may be read, rotary tables, DCR route, and who sees whom.
+
+    updated, seen: spans of the tokens of the stream that asks and of the one that is read. Those of the video
+    are its latent frames one after the other, each with as many tokens. ranges: as in `Plan`, None: all.
+    """
 
     direction: str
     updated: slice
