@@ -74,7 +74,8 @@ class PromptStyle:
     title: str
     # Around words that are said; None: quotation marks.
     speech: tuple[str, str] | None
-    # Before and behind the audio description.
+    # Before and behind the audio description; empty behind it: it goes on to the end. A mark behind counts in
+    # every text of every family, so it is never a full stop or another sign of plain prose.
     audio: tuple[str, str]
     # Between the paragraphs.
     gap: str = " "
@@ -120,8 +121,8 @@ class Family:
     # For people.
     title: str
     sampling: Sampling
-    # The kind of its interaction, None: it is a single stream; all module names of one direction, under our
-    # names.
+    # The kind of its interaction, None: it is a single stream; all names that the kind has in one direction,
+    # such as those of `a2v` in a state dict: q, norm_y, context.
     coupling: str | None = None
     modules: frozenset[str] = frozenset()
     # A pattern that some published keys of its interaction have, and those of no other family.
@@ -131,7 +132,8 @@ class Family:
     contents: tuple[Content, ...] = ()
     # Files that are no part of the model: what one is and what to do with it, by a key that tells it.
     other_files: Mapping[str, str] = field(default_factory=dict)
-    # Fields of CCLConfig, and of the StreamConfig of each stream, that no shape tells.
+    # Fields of CCLConfig, and of the StreamConfig of each stream, that no shape tells: there num_heads where a
+    # head is not 128 wide, text_len and rope.
     published: Mapping[str, Any] = field(default_factory=dict)
     streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # The sigma below which a low-noise video expert takes over, of text to video and of image to video.
