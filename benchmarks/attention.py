@@ -1,10 +1,10 @@
-"""CCA's partitioned attention against the same attention under one dense mask, at the size of a 5 second 480p clip.
+"""CCA's partitioned attention against the same attention under one dense mask, for 5 seconds in 480p.
 
     python benchmarks/attention.py --report attention.json
 
 Both read the same queries, keys, values, context tokens and windows, and both end in torch's
-scaled_dot_product_attention.
-Building the dense mask is not timed. Repeats alternate between the two, so that a change of clock speed hits both.
+scaled_dot_product_attention. Building the dense mask is not timed. Repeats alternate between the two, so that
+a change of clock speed hits both.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from ccl_tools.environment import load_pack, reexec
 
 
 def main() -> None:
-    """Run every direction and head count, print a table, write the report; exit code 1 where a figure is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run every direction and head count, print a table, write the report; exit code 1: a figure missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--report", type=Path, help="JSON file to write")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
@@ -45,7 +47,9 @@ def main() -> None:
     comfy.cli_args.args.use_pytorch_cross_attention = True
     ticker = Ticker("attention")
     with torch.inference_mode():
-        rows = [compare(direction, heads, arguments.repeats, ticker) for heads in HEADS for direction in WANTED]
+        rows = [
+            compare(direction, heads, arguments.repeats, ticker) for heads in HEADS for direction in WANTED
+        ]
     ticker.done()
     for row in rows:
         say(

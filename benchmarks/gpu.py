@@ -1,12 +1,13 @@
-"""Seconds per step, peak VRAM and host RAM of the real sizes on a CUDA GPU, as they are and under memory limits.
+"""Seconds per step, peak VRAM and host RAM of the real sizes on a CUDA GPU, also under memory limits.
 
     python benchmarks/gpu.py --folder /a/disk/with/50/GB --report gpu.json --table docs/performance.md
 
-Random weights of the published shapes are written to a file, which goes through the pack's loader, the host's patcher
-and CCLJointSampler: a step of random weights costs what a step of trained ones costs. Every measurement is a process of
-its own. A limit is kept by another process that holds the rest of the card: nothing gets around that, while
-torch.cuda.set_per_process_memory_fraction binds torch's allocator alone (the host's dynamic VRAM has its own) and
---reserve-vram is a wish. Without CUDA the script says so and ends with 2.
+Random weights of the published shapes are written to a file, which goes through the pack's loader, the host's
+patcher and CCLJointSampler: a step of random weights costs what a step of trained ones costs. Every
+measurement is a process of its own. A limit is kept by another process that holds the rest of the card:
+nothing gets around that, while torch.cuda.set_per_process_memory_fraction binds torch's allocator alone (the
+host's dynamic VRAM has its own) and --reserve-vram is a wish. Without CUDA the script says so and ends with
+2.
 """
 
 from __future__ import annotations
@@ -25,16 +26,30 @@ from ccl_tools.environment import load_pack, reexec
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="models (default: all)")
-    parser.add_argument("--weights", nargs="+", choices=DTYPES, default=list(DTYPES), help="types (default: both)")
-    parser.add_argument("--limits", nargs="+", type=float, default=[80.0, 24.0, 16.0, 12.0], help="GB of VRAM")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, default=list(CASES), help="models (default: all)"
+    )
+    parser.add_argument(
+        "--weights", nargs="+", choices=DTYPES, default=list(DTYPES), help="types (default: both)"
+    )
+    parser.add_argument(
+        "--limits", nargs="+", type=float, default=[80.0, 24.0, 16.0, 12.0], help="GB of VRAM"
+    )
     parser.add_argument(
         "--steps", type=int, default=5, help="steps of a run, the first is not in the mean (default: 5)"
     )
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the weights are written (default: here)")
-    parser.add_argument("--report", type=Path, default=Path("gpu.json"), help="JSON to write (default: gpu.json)")
-    parser.add_argument("--table", type=Path, help="markdown page to write the table into, docs/performance.md")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), help="where the weights are written (default: here)"
+    )
+    parser.add_argument(
+        "--report", type=Path, default=Path("gpu.json"), help="JSON to write (default: gpu.json)"
+    )
+    parser.add_argument(
+        "--table", type=Path, help="markdown page to write the table into, docs/performance.md"
+    )
     parser.add_argument("--hold", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--free", type=int, default=0, help=argparse.SUPPRESS)

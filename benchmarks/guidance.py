@@ -1,11 +1,12 @@
-"""Every guidance mode over its scales, for each task of ccl-tiny: sync, captions, passes, and what to recommend.
+"""Every guidance mode over its scales, for each task of ccl-tiny: sync, captions, passes, a recommendation.
 
-    python benchmarks/guidance.py --work guidance-work --clips 16 --seed 1   # measures, writes docs/method/
-    python benchmarks/guidance.py --summarise                                # draws anew from docs/method/guidance.json
+    python benchmarks/guidance.py --work guidance-work --clips 16 --seed 1  # measures, writes docs/method/
+    python benchmarks/guidance.py --summarise                               # draws anew from guidance.json
 
-A point is a task, a mode and a strength: 0 is no guidance, which is one for all modes and stands under the name `none`,
-1 the mode's default scales. All points see the same held-out captions and noise. Killed and started again, the script
-goes on where it was; several processes may share --work if their --tasks or --modes differ.
+A point is a task, a mode and a strength: 0 is no guidance, which is one for all modes and stands under the
+name `none`, 1 the mode's default scales. All points see the same held-out captions and noise. Killed and
+started again, the script goes on where it was; several processes may share --work if their --tasks or --modes
+differ.
 """
 
 from __future__ import annotations
@@ -25,12 +26,18 @@ STRENGTHS = (0.5, 1.0, 1.5, 2.0)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, default=Path("guidance-work"), help="folder of the points")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, chart and tables")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "method", help="folder of JSON, chart and tables"
+    )
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--modes", nargs="+", help="default: all")
-    parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="1: the mode's default scales")
+    parser.add_argument(
+        "--strengths", type=float, nargs="+", default=STRENGTHS, help="1: the mode's default scales"
+    )
     parser.add_argument("--clips", type=int, default=16, help="held-out captions per point")
     parser.add_argument("--seed", type=int, default=1, help="decides captions, wording and noise")
     parser.add_argument("--sampling-steps", type=int, help="default: that of CCLJointSampler")

@@ -15,8 +15,12 @@ from ccl_tools.environment import reexec
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5, help="starts with and without the pack (default: 5 each)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=5, help="starts with and without the pack (default: 5 each)"
+    )
     parser.add_argument("--report", type=Path, help="write the figures here as JSON too")
     return parser.parse_args()
 

@@ -1,13 +1,15 @@
-"""The estimate of CCLMemoryPlan against the peak of a real step of the host's sampler, for random models of some sizes.
+"""The estimate of CCLMemoryPlan against the peak of a real step of the host's sampler, for random models.
 
     python benchmarks/memory.py --report memory.json
 
-Without CUDA the peak is that of torch's own CPU allocator, as the profiler records it: it sees what kernels take inside
-themselves too. With CUDA it is torch.cuda.max_memory_allocated. The host's usual attention on a CPU keeps its scores in
-whatever memory is free; both runs therefore use its attention_pytorch, which keeps none, as attention on a GPU.
+Without CUDA the peak is that of torch's own CPU allocator, as the profiler records it: it sees what kernels
+take inside themselves too. With CUDA it is torch.cuda.max_memory_allocated. The host's usual attention on a
+CPU keeps its scores in whatever memory is free; both runs therefore use its attention_pytorch, which keeps
+none, as attention on a GPU.
 
-Models of the published sizes do not fit a test machine. Two layers of them are traced on torch's meta device, which has
-shapes but no numbers: the sum of all tensors that live at once, without what kernels take inside themselves.
+Models of the published sizes do not fit a test machine. Two layers of them are traced on torch's meta device,
+which has shapes but no numbers: the sum of all tensors that live at once, without what kernels take inside
+themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from ccl_tools.environment import load_pack, reexec
 
 def main() -> None:
     """Measure every case in two precisions; exit code 1 where an estimate is off."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--report", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     reexec()

@@ -1,12 +1,13 @@
-"""ccl-tiny measured through the real nodes: does it show what was asked, and do sounds begin at the visible contacts?
+"""ccl-tiny measured through the real nodes: does it show what was asked, do sounds begin at the contacts?
 
     python benchmarks/tiny.py --task t2av --clips 64 --seed 1 2 3 --objects both --report tiny.json
 
-A seed decides which captions are asked (of objects whose colour, shape, motion and sound no training clip combined),
-how they are worded, and the noise; with several seeds, each has all the clips. Beside the model stand two ceilings on
-clips of the world with the same captions (as they are, and after a round trip through the model's VAEs), and as the
-floor `chance`: each clip's contacts against the onsets of the next clip. `given` counts what is generated beside a
-given stream against the true events of that stream. `bars` says what a finished model must reach.
+A seed decides which captions are asked (of objects whose colour, shape, motion and sound no training clip
+combined), how they are worded, and the noise; with several seeds, each has all the clips. Beside the model
+stand two ceilings on clips of the world with the same captions (as they are, and after a round trip through
+the model's VAEs), and as the floor `chance`: each clip's contacts against the onsets of the next clip.
+`given` counts what is generated beside a given stream against the true events of that stream. `bars` says
+what a finished model must reach.
 """
 
 from __future__ import annotations
@@ -23,12 +24,20 @@ from ccl_tools.environment import load_pack, reexec
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=list(TASKS), default="t2av", help="what is generated (the rest is given)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--task", choices=list(TASKS), default="t2av", help="what is generated (the rest is given)"
+    )
     parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--seed", type=int, nargs="+", required=True, help="each decides captions, wording and noise")
+    parser.add_argument(
+        "--seed", type=int, nargs="+", required=True, help="each decides captions, wording and noise"
+    )
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--guidance", default=GUIDANCE, help=f"a mode of CCLJointSampler (default: {GUIDANCE})")
+    parser.add_argument(
+        "--guidance", default=GUIDANCE, help=f"a mode of CCLJointSampler (default: {GUIDANCE})"
+    )
     parser.add_argument(
         "--strength",
         type=float,

@@ -1,4 +1,4 @@
-"""The runs of benchmarks/method.py: clips to train on, streams, variants on top of them, and their evaluation."""
+"""The runs of benchmarks/method.py: clips to train on, streams, variants on top, and their evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.tiny.data import Mixture
     from ccl_pack.ccl_core.training.tiny.trainer import Recipe
 
-DATA_SEED, EVALUATION_SEED = 7000, 500
+# Far from the seeds of evaluation, so that no clip is trained on and asked for.
+DATA_SEED = 7000
+EVALUATION_SEED = 500
+# So much encoding is lost where a run is killed.
 CLIPS_OF_A_FILE = 1500
 
 
@@ -43,6 +46,7 @@ def evaluate(config: CCLConfig, job: Job, options: argparse.Namespace, base: Any
     from ccl_pack.ccl_core.host.files.build import build_model
     from ccl_pack.ccl_core.training.world.evaluate import against_given, chance, draw_clips, total
 
+    # Training has set it; sampling wants the host's fused kernels back.
     comfy.model_management.in_training = False
     weights = load_file(job.weights)
     found = json.loads(job.result.read_text()) if job.result.exists() else {}
@@ -83,7 +87,8 @@ def make_data(options: argparse.Namespace, base: Any) -> None:
 
     encoders = WorldEncoders(video=base.video_vae, audio=base.audio_vae, text=base.clip)
     for number, first in enumerate(range(0, options.clips, CLIPS_OF_A_FILE)):
-        count, seed = min(CLIPS_OF_A_FILE, options.clips - first), DATA_SEED + number
+        count = min(CLIPS_OF_A_FILE, options.clips - first)
+        seed = DATA_SEED + number
         path = options.work / f"data-{options.frames}-{seed}.safetensors"
         if not path.exists():
             say(f"Encoding {count} clips into {path.name}")
@@ -91,10 +96,12 @@ def make_data(options: argparse.Namespace, base: Any) -> None:
 
 
 def check_settings(options: argparse.Namespace) -> None:
-    """One folder holds runs of one kind: others could not be compared, and a run cannot change its schedule."""
+    """One folder holds runs of one kind: others do not compare, and a run cannot change its schedule."""
     import hashlib
 
-    settings = settings_of(options) | {"checkpoint": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()}
+    settings = settings_of(options) | {
+        "checkpoint": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()
+    }
     path = options.work / "settings.json"
     if path.exists() and json.loads(path.read_text()) != settings:
         raise ScriptError(
@@ -112,7 +119,8 @@ def recipe_of(options: argparse.Namespace, steps: int, **settings: Any) -> Recip
         batch=options.batch,
         warmup=max(1, min(100, steps // 6)),
         threads=options.threads,
-        audio_lag=(1.0, 1.0),  # one noise level for both streams, as the paper has it
+        # One noise level for both streams, as the paper has it.
+        audio_lag=(1.0, 1.0),
         **settings,
     )
 
@@ -126,7 +134,8 @@ def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespac
     alone, job = streams_job(config, options.work)
     with only_one(options.work, "training of streams", job.file(".lock").name):
         if not job.weights.exists():
-            bar, recipe = Bar(options.stream_steps), recipe_of(options, options.stream_steps, tasks={SEPARATE: 1.0})
+            bar = Bar(options.stream_steps)
+            recipe = recipe_of(options, options.stream_steps, tasks={SEPARATE: 1.0})
             train(alone, data, recipe, job, lambda step: bar.tick(job.variant, 0, step, recipe.steps))
     return load_file(job.weights)
 

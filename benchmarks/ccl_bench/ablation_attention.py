@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
     Tensor = torch.Tensor
 
-CELL = 16  # pixels of a video token: the VAE's 8 times the patch's 2
-MOVES, SOUNDS = 0.02, 0.05  # share of a cell, share of the loudest token from which one is foreground
+# Pixels of a video token: the VAE's 8 times the patch's 2.
+CELL = 16
+# Share of a cell from which a video token is foreground.
+MOVES = 0.02
+# Share of the loudest token from which an audio token is foreground.
+SOUNDS = 0.05
 SEED = 900
 
 
@@ -59,6 +64,7 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
     clean = [WorldEncoders.normalise(latent.video), latent.audio]
     noised = [torch.lerp(x, torch.randn(x.shape, generator=generator), sigma) for x in clean]
     recorder = Recorder(model)
+    # The model reads noise levels in thousandths.
     model(noised, torch.tensor([1000.0 * sigma]), text, transformer_options={"ccl_taps": recorder.taps})
     return recorder.maps
 
@@ -76,7 +82,8 @@ def foreground(clip: Clip, direction: str, queries: int) -> Tensor:
     background = frames.flatten(0, 2).median(dim=0).values
     differs = ((frames - background).abs().amax(-1) > FOREGROUND).float()
     cells = torch.nn.functional.avg_pool2d(differs[:, None], CELL)[:, 0]  # (f, h/16, w/16)
-    first, rest = cells[:1], cells[1:].unflatten(0, (-1, TEMPORAL_STRIDE)).amax(1)
+    first = cells[:1]
+    rest = cells[1:].unflatten(0, (-1, TEMPORAL_STRIDE)).amax(1)
     return (torch.cat([first, rest]) > MOVES).flatten()
 
 
@@ -97,10 +104,12 @@ def draw_maps(maps: list[AttentionMap], clip: Clip, out: Path) -> None:
         grid = plt.subplots(2, len(layers), figsize=(2.4 * len(layers), 7), squeeze=False)[1]
         for found in maps:
             row = ("a2v", "v2a").index(found.direction)
-            axes, weights = grid[row, layers.index(found.layer)], found.mean
+            axes = grid[row, layers.index(found.layer)]
+            weights = found.mean
             picture = image(weights, found.context_tokens)[0]
             edge = torch.zeros(len(picture), 2, 3)
             edge[foreground(clip, found.direction, len(weights)), :, 0] = 1
+            # Two pixels of red beside the rows that belong to the foreground.
             axes.imshow(torch.cat([edge, picture], dim=1).numpy(), aspect="auto", interpolation="nearest")
             axes.set_title(f"{found.direction}, layer {found.layer}", fontsize=9)
             axes.set(xticks=[], yticks=[])
@@ -110,15 +119,18 @@ def draw_maps(maps: list[AttentionMap], clip: Clip, out: Path) -> None:
     save(plot, out / "attention")
 
 
-def write(shares: dict[tuple[str, int], list[tuple[float | None, float | None]]], options: argparse.Namespace) -> None:
+def write(
+    shares: dict[tuple[str, int], list[tuple[float | None, float | None]]], options: argparse.Namespace
+) -> None:
     """attention.json, and the shares on the console."""
     rows = []
     for (direction, layer), pairs in sorted(shares.items()):
-        means = [mean([pair[i] for pair in pairs if pair[i] is not None]) for i in (0, 1)]
+        of_background, of_foreground = zip(*pairs, strict=True)
+        means = [known_mean(of_background), known_mean(of_foreground)]
         rows.append({"direction": direction, "layer": layer, "background": means[0], "foreground": means[1]})
         say(
-            f"  {direction}, layer {layer}: the context tokens get {shown(means[0])} of the attention of background "
-            f"queries, {shown(means[1])} of that of foreground queries"
+            f"  {direction}, layer {layer}: the context tokens get {shown(means[0])} of the attention of "
+            f"background queries, {shown(means[1])} of that of foreground queries"
         )
     report = {
         "clips": options.evaluation_clips,
@@ -129,7 +141,9 @@ def write(shares: dict[tuple[str, int], list[tuple[float | None, float | None]]]
     (options.out / "attention.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def mean(numbers: list[float]) -> float | None:
+def known_mean(values: Sequence[float | None]) -> float | None:
+    """The mean of what is known, None where nothing is."""
+    numbers = [value for value in values if value is not None]
     return round(sum(numbers) / len(numbers), 4) if numbers else None
 
 

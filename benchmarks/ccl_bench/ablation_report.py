@@ -12,11 +12,16 @@ from typing import Any
 from ccl_bench.ablation_settings import shared_settings, whole
 from ccl_bench.charts import bars, draw_curve, save
 
-POINTS = 200  # of a loss curve in method.json
-LAST = 0.2  # share of the steps whose mean is a final loss
-LOSSES = {"joint": "joint loss", "v2a": "v2a loss", "a2v": "a2v loss"}  # by task, of what it generates
+# Of a loss curve in method.json.
+POINTS = 200
+# Share of the steps whose mean is a final loss.
+LAST = 0.2
+# By task, of what the task generates.
+LOSSES = {"joint": "joint loss", "v2a": "v2a loss", "a2v": "a2v loss"}
 BEGIN, END = "<!-- results, written by benchmarks/method.py -->", "<!-- end of results -->"
-SHARE, MEDIAN, RIGHT = "matched_62ms_share", "sync_error_ms_median", ("colour_right", "motion_right", "sound_right")
+SHARE = "matched_62ms_share"
+MEDIAN = "sync_error_ms_median"
+RIGHT = ("colour_right", "motion_right", "sound_right")
 
 Run = dict[str, Any]
 
@@ -61,9 +66,14 @@ def recorded(options: argparse.Namespace) -> list[Run]:
 
 def thinned(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """At most POINTS points, each the mean of as many neighbours."""
+    # Division rounded up.
     size = -(-len(curve) // POINTS)
     blocks = [curve[i : i + size] for i in range(0, len(curve), size)] if curve else []
-    return [(block[-1][0], round(statistics.fmean(loss for _, loss in block), 4)) for block in blocks]
+    points = []
+    for block in blocks:
+        losses = [loss for _, loss in block]
+        points.append((block[-1][0], round(statistics.fmean(losses), 4)))
+    return points
 
 
 def final(curve: Sequence[tuple[int, float]]) -> float | None:
@@ -112,9 +122,9 @@ def tables(report: dict[str, Any], shown: dict[str, str]) -> str:
     settings = report["settings"]
     seeds = len({run["seed"] for run in report["runs"]})
     lines = [
-        f"{settings['stream_steps']} steps of the streams alone, then {settings['steps']} of each variant, of "
-        f"{settings['batch']} clips; seeds: {seeds}, held-out captions for each: {settings['evaluation_clips']}. "
-        "Mean over the seeds (lowest to highest).",
+        f"{settings['stream_steps']} steps of the streams alone, then {settings['steps']} of each variant, "
+        f"of {settings['batch']} clips; seeds: {seeds}, held-out captions for each: "
+        f"{settings['evaluation_clips']}. Mean over the seeds (lowest to highest).",
         "",
         *loss_table(report, shown),
     ]
@@ -130,14 +140,19 @@ def loss_table(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
     rows = []
     for name, title in shown.items():
         runs = runs_of(report, name)
-        finals = ([run["losses"][task]["final"] for run in runs] for task in LOSSES)
-        losses = " | ".join(spread([x for x in values if x is not None], "{:.3f}") for values in finals)
+        losses = " | ".join(spread(finals(runs, task), "{:.3f}") for task in LOSSES)
         gates = [abs(gate) for run in runs for gate in run["gates"]]
         opened = f"{statistics.fmean(gates):.3f}" if gates else ""
         rows.append(f"| {title} | {runs[0]['parameters'] / 1e6:.3f} M | {losses} | {opened} |")
     names = " | ".join(LOSSES.values())
     head = f"| | parameters | {names} | mean opening of the gates |"
     return ["Losses are means of the last fifth of the steps.", "", head, "|---|---|---|---|---|---|", *rows]
+
+
+def finals(runs: Sequence[Run], task: str) -> list[float]:
+    """The final loss of a task per seed, where the seed drew the task at all."""
+    losses = [run["losses"][task]["final"] for run in runs]
+    return [loss for loss in losses if loss is not None]
 
 
 def sync_table(report: dict[str, Any], shown: dict[str, str], key: str) -> list[str]:
@@ -148,7 +163,9 @@ def sync_table(report: dict[str, Any], shown: dict[str, str], key: str) -> list[
         cells = [spread(found(runs, key), "{:.0%}") for found in (shares, spurious)]
         cells += [spread(f1s(runs, key), "{:.2f}"), spread(values(runs, key, MEDIAN), "{:.0f} ms")]
         cells += [spread(values(runs, key, measure), "{:.0%}") for measure in RIGHT]
-        rows.append(f"| {title} | {' | '.join(cells)} | {'' if name == 'ccl' else margin(own, f1s(runs, key))} |")
+        rows.append(
+            f"| {title} | {' | '.join(cells)} | {'' if name == 'ccl' else margin(own, f1s(runs, key))} |"
+        )
     chance = spread(values(report["runs"], key, "chance_62ms_share"), "{:.0%}")
     rows.append(f"| chance | {chance} | | {spread(chance_f1s(report['runs'], key), '{:.2f}')} | | | | | |")
     names = (
@@ -188,7 +205,7 @@ def spread(numbers: Sequence[float], form: str) -> str:
 
 
 def margin(own: Sequence[float], other: Sequence[float]) -> str:
-    """Difference of the mean F1 in hundredths, and whether it exceeds the wider of the two ranges over the seeds."""
+    """Difference of the mean F1 in hundredths, and whether it exceeds the wider range over the seeds."""
     if not own or not other:
         return "-"
     points = 100 * (statistics.fmean(own) - statistics.fmean(other))
@@ -201,7 +218,9 @@ def draw_losses(report: dict[str, Any], shown: dict[str, str], out: Path) -> Non
     """Losses of each task over the steps, mean and range over the seeds."""
 
     def plot(plt: Any) -> None:
-        for axes, (task, title) in zip(plt.subplots(1, len(LOSSES), figsize=(14, 4.5))[1], LOSSES.items(), strict=True):
+        for axes, (task, title) in zip(
+            plt.subplots(1, len(LOSSES), figsize=(14, 4.5))[1], LOSSES.items(), strict=True
+        ):
             late = [0.0]
             for name, label in shown.items():
                 curves = [run["losses"][task]["curve"] for run in runs_of(report, name)]
@@ -220,8 +239,12 @@ def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
     guidance = report["settings"]["guidance"]
 
     def plot(plt: Any) -> None:
-        grid = plt.subplots(2, 2, figsize=(11, 0.5 * len(shown) * max(1, len(guidance)) + 2.5), sharey=True)[1]
-        for column, (task, title) in zip(grid.T, (("t2av", "joint sampling"), ("v2a", "video given")), strict=True):
+        grid = plt.subplots(2, 2, figsize=(11, 0.5 * len(shown) * max(1, len(guidance)) + 2.5), sharey=True)[
+            1
+        ]
+        for column, (task, title) in zip(
+            grid.T, (("t2av", "joint sampling"), ("v2a", "video given")), strict=True
+        ):
             for axes, (label, measure) in zip(column, DRAWN.items(), strict=True):
                 for i, mode in enumerate(guidance):
                     found = [measure(runs_of(report, name), f"{task}/{mode}") for name in shown]

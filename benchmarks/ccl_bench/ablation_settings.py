@@ -15,8 +15,11 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What runs must share to be compared."""
-    model, training = ("layers", "widths"), ("stream_steps", "steps", "batch", "clips", "frames")
-    return {name: getattr(options, name) for name in (*model, *training, "evaluation_clips", "sampling_steps")}
+    model = ("layers", "widths")
+    training = ("stream_steps", "steps", "batch", "clips", "frames")
+    return {
+        name: getattr(options, name) for name in (*model, *training, "evaluation_clips", "sampling_steps")
+    }
 
 
 def shared_settings(options: argparse.Namespace) -> dict[str, Any]:

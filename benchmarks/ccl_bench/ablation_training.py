@@ -1,4 +1,4 @@
-"""Training runs of benchmarks/method.py: the streams a comparison begins from, and each variant on top of them."""
+"""Training runs of benchmarks/method.py: the streams that a comparison begins from, and each variant."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.tiny.data import Mixture
     from ccl_pack.ccl_core.training.tiny.trainer import Recipe
 
+# So much training is lost where a run is killed.
 SAVE_SECONDS = 60.0
 
 
@@ -83,7 +84,7 @@ def train(
     tick: Callable[[int], None],
     start: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Train to the recipe's last step, from where a killed run saved its state; the log keeps what that state knows.
+    """Train to the recipe's last step, from where a killed run saved its state; the log is cut back to that.
 
     start: weights a new run begins with.
     """
@@ -98,6 +99,7 @@ def train(
     trainer = Trainer(config, recipe, start)
     if job.state.exists():
         trainer.resume(job.state)
+    # The log may be ahead of the state, which is saved once a minute.
     kept = job.log.read_text().splitlines(keepends=True)[: trainer.step] if trainer.step else []
     job.log.write_text("".join(kept))
     saved = time.monotonic()
@@ -118,20 +120,29 @@ def train(
 
 def line(step: int, losses: dict[str, float]) -> dict[str, Any]:
     (task,) = {name.rsplit("/", 1)[0] for name in losses}
-    return {"step": step, "task": task, **{name.rsplit("/", 1)[1]: round(value, 5) for name, value in losses.items()}}
+    return {
+        "step": step,
+        "task": task,
+        **{name.rsplit("/", 1)[1]: round(value, 5) for name, value in losses.items()},
+    }
 
 
 class Bar:
     """How far all runs are, and how long the rest of their training will take at this process's pace."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.ticker = steps, Ticker("training")
-        self.own, self.spent, self.last = 0, 0.0, (-1, 0.0)
+        self.steps = steps
+        self.ticker = Ticker("training")
+        self.own = 0
+        self.spent = 0.0
+        self.last = (-1, 0.0)
 
     def tick(self, title: str, before: int, step: int, steps: int) -> None:
-        """`before`: steps of the runs before this one. What happens between two runs is no part of the pace."""
-        done, (previous, seen) = before + step, self.last
+        """before: steps of the runs before this one. What happens between two runs is no part of the pace."""
+        done = before + step
+        previous, seen = self.last
         self.last = done, time.monotonic()
+        # Only steps that follow each other: what lies between two runs is loading and sampling.
         if step > 1 and done == previous + 1:
             self.own += 1
             self.spent += self.last[1] - seen

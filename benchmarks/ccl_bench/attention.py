@@ -13,16 +13,24 @@ from ccl_tools.console import Ticker
 if TYPE_CHECKING:
     from torch import Tensor
 
-LATENT_FRAMES, SPATIAL_TOKENS, AUDIO_TOKENS, CONTEXT_TOKENS, HEAD_DIM = 21, 880, 168, 16, 128
+LATENT_FRAMES = 21
+SPATIAL_TOKENS = 880
+AUDIO_TOKENS = 168
+CONTEXT_TOKENS = 16
+HEAD_DIM = 128
 HEADS = (40, 12)
 WANTED = {"v2a": 5.0, "a2v": 1.8}
 TOLERANCE = 1e-5
 
 
 def dense_mask(
-    direction: str, ranges: Sequence[tuple[int, int]], spatial_tokens: int, context_tokens: int, audio_tokens: int
+    direction: str,
+    ranges: Sequence[tuple[int, int]],
+    spatial_tokens: int,
+    context_tokens: int,
+    audio_tokens: int,
 ) -> Tensor:
-    """What each query may see: the context tokens, and the keys its windows (a2v) or its frame (v2a) allow."""
+    """What each query may see: the context tokens, and the keys of its window (a2v) or frame (v2a)."""
     import torch
 
     seen = torch.zeros(len(ranges), audio_tokens, dtype=torch.bool)  # (t, a)
@@ -33,14 +41,18 @@ def dense_mask(
     return torch.cat([seen.new_ones(seen.shape[0], context_tokens), seen], dim=1)  # (q, c+k)
 
 
-def dense_attention(q: Tensor, k: Tensor, v: Tensor, anchor: tuple[Tensor, Tensor], mask: Tensor, heads: int) -> Tensor:
+def dense_attention(
+    q: Tensor, k: Tensor, v: Tensor, anchor: tuple[Tensor, Tensor], mask: Tensor, heads: int
+) -> Tensor:
     """Every query against every key, and a mask that undoes most of it."""
     import torch
 
     keys, values = (
         torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True)
     )  # (b, c+k, d)
-    q, keys, values = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, keys, values))  # (b, h, n, d/h)
+    q, keys, values = (
+        x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, keys, values)
+    )  # (b, h, n, d/h)
     out = torch.nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
     return out.transpose(1, 2).flatten(2)  # (b, q, d)
 
@@ -50,7 +62,9 @@ def tensors(direction: str, heads: int) -> tuple[Tensor, Tensor, Tensor, tuple[T
     import torch
 
     generator = torch.Generator().manual_seed(heads)
-    video, audio, dim = LATENT_FRAMES * SPATIAL_TOKENS, AUDIO_TOKENS, heads * HEAD_DIM
+    video = LATENT_FRAMES * SPATIAL_TOKENS
+    audio = AUDIO_TOKENS
+    dim = heads * HEAD_DIM
     queries, keys = (video, audio) if direction == "a2v" else (audio, video)
     counts = (queries, keys, keys, CONTEXT_TOKENS, CONTEXT_TOKENS)
     q, k, v, *anchor = (torch.randn(1, n, dim, generator=generator) for n in counts)
@@ -90,7 +104,9 @@ def compare(direction: str, heads: int, repeats: int, ticker: Ticker) -> dict[st
     }
 
 
-def measure(runs: dict[str, Callable[[], Tensor]], repeats: int, tick: Callable[[], None]) -> dict[str, float]:
+def measure(
+    runs: dict[str, Callable[[], Tensor]], repeats: int, tick: Callable[[], None]
+) -> dict[str, float]:
     """Median seconds of each, taken in turns."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):

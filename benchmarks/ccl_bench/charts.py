@@ -7,27 +7,36 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-SMOOTHING = 0.9  # of the drawn curves per point
+# Weight of the past per point of a drawn curve: about ten points are averaged.
+SMOOTHING = 0.9
 
 
 def smoothed(curve: Sequence[Sequence[float]]) -> list[float]:
     """Exponential average that starts as the plain mean of what is there."""
-    out, total, weight = [], 0.0, 0.0
+    out = []
+    total = 0.0
+    weight = 0.0
     for _, loss in curve:
-        total, weight = SMOOTHING * total + loss, SMOOTHING * weight + 1
+        total = SMOOTHING * total + loss
+        weight = SMOOTHING * weight + 1
         out.append(total / weight)
     return out
 
 
 def draw_curve(axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: str) -> list[float]:
-    """One variant's mean over the seeds and their range; returns what it shows after the first fifth of the steps."""
+    """One variant's mean and range over the seeds; returns what is shown after a fifth of the steps."""
     if not curves:
         return []
     length = min(map(len, curves))
-    steps = [statistics.fmean(step for step, _ in points) for points in zip(*(c[:length] for c in curves), strict=True)]
+    cut = [curve[:length] for curve in curves]
+    steps = []
+    for points in zip(*cut, strict=True):
+        steps.append(statistics.fmean(step for step, _ in points))
     values = list(zip(*(smoothed(curve)[:length] for curve in curves), strict=True))
     (drawn,) = axes.plot(steps, list(map(statistics.fmean, values)), label=label, linewidth=1.4)
-    axes.fill_between(steps, list(map(min, values)), list(map(max, values)), color=drawn.get_color(), alpha=0.15)
+    axes.fill_between(
+        steps, list(map(min, values)), list(map(max, values)), color=drawn.get_color(), alpha=0.15
+    )
     return [max(points) for step, points in zip(steps, values, strict=True) if step >= steps[-1] / 5]
 
 
@@ -36,7 +45,13 @@ def bars(axes: Any, found: Sequence[Sequence[float]], place: tuple[int, int, str
     index, count, label = place
     height = 0.8 / count
     rows = [row - 0.4 + (index + 0.5) * height for row in range(len(found))]
-    axes.barh(rows, [statistics.fmean(numbers) if numbers else 0 for numbers in found], height, label=label, alpha=0.7)
+    axes.barh(
+        rows,
+        [statistics.fmean(numbers) if numbers else 0 for numbers in found],
+        height,
+        label=label,
+        alpha=0.7,
+    )
     for row, numbers in zip(rows, found, strict=True):
         axes.plot(numbers, [row] * len(numbers), "k.", markersize=4)
 
@@ -48,6 +63,7 @@ def save(plot: Callable[[Any], None], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    # A fixed salt, and no date below: matplotlib would write other ids and times into each file.
     with matplotlib.rc_context({"svg.hashsalt": "ccl", "font.size": 9}):
         plot(plt)
         plt.tight_layout()

@@ -54,15 +54,17 @@ def load(path: Path) -> Loaded:
 
     folder_paths.add_model_folder_path("checkpoints", str(path.parent), is_default=True)
     model, clip, video_vae, audio_vae = CCLCheckpointLoader.execute(ckpt_name=path.name).result
-    use_channels_last(video_vae.first_stage_model)  # a third less time on the CPU
+    # A third less time on the CPU.
+    use_channels_last(video_vae.first_stage_model)
     return Loaded(model, clip, video_vae, audio_vae, float(model.model.ccl_config.fps))
 
 
 def defaults(node: Any, choice: str, option: str | None = None) -> dict[str, Any]:
-    """The default of every widget of a node, with the named dynamic choice set to an option (else its first)."""
+    """The default of every widget of a node, with the named dynamic choice set to an option, or its first."""
     inputs = node.define_schema().inputs
     values = {entry.id: entry.default for entry in inputs if getattr(entry, "default", None) is not None}
-    options = {entry.key: entry.inputs for entry in next(entry for entry in inputs if entry.id == choice).options}
+    dynamic = next(entry for entry in inputs if entry.id == choice)
+    options = {entry.key: entry.inputs for entry in dynamic.options}
     chosen = option or next(iter(options))
     return {**values, choice: {choice: chosen, **{entry.id: entry.default for entry in options[chosen]}}}
 
@@ -85,7 +87,9 @@ def shifted(loaded: Loaded, audio_shift: float | None) -> Any:
     from ccl_pack.nodes.shift import CCLStreamShift
 
     video_shift = loaded.model.model.ccl_config.shift
-    return CCLStreamShift.execute(model=loaded.model, video_shift=video_shift, audio_shift=audio_shift).result[0]
+    return CCLStreamShift.execute(
+        model=loaded.model, video_shift=video_shift, audio_shift=audio_shift
+    ).result[0]
 
 
 def empty_latent(loaded: Loaded, frames: int, batch: int) -> dict[str, Any]:
@@ -128,7 +132,9 @@ def stack(latents: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     parts = [split(latent) for latent in latents]
     tensors = ("video", "audio", "video_mask", "audio_mask")
-    batches = {name: [getattr(part, name) for part in parts] for name in tensors}
+    batches: dict[str, list[Any]] = {}
+    for name in tensors:
+        batches[name] = [getattr(part, name) for part in parts]
     return join(replace(parts[0], **{k: None if v[0] is None else torch.cat(v) for k, v in batches.items()}))
 
 
@@ -171,10 +177,16 @@ def decode(loaded: Loaded, latent: dict[str, Any], count: int) -> list[Result]:
     from ccl_pack.nodes.decoding import CCLDecodeAV
 
     images, audio, _ = CCLDecodeAV.execute(
-        latent=latent, video_vae=loaded.video_vae, audio_vae=loaded.audio_vae, tiling={"tiling": "off"}, fps=0.0
+        latent=latent,
+        video_vae=loaded.video_vae,
+        audio_vae=loaded.audio_vae,
+        tiling={"tiling": "off"},
+        fps=0.0,
     ).result
     frames = images.unflatten(0, (count, -1))  # (b, f, h, w, 3)
-    return [Result(*pair, audio["sample_rate"]) for pair in zip(frames, audio["waveform"].mean(1), strict=True)]
+    return [
+        Result(*pair, audio["sample_rate"]) for pair in zip(frames, audio["waveform"].mean(1), strict=True)
+    ]
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -186,16 +198,19 @@ def show_progress(ticker: Ticker, state: Callable[[], str]) -> None:
     import comfy.utils
 
     comfy.utils.PROGRESS_BAR_ENABLED = False
-    comfy.utils.set_progress_bar_global_hook(lambda value, whole, *_, **__: ticker.tick(f"{state()}, {value}/{whole}"))
+    comfy.utils.set_progress_bar_global_hook(
+        lambda value, whole, *_, **__: ticker.tick(f"{state()}, {value}/{whole}")
+    )
 
 
 def generate(
     loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int
 ) -> tuple[list[dict], dict[str, float]]:
-    """Sample, decode and measure every clip; the second value is the mean time of each part in seconds per clip."""
+    """Sample, decode and measure every clip; the second value has the mean seconds per clip of each part."""
     from ccl_pack.ccl_core.training.world.evaluate import measure
 
-    ticker, rows = Ticker(f"{sampling.task}, {len(clips)} clips of seed {seed}"), []
+    ticker = Ticker(f"{sampling.task}, {len(clips)} clips of seed {seed}")
+    rows = []
     spent = {"sample": 0.0, "decode": 0.0}
     show_progress(ticker, lambda: f"{len(rows)} of {len(clips)} done")
     for batch in batches(clips, sampling.batch):
@@ -218,10 +233,13 @@ def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]
     from ccl_pack.ccl_core.training.world.evaluate import Result, ceiling, measure
     from ccl_pack.ccl_core.training.world.scene import SAMPLE_RATE
 
-    ticker, rows = Ticker("ceilings"), {"ground_truth": [], "vae_round_trip": []}
+    ticker = Ticker("ceilings")
+    rows = {"ground_truth": [], "vae_round_trip": []}
     show_progress(ticker, lambda: f"{len(rows['ground_truth'])} of {len(clips)} done")
     for clip in clips:
-        truth = Result(torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform), SAMPLE_RATE)
+        truth = Result(
+            torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform), SAMPLE_RATE
+        )
         (again,) = decode(loaded, encode(loaded, clip, video=True, audio=True), 1)
         rows["ground_truth"].append(measure(clip, truth, loaded.fps))
         rows["vae_round_trip"].append(measure(clip, again, loaded.fps))
@@ -235,12 +253,16 @@ def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
 
     unseen = lesson_of(options).held_out
     sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
-    rows, clips, per_seed, seconds = [], [], {}, {}
+    rows = []
+    clips = []
+    per_seed = {}
+    seconds = {}
     for seed in options.seed:
         drawn = evaluate.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
         measured, seconds = generate(loaded, drawn, sampling, seed)
         per_seed[str(seed)] = evaluate.total(measured)
-        rows, clips = rows + measured, clips + drawn
+        rows = rows + measured
+        clips = clips + drawn
     totals = evaluate.total(rows)
     given = evaluate.against_given(options.task, rows)
     return {

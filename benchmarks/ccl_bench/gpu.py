@@ -1,4 +1,4 @@
-"""Files of random weights at real sizes, and steps with them in processes of their own, on a card or a part of it."""
+"""Files of random weights at real sizes, and steps with them in own processes, on a card or a part of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ COMMAND = Path(__file__).resolve().parents[1] / "gpu.py"
 GB = 10**9
 TEXT_TOKENS = 512
 DTYPES = {"bf16": "bfloat16", "fp8": "float8_e4m3fn"}
-PATTERN = 1_000_003  # numbers that every tensor is cut from, each at another place
+# Numbers that every tensor is cut from, each at another place: a prime, so that no width repeats with it.
+PATTERN = 1_000_003
+# Short beside a step, long beside the question how much memory is free.
 WATCH_SECONDS = 0.02
 BEGIN, END = "<!-- gpu.py begin -->", "<!-- gpu.py end -->"
 
@@ -72,8 +74,14 @@ class Row:
 
 
 def configuration(case: str) -> CCLConfig:
-    """Ovi as published; Wan 2.1 14B with an audio stream of the sizes of Wan 1.3B, coupled by CCA in 30 layers."""
-    from ccl_pack.ccl_core.config import AudioLatentConfig, CCAOptions, CCLConfig, InteractionConfig, StreamConfig
+    """Ovi as published; Wan 2.1 14B and an audio stream as large as Wan 1.3B, coupled by CCA in 30 layers."""
+    from ccl_pack.ccl_core.config import (
+        AudioLatentConfig,
+        CCAOptions,
+        CCLConfig,
+        InteractionConfig,
+        StreamConfig,
+    )
 
     if case == "ovi":
         return ovi()
@@ -119,6 +127,7 @@ def weight(name: str, shape: Sequence[int], pattern: Tensor, place: int) -> Tens
     if "norm" in name and name.endswith("weight"):
         return torch.ones(shape).to(pattern.dtype)
     count = torch.Size(shape).numel()
+    # Another prime, so that tensors of one shape begin at places of their own.
     start = place * 7919 % len(pattern)
     return pattern.repeat((start + count) // len(pattern) + 1)[start : start + count].reshape(shape)
 
@@ -128,7 +137,10 @@ class Watcher(threading.Thread):
 
     def __init__(self, free_at_start: int) -> None:
         super().__init__(daemon=True)
-        self.free_at_start, self.vram, self.ram, self.file = free_at_start, 0, 0, 0
+        self.free_at_start = free_at_start
+        self.vram = 0
+        self.ram = 0
+        self.file = 0
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -140,8 +152,10 @@ class Watcher(threading.Thread):
             if torch.cuda.is_available():
                 self.vram = max(self.vram, self.free_at_start - torch.cuda.mem_get_info()[0])
             memory = process.memory_info()
+            # Pages of the mapped file are counted apart: the system may drop them.
             shared = getattr(memory, "shared", 0)
-            self.ram, self.file = max(self.ram, memory.rss - shared), max(self.file, shared)
+            self.ram = max(self.ram, memory.rss - shared)
+            self.file = max(self.file, shared)
 
     def stop(self) -> None:
         self.ended.set()
@@ -157,7 +171,8 @@ def sample(path: Path, case: Case, steps: int) -> list[float]:
     from ccl_pack.nodes.guidance import CCLJointSampler
     from ccl_pack.nodes.latents import CCLEmptyAVLatent
 
-    model, length = load_model(str(path)), {"length": "frames", "frames": case.frames}
+    model = load_model(str(path))
+    length = {"length": "frames", "frames": case.frames}
     size = {"size": "custom", "width": case.width, "height": case.height}
     latent = CCLEmptyAVLatent.execute(model=model, size=size, length=length, batch_size=1).result[0]
     texts = torch.randn(2, 1, TEXT_TOKENS, model.model.ccl_config.video.text_dim)
@@ -167,6 +182,7 @@ def sample(path: Path, case: Case, steps: int) -> list[float]:
         """The end of a step; the model load has a progress bar too."""
         if total == steps and value > len(moments) - 1:
             if torch.cuda.is_available():
+                # Kernels run on after the call: without waiting, a step would seem to cost nothing.
                 torch.cuda.synchronize()
             moments.append(time.perf_counter())
 
@@ -193,7 +209,8 @@ def measure(path: Path, case: Case, steps: int, free_at_start: int) -> dict[str,
 
     watcher = Watcher(free_at_start)
     watcher.start()
-    with torch.inference_mode():  # as the host's executor runs every node
+    # As the host's executor runs every node.
+    with torch.inference_mode():
         moments = sample(path, case, steps)
     watcher.stop()
     durations = [after - before for before, after in pairwise(moments)]
@@ -211,8 +228,10 @@ def hold(limit_gb: float) -> None:
     import torch
 
     free = torch.cuda.mem_get_info()[0]
+    # Held by another process, whose memory no allocator of the measured one can take.
     ballast = torch.empty(max(0, free - int(limit_gb * GB)), dtype=torch.uint8, device="cuda")
     say(json.dumps({"free": torch.cuda.mem_get_info()[0], "held": ballast.numel()}))
+    # The parent closes the pipe when it has measured, also when it dies.
     sys.stdin.read()
 
 
@@ -224,7 +243,9 @@ def limited(limit_gb: float) -> Iterator[int]:
         try:
             told = holder.stdout.readline()
             if not told:
-                raise ScriptError(f"all beyond {limit_gb:g} GB of the card cannot be taken", "end what else uses it")
+                raise ScriptError(
+                    f"all beyond {limit_gb:g} GB of the card cannot be taken", "end what else uses it"
+                )
             yield json.loads(told)["free"]
         finally:
             holder.stdin.close()
@@ -242,7 +263,9 @@ def measure_apart(path: Path, case: str, weights: str, limit_gb: float, steps: i
         output = Path(folder) / "row.json"
         options = ["--measure", str(path), "--cases", case, "--steps", str(steps), "--free", str(free)]
         command = [sys.executable, str(COMMAND), *options, "--report", str(output)]
-        ran = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False)
+        ran = subprocess.run(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False
+        )
         if ran.returncode or not output.is_file():
             return Row(**row, error=(ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1])
         return Row(**row, **json.loads(output.read_text()))
@@ -254,7 +277,11 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"| model | weights | limit GB | {' | '.join(names)} |", "|" + "---|" * (3 + len(names))]
     for row in rows:
         values = (row.seconds_per_step, row.first_step_seconds, row.vram_gb, row.ram_gb, row.file_gb)
-        cells = [row.error.replace("|", "/")[:80], "", "", "", ""] if row.error else [f"{value:g}" for value in values]
+        cells = (
+            [row.error.replace("|", "/")[:80], "", "", "", ""]
+            if row.error
+            else [f"{value:g}" for value in values]
+        )
         lines.append(f"| {CASES[row.case].title} | {row.weights} | {row.limit_gb:g} | {' | '.join(cells)} |")
     gpus = sorted({row.gpu for row in rows if row.gpu})
     return "\n".join([*lines, "", f"{', '.join(gpus)}; two passes a step; euler; random weights."])

@@ -1,4 +1,4 @@
-"""The points of benchmarks/guidance.py: a task, a mode and a strength, measured on the same clips and noise."""
+"""The points of benchmarks/guidance.py: task, mode and strength, measured on the same clips and noise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def points(options: argparse.Namespace) -> Iterator[Point]:
     """What this process measures; none last, since processes that share a task have it in common."""
     for task in options.tasks:
         for mode in options.modes:
-            yield from (Point(task, mode, strength) for strength in sorted(set(options.strengths)) if strength)
+            yield from (
+                Point(task, mode, strength) for strength in sorted(set(options.strengths)) if strength
+            )
     yield from (Point(task, NONE, 0.0) for task in options.tasks)
 
 

@@ -16,11 +16,17 @@ from ccl_bench.guidance import NONE, write
 from ccl_bench.tiny_options import guidance_modes
 from ccl_tools.console import ScriptError
 
-TITLES = {"t2av": "Video and sound from text", "v2a": "Sound for a given video", "a2v": "Video for a given sound"}
+TITLES = {
+    "t2av": "Video and sound from text",
+    "v2a": "Sound for a given video",
+    "a2v": "Video for a given sound",
+}
 BEGIN, END = "<!-- guidance, written by benchmarks/guidance.py -->", "<!-- end of guidance -->"
 COLUMNS = ("guidance", "scales", "passes", "within 62.5 ms", "spurious", "F1", "median error")
-LINES = {1: ":", 2: "-", 3: "--", 4: "-."}  # by passes per step
-MARKERS = "os^vDPX"  # by mode: some modes are the same at equal scales, and their lines cover each other
+# By passes per step.
+LINES = {1: ":", 2: "-", 3: "--", 4: "-."}
+# By mode: some modes are the same at equal scales, and their lines cover each other.
+MARKERS = "os^vDPX"
 
 Row = dict[str, Any]
 
@@ -47,8 +53,9 @@ def accuracy(row: Row) -> float:
 
 
 def events(row: Row) -> tuple[int, int]:
-    """How many events were to be met (onsets where the sound is given, else contacts), and how many meet them."""
-    contacts, onsets = row["contacts"], row["onsets"]
+    """How many events were to be met (onsets where the sound is given, else contacts), and how many came."""
+    contacts = row["contacts"]
+    onsets = row["onsets"]
     return (onsets, contacts) if row["task"] == "a2v" else (contacts, onsets)
 
 
@@ -103,12 +110,17 @@ def recommended(rows: Sequence[Row]) -> Row:
         best = max(map(accuracy, rows))
         fit = [row for row in rows if accuracy(row) == best]
     top = max(fit, key=sync_score)
-    enough = sync_score(top) - 1 / max(1, events(top)[0]) - 1e-9  # the last for the rounding of the division
-    return min((row for row in fit if sync_score(row) >= enough), key=lambda row: (row["passes"], amount(row)))
+    # One event less counts as equal; 1e-9 takes up the rounding of the division.
+    enough = sync_score(top) - 1 / max(1, events(top)[0]) - 1e-9
+    return min(
+        (row for row in fit if sync_score(row) >= enough), key=lambda row: (row["passes"], amount(row))
+    )
 
 
 def by_task(report: dict[str, Any]) -> dict[str, list[Row]]:
-    groups = {task: [row for row in report["points"] if row["task"] == task] for task in TITLES}
+    groups: dict[str, list[Row]] = {task: [] for task in TITLES}
+    for row in report["points"]:
+        groups[row["task"]].append(row)
     return {task: rows for task, rows in groups.items() if rows}
 
 
@@ -125,18 +137,21 @@ def summarise(out: Path) -> None:
 
 
 def tables(report: dict[str, Any]) -> str:
-    settings, tasks = report["settings"], by_task(report)
+    settings = report["settings"]
+    tasks = by_task(report)
     shift = f", audio shift {settings['audio_shift']:g}" if settings["audio_shift"] else ""
     lines = [
         f"{settings['clips']} clips of seed {settings['seed']}, objects per clip: {settings['objects']}, "
-        f"{settings['frames']} frames, {settings['sampling_steps']} steps of {settings['sampler']}{shift}. Scales are "
-        "video / audio.",
+        f"{settings['frames']} frames, {settings['sampling_steps']} steps of {settings['sampler']}{shift}. "
+        "Scales are video / audio.",
         "",
         "![sync and caption accuracy over the scale of each guidance mode](guidance.png)",
         "",
         "### Recommended",
         "",
-        *table("task", [(verdict(task, recommended(rows)), recommended(rows)) for task, rows in tasks.items()]),
+        *table(
+            "task", [(verdict(task, recommended(rows)), recommended(rows)) for task, rows in tasks.items()]
+        ),
     ]
     for task, rows in tasks.items():
         best = recommended(rows)
@@ -158,7 +173,9 @@ def table(first: str, rows: Sequence[tuple[str, Row]]) -> list[str]:
 
 def cells(row: Row) -> list[str]:
     terms = [name.removeprefix("video_") for name in row["scales"] if name.startswith("video_")]
-    scales = [f"{term} {row['scales'][f'video_{term}']:g} / {row['scales'][f'audio_{term}']:g}" for term in terms]
+    scales = [
+        f"{term} {row['scales'][f'video_{term}']:g} / {row['scales'][f'audio_{term}']:g}" for term in terms
+    ]
     median = "-" if row[MEDIAN] is None else f"{row[MEDIAN]:.0f} ms"
     accuracies = [percent(row[name]) for name in RIGHT]
     score = f1_of(row)
@@ -167,14 +184,16 @@ def cells(row: Row) -> list[str]:
 
 
 def chance_lines(rows: Sequence[Row]) -> list[str]:
-    """The floor: contacts against the onsets of the next clip, over all points, for each number of objects if known."""
+    """The floor: contacts against the onsets of the next clip, over all points, by objects if known."""
     groups = {"one object": "objects_1", "two objects": "objects_2"}
     lines = []
     for title, name in groups.items():
         floors = [(row | row[name], row[name]["chance"]["matched_62ms_share"]) for row in rows if name in row]
         if floors:
             lines.append(chance_line(title, floors))
-    return lines or [chance_line("one and two objects mixed", [(row, row["chance_62ms_share"]) for row in rows])]
+    return lines or [
+        chance_line("one and two objects mixed", [(row, row["chance_62ms_share"]) for row in rows])
+    ]
 
 
 def chance_line(title: str, floors: Sequence[tuple[Row, float | None]]) -> str:
@@ -188,7 +207,7 @@ def percent(share: float | None) -> str:
 
 
 def draw(report: dict[str, Any], out: Path) -> None:
-    """One row per task, one line per mode from no guidance on, the bars dotted, the recommended point a star."""
+    """A row per task, a line per mode from no guidance on, the bars dotted, the recommended point a star."""
     tasks = by_task(report)
 
     def plot(plt: Any) -> None:
@@ -199,15 +218,18 @@ def draw(report: dict[str, Any], out: Path) -> None:
                 axes.set(xlabel=f"{generated(task)[0]} scale of the mode's first term", ylabel=label)
             line[1].set_title(TITLES[task])
         legends = [axes.get_legend_handles_labels() for axes in grid.flat]
-        labels = {label: handle for handles, names in legends for handle, label in zip(handles, names, strict=True)}
+        labels = {
+            label: handle for handles, names in legends for handle, label in zip(handles, names, strict=True)
+        }
         grid[0, 2].legend(labels.values(), labels, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
 
     save(plot, out / "guidance")
 
 
 def plot_measure(axes: Any, rows: Sequence[Row], label: str) -> None:
-    """One measure of one task over the scale of each mode's first term; what could not be measured is left out."""
-    value, best = MEASURES[label], recommended(rows)
+    """A measure of a task over the scale of each mode's first term; what was not measured is left out."""
+    value = MEASURES[label]
+    best = recommended(rows)
     known = [row for row in rows if value(row) is not None]
     none = [row for row in known if row["mode"] == NONE]
     for number, mode in enumerate(guidance_modes()):
@@ -220,7 +242,16 @@ def plot_measure(axes: Any, rows: Sequence[Row], label: str) -> None:
     for row in none:
         axes.plot(1.0, value(row), "ko", label="none, 1 pass")
     if best in known:
-        axes.plot(first_scale(best), value(best), "*", color="gold", mec="black", ms=13, label="recommended", zorder=3)
+        axes.plot(
+            first_scale(best),
+            value(best),
+            "*",
+            color="gold",
+            mec="black",
+            ms=13,
+            label="recommended",
+            zorder=3,
+        )
     axes.axhline(bar_of(best["task"], label), color="grey", linestyle=":", linewidth=1)
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(alpha=0.3)

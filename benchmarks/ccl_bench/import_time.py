@@ -19,12 +19,14 @@ OWN_FIGURE = re.compile(r"([\d.]+) seconds.*: .*ccl-audio-video")
 
 
 def start_once(base: Path) -> dict[str, float | None]:
-    """Wall and processor seconds of a start up to the imported nodes, and what the host's log says of the pack."""
+    """Wall and processor seconds until the nodes are imported, and what the host's log says of the pack."""
     command = [sys.executable, "main.py", "--cpu", "--quick-test-for-ci", "--disable-api-nodes"]
     command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
-    before, start = os.times(), time.perf_counter()
+    before = os.times()
+    start = time.perf_counter()
     ran = subprocess.run(command, cwd=locate().comfyui, capture_output=True, text=True, check=True)
-    wall, after = time.perf_counter() - start, os.times()
+    wall = time.perf_counter() - start
+    after = os.times()
     log = ran.stdout + ran.stderr
     if "IMPORT FAILED" in log:
         raise RuntimeError(f"the pack did not import:\n{log}")
@@ -34,7 +36,7 @@ def start_once(base: Path) -> dict[str, float | None]:
 
 
 def measure(pairs: int) -> dict[str, object]:
-    """By turns and in both orders, so that a busy machine weighs on both alike; the first pair only warms the disk."""
+    """By turns and in both orders, so that load weighs on both alike; the first pair only warms the disk."""
     ticker = Ticker("starting ComfyUI with and without the pack")
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
         for base in (empty, full):
@@ -54,7 +56,8 @@ def summarise(runs: list[tuple[dict, dict]]) -> dict[str, object]:
     """Medians over the pairs, and the median of the differences within each pair."""
     result: dict[str, object] = {"pairs": len(runs), "target_seconds": TARGET_SECONDS}
     for clock in ("wall", "processor"):
-        without, with_pack = ([run[side][clock] for run in runs] for side in (0, 1))
+        without = [run[0][clock] for run in runs]
+        with_pack = [run[1][clock] for run in runs]
         added = [b - a for a, b in zip(without, with_pack, strict=True)]
         result[clock] = {
             "without_s": round(statistics.median(without), 3),

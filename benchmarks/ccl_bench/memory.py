@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     import torch
     from comfy.model_patcher import ModelPatcher
 
+# Bounds of estimate / peak: too low ends a run for want of memory, too high keeps a good one from starting.
 LEAST, MOST = 0.8, 1.3
-HEAD, LAYERS, TEXT = 64, 2, 512
+HEAD = 64
+LAYERS = 2
+TEXT = 512
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,13 @@ CASES = (
 
 def configuration(case: Case) -> Any:
     """The case as a model of LAYERS layers in both streams."""
-    from ccl_pack.ccl_core.config import OPTIONS, AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
+    from ccl_pack.ccl_core.config import (
+        OPTIONS,
+        AudioLatentConfig,
+        CCLConfig,
+        InteractionConfig,
+        StreamConfig,
+    )
 
     def stream(channels: int, width: int, patch: tuple[int, int, int]) -> StreamConfig:
         return StreamConfig(
@@ -78,9 +87,8 @@ def random_model(config: Any, dtype: torch.dtype) -> ModelPatcher:
         parameter.data.normal_(0, 0.02)
     patcher = comfy.model_patcher.ModelPatcher(model, device, device)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "ccl", sample_in_run)
-    patcher.model_options["transformer_options"]["optimized_attention_override"] = lambda _, *args, **kwargs: (
-        attention_pytorch(*args, **kwargs)
-    )
+    options = patcher.model_options["transformer_options"]
+    options["optimized_attention_override"] = lambda _, *args, **kwargs: attention_pytorch(*args, **kwargs)
     return patcher
 
 
@@ -109,8 +117,10 @@ def sampler(case: Case, patcher: ModelPatcher, latent: dict[str, Any]) -> Callab
     guider = AVGuider(patcher)
     guider.set_conds([[torch.randn(1, TEXT, TEXT), {}]], [[torch.randn(1, TEXT, TEXT), {}]])
     guider.set_guidance(case.mode, {name: term.default for name, term in MODES[case.mode].terms.items()})
-    euler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor([1.0, 0.0])
-    samples, mask = latent["samples"], latent.get("noise_mask")
+    euler = comfy.samplers.sampler_object("euler")
+    sigmas = torch.tensor([1.0, 0.0])
+    samples = latent["samples"]
+    mask = latent.get("noise_mask")
 
     def step() -> None:
         guider.sample(samples, samples, euler, sigmas, denoise_mask=mask, disable_pbar=True, seed=0)
@@ -147,7 +157,8 @@ def compare(case: Case, dtype: torch.dtype) -> dict[str, Any]:
 
     torch.manual_seed(0)
     config = configuration(case)
-    patcher, latent = random_model(config, dtype), av_latent(case, config)
+    patcher = random_model(config, dtype)
+    latent = av_latent(case, config)
     clip = replace(clip_of(patcher, latent), passes=max(calls(case.mode, coupled=True)))
     estimate = step_bytes(config, clip, kernels_of(patcher))
     with torch.inference_mode():
@@ -180,6 +191,10 @@ def traced_peak(run: Callable[[], Any]) -> int:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
+    def storages(tree: Any) -> dict[int, Any]:
+        found = (leaf.untyped_storage() for leaf in tree_leaves(tree) if torch.is_tensor(leaf))
+        return {storage._cdata: storage for storage in found}
+
     class Storages(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
@@ -188,13 +203,12 @@ def traced_peak(run: Callable[[], Any]) -> int:
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
-            storages = [
-                {x.untyped_storage()._cdata: x.untyped_storage() for x in tree_leaves(tree) if torch.is_tensor(x)}
-                for tree in ((args, kwargs), out)
-            ]
-            for key in storages[1].keys() - storages[0].keys() - self.held.keys():
-                self.held[key] = storages[1][key].nbytes()
-                weakref.finalize(storages[1][key], self.held.pop, key)
+            given = storages((args, kwargs))
+            made = storages(out)
+            # Views and in-place results have storages that were there before.
+            for key in made.keys() - given.keys() - self.held.keys():
+                self.held[key] = made[key].nbytes()
+                weakref.finalize(made[key], self.held.pop, key)
             self.peak = max(self.peak, sum(self.held.values()))
             return out
 
@@ -206,7 +220,7 @@ def traced_peak(run: Callable[[], Any]) -> int:
 def trace(
     name: str, published: Callable[[], Any], video: tuple[int, int, int], audio: int, mask: str
 ) -> dict[str, Any]:
-    """Estimate and trace of two passes in bfloat16, and the estimate of a whole step on a GPU with fused kernels."""
+    """Estimate and trace of two passes in bfloat16, and that of a step on a GPU with fused kernels."""
     import comfy.ops
     import torch
 
@@ -214,21 +228,26 @@ def trace(
     from ccl_pack.ccl_core.memory import Clip, Kernels, step_bytes
     from ccl_pack.ccl_core.model.joint import JointModel
 
-    config, kind = published(), {"dtype": torch.bfloat16, "device": "meta"}
+    config = published()
+    kind = {"dtype": torch.bfloat16, "device": "meta"}
     streams = {name: replace(getattr(config, name), num_layers=LAYERS) for name in ("video", "audio")}
     cut = replace(config, **streams, interaction=replace(config.interaction, layers=tuple(range(LAYERS))))
     model = JointModel(cut, operations=comfy.ops.disable_weight_init, **kind).requires_grad_(False)
     latents = [
-        torch.empty(2, *shape, **kind) for shape in ((config.video.in_dim, *video), (config.audio.in_dim, audio))
+        torch.empty(2, *shape, **kind)
+        for shape in ((config.video.in_dim, *video), (config.audio.in_dim, audio))
     ]
-    times = [torch.empty(2, *count, device="meta") for count in ([(), ()] if mask == "clip" else [video[:1], ()])]
+    times = [
+        torch.empty(2, *count, device="meta") for count in ([(), ()] if mask == "clip" else [video[:1], ()])
+    ]
     options = {"optimized_attention_override": lambda _, q, *args, **kwargs: torch.empty_like(q)}  # noqa: ARG005
     text = torch.empty(2, TEXT, config.video.text_dim, **kind)
     measured = traced_peak(lambda: model(latents, tuple(times), text, transformer_options=options))
 
     clip = Clip(video, audio, passes=2, video_times=1 if mask == "clip" else video[0])
     # The meta device runs RMS norm in single operations, like a CPU, and RoPE as one.
-    on_meta, on_gpu = Kernels(2, False, True, HELD_ACTIVATION), Kernels(2, True, True, HELD_ACTIVATION)
+    on_meta = Kernels(2, False, True, HELD_ACTIVATION)
+    on_gpu = Kernels(2, True, True, HELD_ACTIVATION)
     estimate = step_bytes(config, clip, on_meta) - clip.sampler_bytes(config)
     ratio = estimate / measured
     return {
@@ -243,11 +262,17 @@ def trace(
 
 
 def traced_table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["two passes in bfloat16                   tokens    traced  estimate  ratio  a step of one pass, fused"]
+    lines = [
+        "two passes in bfloat16                   tokens    traced  estimate  ratio  "
+        "a step of one pass, fused"
+    ]
     for row in rows:
-        traced, estimate, one_pass = (row[name] / 2**30 for name in ("measured", "estimate", "one_pass_on_gpu"))
+        traced, estimate, one_pass = (
+            row[name] / 2**30 for name in ("measured", "estimate", "one_pass_on_gpu")
+        )
         lines.append(
-            f"{row['name']:<39} {row['tokens']:>7} {traced:>5.2f} GiB {estimate:>5.2f} GiB {row['ratio']:>6.2f} "
+            f"{row['name']:<39} {row['tokens']:>7} {traced:>5.2f} GiB {estimate:>5.2f} GiB "
+            f"{row['ratio']:>6.2f} "
             f"{one_pass:>21.2f} GiB{'' if row['ok'] else '   MISSED'}"
         )
     return "\n".join(lines)

@@ -14,7 +14,14 @@ def ovi() -> CCLConfig:
     from ccl_pack.ccl_core.config import CCLConfig, FusionOptions, InteractionConfig, StreamConfig
     from ccl_pack.ccl_core.families import FAMILIES
 
-    sizes = {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "text_dim": 4096, "text_len": 512}
+    sizes = {
+        "dim": 3072,
+        "ffn_dim": 14336,
+        "num_heads": 24,
+        "num_layers": 30,
+        "text_dim": 4096,
+        "text_len": 512,
+    }
     return CCLConfig(
         video=StreamConfig(in_dim=48, out_dim=48, **sizes),
         audio=StreamConfig(in_dim=20, out_dim=20, patch_size=(1, 1, 1), stem_dim=8192, **sizes),

@@ -1,4 +1,4 @@
-"""What the benchmarks of ccl-tiny are told alike: options, and the checks of what only the loaded pack knows."""
+"""What the benchmarks of ccl-tiny share: options, and checks of what only the loaded pack knows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.world.evaluate import Lesson
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
-SAMPLER = "euler_ancestral"  # of the template
-GUIDANCE = "ucg_joint"  # what the model was published with
+# As in the template.
+SAMPLER = "euler_ancestral"
+# What the model was published with.
+GUIDANCE = "ucg_joint"
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """What tiny.py and guidance.py are both told."""
-    parser.add_argument("--objects", choices=("1", "2", "both"), default="1", help="objects per clip (default: 1)")
+    parser.add_argument(
+        "--objects", choices=("1", "2", "both"), default="1", help="objects per clip (default: 1)"
+    )
     parser.add_argument("--frames", type=int, default=33, help="4k + 1 (default: 33, two seconds)")
-    parser.add_argument("--audio-shift", type=float, help="sigma shift of the audio (default: the checkpoint's)")
-    parser.add_argument("--sampler", default=SAMPLER, help=f"a name of ComfyUI's samplers (default: {SAMPLER})")
+    parser.add_argument(
+        "--audio-shift", type=float, help="sigma shift of the audio (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--sampler", default=SAMPLER, help=f"a name of ComfyUI's samplers (default: {SAMPLER})"
+    )
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
 
 
@@ -35,7 +43,7 @@ def check_shared(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 
 
 def check_frames(frames: int) -> None:
-    """ScriptError unless a clip of the world can be so long. The pack, which is loaded after parsing, knows that."""
+    """ScriptError unless a clip of the world can be so long. Only the pack knows, so after parsing."""
     from ccl_pack.ccl_core.training.world.scene import check_length
 
     try:
@@ -45,7 +53,7 @@ def check_frames(frames: int) -> None:
 
 
 def guidance_modes(chosen: Sequence[str] | None = None) -> list[str]:
-    """The modes asked for, without any: all. ScriptError for an unknown one; the pack, loaded after parsing, knows."""
+    """The modes asked for, or all. ScriptError for an unknown one. Only the pack knows, so after parsing."""
     from ccl_pack.ccl_core.guidance import MODES
 
     unknown = [mode for mode in chosen or () if mode not in MODES]
