@@ -1,10 +1,11 @@
-"""Makes one safetensors file of MMAudio's published pickles, the audio VAE of Ovi, for CCLAudioVAELoader and ComfyUI.
+"""Makes one safetensors file of MMAudio's published pickles, the audio VAE of Ovi, for CCLAudioVAELoader.
 
     python scripts/convert_mmaudio.py v1-16.pth best_netG.pt mmaudio_16k.safetensors
 
-Folds the weight norms, adds the mel filter bank and gives every tensor the name ComfyUI's own loader reads. Takes the
-pickles or safetensors copies of them. Nothing in a pickle is run: torch loads tensors only (weights_only). The
-weights are licensed CC-BY-NC-4.0 (https://huggingface.co/hkchengrex/MMAudio), the result too.
+Folds the weight norms, adds the mel filter bank and gives every tensor the name ComfyUI's own loader reads.
+Takes the pickles or safetensors copies of them. Nothing in a pickle is run: torch loads tensors only
+(weights_only). The weights are licensed CC-BY-NC-4.0 (https://huggingface.co/hkchengrex/MMAudio), the result
+too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from ccl_tools.environment import load_pack, reexec
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("autoencoder", type=Path, help="v1-16.pth")
     parser.add_argument("vocoder", type=Path, help="best_netG.pt")
     parser.add_argument("out", type=Path, help="the safetensors file to write, for models/vae")

@@ -23,15 +23,20 @@ from ccl_tools.workflow import Prompt, to_prompt
 
 PROMPT = "a green square blinks, horn, and a yellow ball slides, click"
 TEMPLATE = "Text to Video with Sound"
+# Seconds between the ends of picture and sound, a third of a frame at 16 fps.
 LONGEST_DIFFERENCE = 0.02
 MODEL_INPUTS = ("ckpt_name", "unet_name")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompt", default=PROMPT, help=f"what to see and hear (default: {PROMPT!r})")
     parser.add_argument("--seed", type=int, default=7, help="seed of the noise (default: 7)")
-    parser.add_argument("--output", type=Path, default=Path("output"), help="folder to write to (default: output)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output"), help="folder to write to (default: output)"
+    )
     parser.add_argument("--steps", type=int, help="denoising steps (default: those of the template)")
     parser.add_argument("--seconds", type=float, help="length of the clip (default: that of the template)")
     parser.add_argument("--workflow", type=Path, help="another workflow in the format the frontend saves")
@@ -43,7 +48,9 @@ def arguments() -> argparse.Namespace:
 def template(chosen: Path | None) -> Path:
     path = chosen or ROOT / "workflows" / f"{TEMPLATE}.json"
     if not path.is_file():
-        raise ScriptError(f"{path} is not there", "name a workflow with --workflow, or fetch the repository again")
+        raise ScriptError(
+            f"{path} is not there", "name a workflow with --workflow, or fetch the repository again"
+        )
     return path
 
 
@@ -72,10 +79,14 @@ def report(options: argparse.Namespace, server: Any, prompt: Prompt, run: Any, p
     clip = read_clip(path)
     if abs(clip["video_seconds"] - clip["audio_seconds"]) > LONGEST_DIFFERENCE:
         raise ScriptError(
-            f"{path}: the video lasts {clip['video_seconds']:.3f} s and the sound {clip['audio_seconds']:.3f} s",
-            f"they may differ by {LONGEST_DIFFERENCE} s: look at the node of the workflow that decodes the sound",
+            f"{path}: the video lasts {clip['video_seconds']:.3f} s "
+            f"and the sound {clip['audio_seconds']:.3f} s",
+            f"they may differ by {LONGEST_DIFFERENCE} s: "
+            "look at the node of the workflow that decodes the sound",
         )
-    models = [node["inputs"][name] for node in prompt.values() for name in MODEL_INPUTS if name in node["inputs"]]
+    models = [
+        node["inputs"][name] for node in prompt.values() for name in MODEL_INPUTS if name in node["inputs"]
+    ]
     return {
         "prompt": options.prompt,
         "seed": options.seed,
@@ -117,7 +128,9 @@ def generate(options: argparse.Namespace, server: Any) -> None:
     try:
         run = server.run(prompt, follow(prompt, ticker))
     except PromptRejected as error:
-        raise ScriptError(f"ComfyUI refuses the prompt: {error.summary}", "correct the value it names") from error
+        raise ScriptError(
+            f"ComfyUI refuses the prompt: {error.summary}", "correct the value it names"
+        ) from error
     if run.status != "success":
         raise ScriptError(
             f"node {run.error.get('node_type')} says: {run.error.get('exception_message', run.status)}",
@@ -137,7 +150,10 @@ def main(options: argparse.Namespace) -> None:
     from ccl_tools.server import ComfyServer
 
     load_pack()
-    with tempfile.TemporaryDirectory(prefix="ccl-demo-") as base, ComfyServer(Path(base), port=options.port) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="ccl-demo-") as base,
+        ComfyServer(Path(base), port=options.port) as server,
+    ):
         generate(options, server)
         if options.keep_server:
             say(f"ComfyUI runs at {server.address} (Ctrl-C ends it)")

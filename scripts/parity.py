@@ -1,8 +1,8 @@
 """Compares our modules with the numbers of a public reference implementation, stored in a golden fixture.
 
-Loads the weights of the fixture through the pack's own loading path, computes every output and prints the largest
-difference beside the bound that the fixture states. Exit code 0: every output is within its bound; 1: one is not;
-2: a file cannot be read.
+Loads the weights of the fixture through the pack's own loading path, computes every output and prints the
+largest difference beside the bound that the fixture states. Exit code 0: every output is within its bound; 1:
+one is not; 2: a file cannot be read.
 
     python scripts/parity.py tests/fixtures/ovi_dev.safetensors
 """
@@ -50,8 +50,12 @@ def main(paths: list[Path]) -> int:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("fixtures", nargs="+", type=Path, metavar="FIXTURE.safetensors", help="golden fixtures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "fixtures", nargs="+", type=Path, metavar="FIXTURE.safetensors", help="golden fixtures"
+    )
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """One picture of a generated clip: frames, motion, waveform and spectrogram over one time axis.
 
-Reads the video and the report.json beside it, as scripts/demo.py writes them, and marks where something visibly hits,
-where something is heard, and how far apart the two are.
+Reads the video and the report.json beside it, as scripts/demo.py writes them, and marks where something
+visibly hits, where something is heard, and how far apart the two are.
 
     python scripts/picture.py output/video.mp4 docs/demo.png
 """
@@ -18,7 +18,9 @@ from ccl_tools.report import read_clip
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("video", type=Path, help="the clip, with its report.json in the same folder")
     parser.add_argument("picture", type=Path, help="the PNG file to write")
     parser.add_argument("--prompt", help="the title (default: the prompt in the report)")

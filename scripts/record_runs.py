@@ -13,7 +13,8 @@ has no formula for its attention on a CPU, so ccl_tools/recorded_figures.py give
 Bytes are the same from run to run on one kind of processor, with one torch and one thread: record both sides
 on one machine. `compare` ends with exit code 1 where an output differs by more than the tolerance (without
 one: in any bit), an output is in one record only, or a run of the old record is missing. Other FLOPs, seconds
-or bytes of memory are shown and are no fault. Where the pack moves something, ccl_tools/recorded_pack.py alone changes.
+or bytes of memory are shown and are no fault. Where the pack moves something, ccl_tools/recorded_pack.py
+alone changes.
 """
 
 from __future__ import annotations
@@ -29,17 +30,25 @@ from ccl_tools.records import THREADS, compare, record
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     writing = commands.add_parser("record", help="make the runs and write a record of them")
     writing.add_argument("file", type=Path, metavar="FILE.safetensors")
-    writing.add_argument("--memory", action="store_true", help="record the peak of live tensors in a call too")
+    writing.add_argument(
+        "--memory", action="store_true", help="record the peak of live tensors in a call too"
+    )
     comparing = commands.add_parser("compare", help="compare two records")
     comparing.add_argument("old", type=Path)
     comparing.add_argument("new", type=Path)
-    comparing.add_argument("--tolerance", type=float, default=0.0, help="largest absolute difference (default: no bit)")
+    comparing.add_argument(
+        "--tolerance", type=float, default=0.0, help="largest absolute difference (default: no bit)"
+    )
     for command in (writing, comparing):
-        command.add_argument("--only", action="append", default=[], metavar="NAME", help="this run; may be repeated")
+        command.add_argument(
+            "--only", action="append", default=[], metavar="NAME", help="this run; may be repeated"
+        )
     return parser.parse_args()
 
 

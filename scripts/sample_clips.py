@@ -1,7 +1,7 @@
 """Make a small folder of videos with sound and captions, to try scripts/train.py on.
 
-Each clip is an encoded mp4 file with a caption beside it: a disc that flashes with beeps, or one that opens with the
-loudness of a voice (where espeak-ng is installed; else every clip has beeps).
+Each clip is an encoded mp4 file with a caption beside it: a disc that flashes with beeps, or one that opens
+with the loudness of a voice (where espeak-ng is installed; else every clip has beeps).
 
     python scripts/sample_clips.py clips --count 12
 """
@@ -25,7 +25,9 @@ def main(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="where the clips go")
     parser.add_argument("--count", type=int, default=12, help="clips (default: 12)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each (default: 3)")

@@ -4,8 +4,8 @@ Every set of requirements has a virtual environment of its own (about 7 GB). Non
 new requirements, such as those of another COMFYUI_PATH, get a new one. Old ones stay until you remove them.
 
 python scripts/set_up.py                 set up what is missing, and say where it is
-python scripts/set_up.py --list          every environment: size, whether a script runs from it, what it is for
-python scripts/set_up.py --clean         remove those that no script runs from, but for the one of this command
+python scripts/set_up.py --list          every environment: size, whether a script runs from it, purpose
+python scripts/set_up.py --clean         remove those that no script runs from, but for this command's
 python scripts/set_up.py --clean NAME    remove this one, if no script runs from it
 
 The environment named venv is that of version 0.2.0, whose scripts do not show that they run from it:
@@ -27,10 +27,14 @@ from ccl_tools.virtual_environment import lock_of_users, purpose_of, remove
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--list", action="store_true", help="list the virtual environments")
-    wanted.add_argument("--clean", nargs="*", metavar="NAME", help="remove virtual environments that no script uses")
+    wanted.add_argument(
+        "--clean", nargs="*", metavar="NAME", help="remove virtual environments that no script uses"
+    )
     return parser.parse_args()
 
 
@@ -51,11 +55,12 @@ def show_list(env: Environment) -> None:
 
 
 def named(env: Environment, names: list[str]) -> list[Path]:
-    """The environments of these names; without names all but the one of this command and that of version 0.2.0."""
+    """The environments of these names; without names all but this command's and that of version 0.2.0."""
     there = {venv.name: venv for venv in installed(env.root)}
     if unknown := [name for name in names if name not in there]:
         raise ScriptError(
-            f"{env.root} has no environment {', '.join(unknown)}", f"choose from: {', '.join(there) or 'nothing'}"
+            f"{env.root} has no environment {', '.join(unknown)}",
+            f"choose from: {', '.join(there) or 'nothing'}",
         )
     if names:
         return [there[name] for name in names]

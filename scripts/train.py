@@ -1,9 +1,10 @@
-"""Train a real model: the interaction of two streams, and LoRA on them or their weights, from videos with sound.
+"""Train a real model on videos with sound: the interaction of two streams, LoRA on them or their weights.
 
     python scripts/train.py --config train.json
 
-Two phases: `cache` encodes the clips of the configuration once, `train` trains on them and writes files for the loaders
-of the pack. Start the same command again to go on after a stop. docs/training.md has an example of a configuration.
+Two phases: `cache` encodes the clips of the configuration once, `train` trains on them and writes files for
+the loaders of the pack. Start the same command again to go on after a stop. docs/training.md has an example
+of a configuration.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ CLIPS_REMEDY = "read the lines above, put other clips into data.clips, then star
 def cache(settings: Settings, config: CCLConfig) -> None:
     from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
 
-    ticker, summary = Ticker("caching"), Summary()
+    ticker = Ticker("caching")
+    summary = Summary()
     for summary in Cache(Path(settings.data.cache)).build(settings.data, Encoders(settings.encoders, config)):
         ticker.tick(f"{summary.made} encoded, {summary.kept} there already, {len(summary.refused)} refused")
     for refused in summary.refused:
@@ -64,7 +66,9 @@ def main(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, required=True, help="the configuration, a JSON file")
     parser.add_argument("--phase", choices=PHASES, default="all", help="which part to run (default: all)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU where there is a GPU")

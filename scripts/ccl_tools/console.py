@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# Seconds between two lines of a ticker.
 TERMINAL_EVERY = 0.5
 LOG_EVERY = 15.0
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -83,13 +84,19 @@ def run_shown(
     ticker = Ticker(title)
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, pass_fds=descriptors
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            pass_fds=descriptors,
         )
         try:
             while process.poll() is None:
                 if timeout is not None and ticker.seconds > timeout:
                     process.kill()
                     process.wait()
+                    # As the command timeout ends.
                     return 124
                 time.sleep(0.1)
                 ticker.tick(last_line(log))

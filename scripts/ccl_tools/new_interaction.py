@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DTYPES = ("bfloat16", "float16", "float32")
-FPS = {16: Fraction(16), 48: Fraction(24)}  # of the published models by their latent channels: Wan 2.1 and 2.2 14B, 5B
+# Of the published models by their latent channels: Wan 2.1 and 2.2 14B, 5B.
+FPS = {16: Fraction(16), 48: Fraction(24)}
 WANTED = {"video": "a Wan video model alone", "audio": "an audio stream alone"}
 
 
 @dataclass(frozen=True)
 class StreamFile:
-    """A file that holds one stream: its tensors without data under our names, and the configuration it states."""
+    """A file that holds one stream: its tensors without data under our names, and its configuration."""
 
     name: str
     tensors: dict[str, Tensor]
@@ -51,13 +52,18 @@ def configure(video: StreamFile, audio: StreamFile, options: argparse.Namespace)
     from ccl_pack.ccl_core.families import FAMILIES
     from ccl_pack.ccl_core.host.files.shapes import stream_config
 
-    stated, mova = audio.config, FAMILIES["mova"]
+    stated = audio.config
+    mova = FAMILIES["mova"]
     known = mova.streams["audio"] if audio.mova else {}
     if stated is not None:
-        known = {name: getattr(stated.audio, name) for name in ("num_heads", "patch_size", "text_len", "rope")}
+        known = {
+            name: getattr(stated.audio, name) for name in ("num_heads", "patch_size", "text_len", "rope")
+        }
     video_stream = stream_config(video.tensors, "video", video.name, heads(options.video_heads))
     audio_stream = stream_config(audio.tensors, "audio", audio.name, known | heads(options.audio_heads))
-    latent = stated.audio_latent if stated is not None else mova.published["audio_latent"] if audio.mova else None
+    latent = (
+        stated.audio_latent if stated is not None else mova.published["audio_latent"] if audio.mova else None
+    )
     return CCLConfig(
         fps=options.fps or FPS[video_stream.out_dim],
         video=video_stream,
@@ -87,7 +93,8 @@ def audio_latent(known: Any, channels: int, options: argparse.Namespace) -> Any:
     if len(given) < 3:
         raise ScriptError(
             "the audio file does not say which VAE its latent is of",
-            "give --vae, --rate (tokens per second) and --sample-rate: --vae vocos --rate 32 --sample-rate 16000",
+            "give --vae, --rate (tokens per second) and --sample-rate: "
+            "--vae vocos --rate 32 --sample-rate 16000",
         )
     return AudioLatentConfig(channels=channels, **given)
 
@@ -97,12 +104,16 @@ def layers(text: str | None, depth: int) -> tuple[int, ...]:
     if text is None:
         return tuple(range(depth))
     try:
-        bounds = [[int(number) for number in part.split("-")] for part in text.split(",")]
-        chosen = sorted({i for first, *last in bounds for i in range(first, (last[0] if last else first) + 1)})
+        bounds = [list(map(int, part.split("-"))) for part in text.split(",")]
+        chosen = sorted(
+            {i for first, *last in bounds for i in range(first, (last[0] if last else first) + 1)}
+        )
     except ValueError as error:
         raise ScriptError(f"--layers {text} is no list of layers", "write it like 0-7,12,16") from error
     if not chosen or chosen[-1] >= depth:
-        raise ScriptError(f"--layers {text} is not within the {depth} layers of both streams", f"use 0-{depth - 1}")
+        raise ScriptError(
+            f"--layers {text} is not within the {depth} layers of both streams", f"use 0-{depth - 1}"
+        )
     return tuple(chosen)
 
 
@@ -115,7 +126,9 @@ def layer_tensors(config: Any, i: int, dtype: Any, *, meta: bool = False) -> dic
     from ccl_pack.ccl_core.training.flow import initialise
 
     device = "meta" if meta else "cpu"
-    layer = INTERACTIONS[config.interaction.kind](config, comfy.ops.disable_weight_init, dtype=dtype, device=device)
+    layer = INTERACTIONS[config.interaction.kind](
+        config, comfy.ops.disable_weight_init, dtype=dtype, device=device
+    )
     named = torch.nn.ModuleDict({"interaction": torch.nn.ModuleDict({str(i): layer})})
     if not meta:
         initialise(named)
@@ -128,13 +141,19 @@ def write(config: Any, output: Path, dtype: str, seed: int) -> None:
 
     from ccl_pack.ccl_core.metadata import write_config
 
-    chosen, numbers = config.interaction.layers, getattr(torch, dtype)
+    chosen = config.interaction.layers
+    numbers = getattr(torch, dtype)
     entries = {
-        key: Entry.of(value) for i in chosen for key, value in layer_tensors(config, i, numbers, meta=True).items()
+        key: Entry.of(value)
+        for i in chosen
+        for key, value in layer_tensors(config, i, numbers, meta=True).items()
     }
     torch.manual_seed(seed)
     ticker = Ticker(f"writing {output.name}")
-    with Writer(output, entries, {"ccl_config": write_config(config), "format": "pt"}) as writer, torch.no_grad():
+    with (
+        Writer(output, entries, {"ccl_config": write_config(config), "format": "pt"}) as writer,
+        torch.no_grad(),
+    ):
         for count, i in enumerate(chosen):
             for key, value in layer_tensors(config, i, numbers).items():
                 writer.write(key, value)

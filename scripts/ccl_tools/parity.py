@@ -1,4 +1,4 @@
-"""The outputs of our modules beside those of a golden fixture, each within the bound that the fixture states."""
+"""The outputs of our modules beside those of a golden fixture, each within the bound of the fixture."""
 
 from __future__ import annotations
 
@@ -41,12 +41,19 @@ def compare(fixture: Fixture) -> list[Comparison]:
         found = CASES[fixture.case](fixture)
     except KeyError as error:
         raise Unreadable(f"{fixture.name} lacks the entry {error}, which its case needs") from error
-    return [_compared(output, bounds[output], wanted, found.get(output)) for output, wanted in fixture.outputs.items()]
+    return [
+        _compared(output, bounds[output], wanted, found.get(output))
+        for output, wanted in fixture.outputs.items()
+    ]
 
 
 def _compared(output: str, bound: float, wanted: Tensor, found: Tensor | None) -> Comparison:
     if found is None:
         return Comparison(output, bound, None, "this script does not know how to compute it")
     if found.shape != wanted.shape:
-        return Comparison(output, bound, None, f"ours has shape {tuple(found.shape)}, wanted {tuple(wanted.shape)}")
-    return Comparison(output, bound, float((found.double() - wanted.double()).abs().max()) if wanted.numel() else 0.0)
+        return Comparison(
+            output, bound, None, f"ours has shape {tuple(found.shape)}, wanted {tuple(wanted.shape)}"
+        )
+    return Comparison(
+        output, bound, float((found.double() - wanted.double()).abs().max()) if wanted.numel() else 0.0
+    )

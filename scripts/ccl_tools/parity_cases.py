@@ -1,6 +1,7 @@
 """What our modules compute for each case of a golden fixture, by the names of its outputs.
 
-Sizes that no shape tells come from the fixture's `config` and enter through the configuration that the loader uses.
+Sizes that no shape tells come from the fixture's `config` and enter through the configuration that the loader
+uses.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ STREAMS = ("video", "audio")
 
 def ovi(fixture: Fixture) -> Results:
     """FusionModel of Ovi: plain, with a clean first frame, and with a layer left out of both streams."""
-    inputs, config = fixture.inputs, fixture.config
+    inputs = fixture.inputs
+    config = fixture.config
     video, audio = config["video_model"], config["audio_model"]
     model = joint_model(
         fixture.weights,
@@ -40,7 +42,8 @@ def ovi(fixture: Fixture) -> Results:
         audio_latent=replace(FAMILIES["ovi"].published["audio_latent"], channels=audio["in_dim"]),
         clock_scale=audio["temporal_rope_scaling_factor"],
     )
-    time, latent = inputs["timestep"], inputs["video_latent"]
+    time = inputs["timestep"]
+    latent = inputs["video_latent"]
     clean = torch.ones(1, latent.shape[2])
     clean[:, 0] = 0.0  # of the latent frames
 
@@ -58,16 +61,23 @@ def ovi(fixture: Fixture) -> Results:
         found = named("joint", run(time))
     found |= {f"joint/{name}": value for name, value in kept.items()}
     found |= named("first_frame_clean", run((time[:, None] * clean, time)))
-    skipped = (config["slg_layer"],) if config["slg_layer"] > 0 else ()  # the reference cannot skip its first layer
+    skipped = (
+        (config["slg_layer"],) if config["slg_layer"] > 0 else ()
+    )  # the reference cannot skip its first layer
     return found | named("skip_layer", run(time, skip_layers=skipped))
 
 
 def mova(fixture: Fixture) -> Results:
-    """Both towers of MOVA and the bridge: its strengths, times of their own, the tables of its rotary embedding."""
-    inputs, config = fixture.inputs, fixture.config
-    audio, bridge, scaled = config["audio_dit"], config["dual_tower_bridge"], config["bridge_scaled"]
+    """Both towers of MOVA and the bridge: its strengths, own times, the tables of its rotary embedding."""
+    inputs = fixture.inputs
+    config = fixture.config
+    audio = config["audio_dit"]
+    bridge = config["dual_tower_bridge"]
+    scaled = config["bridge_scaled"]
     latent = replace(
-        FAMILIES["mova"].published["audio_latent"], channels=audio["in_dim"], rate=Fraction(bridge["audio_fps"])
+        FAMILIES["mova"].published["audio_latent"],
+        channels=audio["in_dim"],
+        rate=Fraction(bridge["audio_fps"]),
     )
     model = joint_model(
         {key.replace("/", ".", 1): value for key, value in fixture.weights.items()},
@@ -94,7 +104,9 @@ def mova(fixture: Fixture) -> Results:
 
     with states(model) as kept:
         found = named("joint", run(time))
-    found |= {(name if name.startswith("cross_rope") else f"joint/{name}"): value for name, value in kept.items()}
+    found |= {
+        (name if name.startswith("cross_rope") else f"joint/{name}"): value for name, value in kept.items()
+    }
     found |= named("split_timesteps", run((time, inputs["audio_timestep"])))
     found |= named("bridge_off", run(time, a2v_cross_attn=False, v2a_cross_attn=False))
     scales = {"a2v_scale": scaled["audio_to_video"], "v2a_scale": scaled["video_to_audio"]}
@@ -111,7 +123,7 @@ def joint_model(weights: dict[str, Tensor], name: str, **sizes: Any) -> Any:
 
 @contextmanager
 def states(model: Any) -> Iterator[Results]:
-    """Hidden states of the passes inside: `block{N}_*` after a layer, `bridge{N}_*` between its bridge and its blocks.
+    """Hidden states inside the passes: `block{N}_*` after a layer, `bridge{N}_*` between bridge and blocks.
 
     Where a bridge runs, also the tables of its rotary embedding, `cross_rope/*`.
     """
@@ -138,7 +150,7 @@ def _input(kept: Results, name: str) -> Callable[..., None]:
 
 
 def _tables(kept: Results) -> Callable[..., None]:
-    """The reference stores cosine and sine of both halves of a head, ours are rotations (1, n, 1, d / 2, 2, 2)."""
+    """The reference has cosine and sine of both halves of a head, ours are rotations (1, n, 1, d/2, 2, 2)."""
 
     def keep(_: Any, args: tuple[Any, ...]) -> None:
         link = args[2]
@@ -158,7 +170,9 @@ def dac(fixture: Fixture) -> Results:
     """The continuous audio autoencoder of MOVA."""
     waveform = fixture.inputs["waveform"]
     sizes = {"sample_rate": fixture.config["sample_rate"]}
-    model = audio_vae.load_audio_vae(dict(fixture.weights), {"dac_config": json.dumps(sizes)}).first_stage_model
+    model = audio_vae.load_audio_vae(
+        dict(fixture.weights), {"dac_config": json.dumps(sizes)}
+    ).first_stage_model
     mode, logvar = model.posterior(waveform)
     decoded = model.decode(mode)
     return {
@@ -175,9 +189,13 @@ def vocos(fixture: Fixture) -> Results:
     features = fixture.config["feature_extractor"]
     sizes = {name: features[name] for name in ("sample_rate", "hop_length", "padding")}
     sizes["mel_n_fft"] = features["n_fft"]
-    model = audio_vae.load_audio_vae(dict(fixture.weights), {"vocos_config": json.dumps(sizes)}).first_stage_model
-    waveform, frames = fixture.inputs["waveform"][:, None], None
-    if sizes["padding"] == "same":  # the reference reflects at the true end and drops what fills no whole frame
+    model = audio_vae.load_audio_vae(
+        dict(fixture.weights), {"vocos_config": json.dumps(sizes)}
+    ).first_stage_model
+    waveform = fixture.inputs["waveform"][:, None]
+    frames = None
+    # The reference reflects at the true end and drops what fills no whole frame.
+    if sizes["padding"] == "same":
         frames = waveform.shape[-1] // sizes["hop_length"]
         waveform = torch.nn.functional.pad(waveform, (0, sizes["mel_n_fft"]), mode="reflect")
     mel = model.encode(waveform)[..., :frames]
@@ -207,11 +225,14 @@ def mmaudio_fold(fixture: Fixture) -> Results:
 
 def _convolved(sd: dict[str, Tensor], layer: str, x: Tensor, config: dict[str, Any]) -> Tensor:
     """The padding of a convolution keeps the length; the upsampling ones of the vocoder are transposed."""
-    weight, bias = sd[f"{layer}.weight"], sd.get(f"{layer}.bias")
+    weight = sd[f"{layer}.weight"]
+    bias = sd.get(f"{layer}.bias")
     kernel = weight.shape[-1]
     if layer.startswith("ups."):
         stride = config["vocoder"]["upsample_rates"][int(layer.split(".")[1])]
-        return torch.nn.functional.conv_transpose1d(x, weight, bias, stride=stride, padding=(kernel - stride) // 2)
+        return torch.nn.functional.conv_transpose1d(
+            x, weight, bias, stride=stride, padding=(kernel - stride) // 2
+        )
     gain = sd.get(f"{layer.partition('.')[0]}.learnable_gain") if layer.endswith("conv_out") else None
     weight = weight if gain is None else weight * (gain + 1)
     return torch.nn.functional.conv1d(x, weight, bias, padding=kernel // 2)

@@ -1,4 +1,4 @@
-"""A clip as one picture: frames, motion, waveform and spectrogram over one time axis, with its events marked."""
+"""A clip as one picture: frames, motion, waveform, spectrogram over one time axis, with its events marked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,39 @@ from typing import Any
 from ccl_tools.console import ScriptError
 from ccl_tools.report import asked_objects
 
-WIDTH, DPI = 10.0, 120  # inches, and pixels in one
-LEFT, RIGHT, HEAD, FOOT, GAP = 0.82, 0.64, 0.62, 0.48, 0.07  # inches around and between the rows
-MOTION, WAVE, SPECTRUM = 1.1, 1.25, 1.5  # inches, heights of the rows; that of the frames follows from their shape
-MOST_FRAMES = 20  # in the strip
-CONTACT, HEARD, NEAR, FAR = "#e6007a", "#0b63ce", "#11772d", "#c23b00"
+# Inches.
+WIDTH = 10.0
+# Pixels of an inch.
+DPI = 120
+# Inches around and between the rows.
+LEFT = 0.82
+RIGHT = 0.64
+HEAD = 0.62
+FOOT = 0.48
+GAP = 0.07
+# Inches, heights of the rows; that of the frames follows from their shape.
+MOTION = 1.1
+WAVE = 1.25
+SPECTRUM = 1.5
+# In the strip.
+MOST_FRAMES = 20
+CONTACT = "#e6007a"
+HEARD = "#0b63ce"
+NEAR = "#11772d"
+FAR = "#c23b00"
+# One frame at 16 fps.
 NEAR_MS = 62.5
-LABEL = 0.065  # of the time axis that the error of a pair takes
-TITLE = 88  # characters
-BANDS, WINDOW, HOP, LOUD = 96, 0.016, 0.004, 70  # mel bands, seconds, seconds, dB below the loudest that are shown
+# Share of the time axis that the error of a pair takes.
+LABEL = 0.065
+# Characters.
+TITLE = 88
+# Mel bands of the spectrogram.
+BANDS = 96
+# Seconds, as in the onset detector: the picture shows what the detector hears.
+WINDOW = 0.016
+HOP = 0.004
+# Decibels below the loudest that are shown.
+LOUD = 70
 HERTZ = (500, 1000, 2000, 4000, 8000, 16000)
 NEEDED = ("prompt", "contacts_s", "onsets_s")
 
@@ -72,7 +96,8 @@ def compare(clip: dict[str, Any], report: dict[str, Any]) -> Sync:
     """Contacts and onsets of the report, paired as the judge pairs them."""
     from ccl_pack.ccl_core.metrics.matching import WIDE, match_events, summarise_sync
 
-    contacts, onsets = report["contacts_s"], report["onsets_s"]
+    contacts = report["contacts_s"]
+    onsets = report["onsets_s"]
     agree = same_sound(clip, report)
     counts = summarise_sync(contacts, onsets, agree)
     pairs = match_events(contacts, onsets, WIDE, agree).pairs
@@ -83,16 +108,19 @@ def same_sound(clip: dict[str, Any], report: dict[str, Any]) -> Any:
     """Which onsets sound as each contact should; with a single object all do."""
     from ccl_pack.ccl_core.training.world.judge import Onset, agreement, profile
 
-    asked, found = asked_objects(report["prompt"]), report.get("objects", ())
+    asked = asked_objects(report["prompt"])
+    found = report.get("objects", ())
     if len(asked) < 2 or len(found) != len(asked):
         return None
     events = sorted((time, k) for k, thing in enumerate(found) for time in thing["contacts_s"])
-    onsets = [Onset(time, profile(clip["waveform"], time, clip["sample_rate"])) for time in report["onsets_s"]]
+    onsets = [
+        Onset(time, profile(clip["waveform"], time, clip["sample_rate"])) for time in report["onsets_s"]
+    ]
     return agreement([asked[k].sound for _, k in events], onsets)
 
 
 def motion_curves(clip: dict[str, Any], prompt: str) -> list[Curve]:
-    """Where each object of the prompt is, along its motion; of a blinking one, its light. Other prompts have none."""
+    """Where each object of the prompt is along its motion, or its light if it blinks; else nothing."""
     import torch
 
     from ccl_pack.ccl_core.training.world.contacts import track_colours, track_foreground
@@ -110,6 +138,7 @@ def motion_curve(thing: Any, track: Any) -> Curve:
 
     red, green, blue = (part / 255 for part in PALETTE[thing.colour])
     # Yellow and white would be lost on white paper.
+    # The weights of luma (BT.601): no colour is brighter than 60 %.
     shade = min(1.0, 0.6 / (0.3 * red + 0.59 * green + 0.11 * blue))
     colour = (red * shade, green * shade, blue * shade)
     kind, values = {
@@ -127,7 +156,8 @@ def mel_spectrogram(clip: dict[str, Any]) -> Any:
     from torchaudio.functional import melscale_fbanks
 
     rate = clip["sample_rate"]
-    window, hop = round(WINDOW * rate), round(HOP * rate)
+    window = round(WINDOW * rate)
+    hop = round(HOP * rate)
     size = 4 * 2 ** math.ceil(math.log2(window))  # long enough for the narrow bands at the bottom
     taper = torch.hann_window(window)
     # Zeros around the clip: a mirrored beginning would show a sound before it is there.
@@ -141,6 +171,7 @@ def mel_spectrogram(clip: dict[str, Any]) -> Any:
 
 
 def mel(hertz: float) -> float:
+    # The HTK formula, the default of torchaudio's filter bank.
     return 2595 * math.log10(1 + hertz / 700)
 
 
@@ -166,19 +197,26 @@ def shown_every(clip: dict[str, Any]) -> int:
 
 
 def layout(clip: dict[str, Any], motion: bool) -> tuple[Any, dict[str, Any]]:
-    """Axes one below the other with one time axis; the strip is as high as its frames need to keep their shape."""
+    """Axes one below the other with one time axis; the strip is as high as its frames need."""
     from matplotlib.figure import Figure
 
     count, high, wide = clip["frames"].shape[:3]
     half = shown_every(clip) / 2
     # A frame stands at its time, so half of the first one lies before zero.
-    begin, end = -half / clip["fps"], max((count - 1 + half) / clip["fps"], len(clip["waveform"]) / clip["sample_rate"])
+    begin = -half / clip["fps"]
+    end = max((count - 1 + half) / clip["fps"], len(clip["waveform"]) / clip["sample_rate"])
     across = WIDTH - LEFT - RIGHT
     strip = across * 2 * half / clip["fps"] / (end - begin) * high / wide
-    heights = {"frames": strip, **({"motion": MOTION} if motion else {}), "waveform": WAVE, "spectrogram": SPECTRUM}
+    heights = {
+        "frames": strip,
+        **({"motion": MOTION} if motion else {}),
+        "waveform": WAVE,
+        "spectrogram": SPECTRUM,
+    }
     total = HEAD + sum(heights.values()) + GAP * (len(heights) - 1) + FOOT
     figure = Figure((WIDTH, total), dpi=DPI)
-    rows, top = {}, total - HEAD
+    rows = {}
+    top = total - HEAD
     for name, height in heights.items():
         box = (LEFT / WIDTH, (top - height) / total, across / WIDTH, height / total)
         rows[name] = figure.add_axes(box, label=name, sharex=rows.get("frames"))
@@ -208,7 +246,15 @@ def name_row(axes: Any, name: str) -> None:
 def draw_motion(axes: Any, clip: dict[str, Any], curves: list[Curve]) -> None:
     times = [i / clip["fps"] for i in range(len(clip["frames"]))]
     for curve in curves:
-        axes.plot(times, curve.values, color=curve.colour, marker=".", markersize=4, linewidth=1.4, label=curve.title)
+        axes.plot(
+            times,
+            curve.values,
+            color=curve.colour,
+            marker=".",
+            markersize=4,
+            linewidth=1.4,
+            label=curve.title,
+        )
     axes.set(ylim=(-0.08, 1.45), yticks=[0, 1])
     axes.legend(loc="upper right", fontsize=8, ncols=len(curves), frameon=False, borderpad=0.1)
     name_row(axes, "seen")
@@ -226,10 +272,13 @@ def draw_waveform(axes: Any, clip: dict[str, Any]) -> None:
 
 def draw_spectrogram(figure: Any, axes: Any, clip: dict[str, Any]) -> None:
     levels = mel_spectrogram(clip)
-    rate, top = clip["sample_rate"], mel(clip["sample_rate"] / 2)
+    rate = clip["sample_rate"]
+    top = mel(clip["sample_rate"] / 2)
     hop = round(HOP * rate) / rate
     extent = (-hop / 2, (levels.shape[1] - 0.5) * hop, 0, top)
-    shown = axes.imshow(levels.numpy(), origin="lower", extent=extent, aspect="auto", cmap="Greys", vmin=-LOUD, vmax=0)
+    shown = axes.imshow(
+        levels.numpy(), origin="lower", extent=extent, aspect="auto", cmap="Greys", vmin=-LOUD, vmax=0
+    )
     ticks = [hertz for hertz in HERTZ if hertz <= rate / 2]
     axes.set_yticks([mel(hertz) for hertz in ticks], [f"{hertz / 1000:g}" for hertz in ticks])
     axes.set(xlabel="seconds")
@@ -241,7 +290,7 @@ def draw_spectrogram(figure: Any, axes: Any, clip: dict[str, Any]) -> None:
 
 
 def mark(rows: dict[str, Any], sync: Sync) -> None:
-    """Contacts through all rows, onsets on the waveform, and the error of every pair; plus is sound after picture."""
+    """Contacts through all rows, onsets on the waveform, errors of pairs; plus is sound after picture."""
     from matplotlib.patheffects import withStroke
 
     for name, axes in rows.items():
@@ -252,7 +301,8 @@ def mark(rows: dict[str, Any], sync: Sync) -> None:
     axes = rows["waveform"]
     axes.plot(sync.onsets, [1.6] * len(sync.onsets), "v", color=HEARD, markersize=6, gid="onset", zorder=5)
     begin, end = axes.get_xlim()
-    room, above = LABEL * (end - begin), cycle((2.2, 2.75))
+    room = LABEL * (end - begin)
+    above = cycle((2.2, 2.75))
     for pair in sync.pairs:
         crowded = any(0 < time - max(pair) < room for time in sync.contacts + sync.onsets)
         write_error(axes, pair, next(above) if crowded else 1.6, leftwards=max(pair) + room > end)
@@ -283,11 +333,15 @@ def head(figure: Any, sync: Sync, title: str) -> None:
 
     inch = 1 / figure.get_figheight()
     shown = textwrap.shorten(title, TITLE, placeholder=" ...")
-    figure.text(LEFT / WIDTH, 1 - 0.08 * inch, shown, fontsize=12, fontweight="bold", va="top", parse_math=False)
+    figure.text(
+        LEFT / WIDTH, 1 - 0.08 * inch, shown, fontsize=12, fontweight="bold", va="top", parse_math=False
+    )
     figure.text(LEFT / WIDTH, 1 - 0.43 * inch, sync.summary(), fontsize=10, va="center")
     marks = [
         Line2D([], [], color=CONTACT, linewidth=1.5, label="contact seen"),
         Line2D([], [], color=HEARD, marker="v", linestyle="", label="onset heard, + after the contact"),
     ]
     corner = (1 - RIGHT / WIDTH, 1 - 0.43 * inch)
-    figure.legend(handles=marks, loc="center right", bbox_to_anchor=corner, ncols=2, frameon=False, borderpad=0)
+    figure.legend(
+        handles=marks, loc="center right", bbox_to_anchor=corner, ncols=2, frameon=False, borderpad=0
+    )

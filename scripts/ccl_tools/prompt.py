@@ -12,7 +12,11 @@ def upstream(prompt: Prompt, node: str) -> list[str]:
     """The node and everything that feeds it, nearest first."""
     found = [node]
     for current in found:
-        links = [value for value in prompt[current]["inputs"].values() if isinstance(value, list) and len(value) == 2]
+        links = [
+            value
+            for value in prompt[current]["inputs"].values()
+            if isinstance(value, list) and len(value) == 2
+        ]
         found += [str(link[0]) for link in links if str(link[0]) in prompt and str(link[0]) not in found]
     return found
 
@@ -22,11 +26,13 @@ def guided_node(prompt: Prompt) -> str:
     for node, entry in prompt.items():
         if isinstance(entry["inputs"].get("positive"), list):
             return node
-    raise ScriptError("the workflow has no node with a linked input named positive", "use a workflow with a sampler")
+    raise ScriptError(
+        "the workflow has no node with a linked input named positive", "use a workflow with a sampler"
+    )
 
 
 def set_text(prompt: Prompt, text: str) -> None:
-    """Into every text encoder behind the sampler's positive input, but not those it shares with the negative one.
+    """Into every text encoder behind the positive input of the sampler, but for those of the negative one.
 
     A node with an input `prompt` has inputs of its own for the negative text.
     """
@@ -42,7 +48,12 @@ def set_text(prompt: Prompt, text: str) -> None:
 
 def set_everywhere(prompt: Prompt, name: str, value: Any) -> None:
     """Set the inputs of this name, those inside a dynamic choice included."""
-    slots = [(node["inputs"], key) for node in prompt.values() for key in node["inputs"] if key.split(".")[-1] == name]
+    slots = [
+        (node["inputs"], key)
+        for node in prompt.values()
+        for key in node["inputs"]
+        if key.split(".")[-1] == name
+    ]
     if not slots:
         raise ScriptError(
             f"no node of the workflow has an input {name}", f"leave --{name} out, or use another workflow"
@@ -52,7 +63,12 @@ def set_everywhere(prompt: Prompt, name: str, value: Any) -> None:
 
 
 def nodes_with(prompt: Prompt, *words: str) -> set[str]:
-    return {node for node, entry in prompt.items() if any(word in entry["class_type"] for word in words)}
+    """The nodes whose class has one of the words in its name."""
+    found = set()
+    for node, entry in prompt.items():
+        if any(word in entry["class_type"] for word in words):
+            found.add(node)
+    return found
 
 
 def passes_per_step(prompt: Prompt) -> int:
@@ -64,7 +80,8 @@ def passes_per_step(prompt: Prompt) -> int:
     if inputs is None:
         cfg = next((node["inputs"]["cfg"] for node in prompt.values() if "cfg" in node["inputs"]), 1.0)
         return 1 if cfg == 1.0 else 2
-    if inputs["mode"] not in MODES:  # "from model", and the server of this script has no model but ccl-tiny
+    # "from model", and the server of this script has no model but ccl-tiny.
+    if inputs["mode"] not in MODES:
         published = FAMILIES["ccl"].sampling
         return len(branch_weights(published.mode, published.settings))
     scales = {}

@@ -1,6 +1,7 @@
-"""The published files as tables of keys and shapes, written from their descriptions; tensors of any device for them.
+"""The published files as tables of keys and shapes, from their descriptions, with tensors of any device.
 
-`Sizes` holds what differs between full-size and small files of one layout. Every generator returns {key: shape}.
+`Sizes` holds what differs between full-size and small files of one layout. Every generator returns {key:
+shape}.
 """
 
 from __future__ import annotations
@@ -106,8 +107,12 @@ def fusion(s: Sizes, other: Sizes) -> Shapes:
     shapes: Shapes = {}
     for i in range(s.layers):
         block = f"blocks.{i}.cross_attn"
-        shapes |= linear(f"{block}.k_fusion", s.dim, other.dim) | linear(f"{block}.v_fusion", s.dim, other.dim)
-        shapes |= norm(f"{block}.pre_attn_norm_fusion", other.dim) | {f"{block}.norm_k_fusion.weight": (s.dim,)}
+        shapes |= linear(f"{block}.k_fusion", s.dim, other.dim) | linear(
+            f"{block}.v_fusion", s.dim, other.dim
+        )
+        shapes |= norm(f"{block}.pre_attn_norm_fusion", other.dim) | {
+            f"{block}.norm_k_fusion.weight": (s.dim,)
+        }
     return shapes
 
 

@@ -66,6 +66,7 @@ def plain(run: Run) -> tuple[Tensors, int, float]:
 def counted_flops(run: Run) -> int:
     """Of the whole run, with attention on a CPU in both directions."""
 
+    # torch's counter knows the attention kernels of GPUs only.
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     formulas = {
@@ -87,10 +88,12 @@ class Storages(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given, made = storages((args, kwargs)), storages(out)
+        given = storages((args, kwargs))
+        made = storages(out)
         for key in made.keys() - given.keys() - self.held.keys():
             self.held[key] = made[key].nbytes()
             self.now += self.held[key]
+            # A storage is freed with its last tensor, which no operation reports.
             weakref.finalize(made[key], self._free, key)
         self.peak = max(self.peak, self.now)
         return out

@@ -82,7 +82,9 @@ def shipped_texts() -> tuple[Tensor, Tensor]:
 def shipped_clip(size: Size) -> tuple[Tensor, Tensor]:
     """A square that moves to the right and a tone that fades, through the VAEs."""
     _, _, video_vae, audio_vae = shipped()
-    frames, height, width = 4 * (size[0] - 1) + 1, 8 * size[1], 8 * size[2]
+    frames = 4 * (size[0] - 1) + 1
+    height = 8 * size[1]
+    width = 8 * size[2]
     images = torch.full((frames, height, width, 3), 0.2)
     for i in range(frames):
         images[i, 16:32, 2 * i : 2 * i + 16, 0] = 0.9
@@ -174,7 +176,9 @@ def random_clip(video: int, audio: int, size: Size) -> tuple[Tensor, Tensor]:
     return noise(3, 1, video, *size), noise(4, 1, audio, 6 * size[0])
 
 
-def tiny(coupling: str = "cca", image: bool = False, reference: bool = False, audio_shift: float | None = None) -> Kind:
+def tiny(
+    coupling: str = "cca", image: bool = False, reference: bool = False, audio_shift: float | None = None
+) -> Kind:
     return Kind(
         partial(tiny_model, coupling, image, reference, audio_shift),
         random_texts,

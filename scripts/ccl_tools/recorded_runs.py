@@ -87,10 +87,12 @@ class Sampling:
     skip_layers: tuple[int, ...] = ()
 
     def __call__(self, step: Step) -> Tensors:
-        guider, latent = self.guider(), self.latent()
+        guider = self.guider()
+        latent = self.latent()
         schedule = guider.model_patcher.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(schedule, "simple", self.steps)
-        sampler, start = comfy.samplers.sampler_object(self.sampler), comfy.sample.prepare_noise(latent, 5)
+        sampler = comfy.samplers.sampler_object(self.sampler)
+        start = comfy.sample.prepare_noise(latent, 5)
         options = {"denoise_mask": self.mask(latent), "callback": step, "disable_pbar": True, "seed": 5}
         out = guider.sample(start, latent, sampler, sigmas, **options)
         streams = out.unbind() if out.is_nested else [out]
@@ -133,7 +135,9 @@ def windows(model: ModelPatcher) -> ModelPatcher:
 
 
 def easy_cache(model: ModelPatcher) -> ModelPatcher:
-    return EasyCacheNode.execute(model, reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False)[0]
+    return EasyCacheNode.execute(
+        model, reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False
+    )[0]
 
 
 def own_shift(model: ModelPatcher) -> ModelPatcher:
@@ -172,7 +176,9 @@ def with_lora(targets: dict[str, tuple[int, int]], model: ModelPatcher) -> Model
 CCL_LORA = {f"diffusion_model.blocks.{i}.self_attn.q": (160, 160) for i in range(6)}
 CCL_LORA |= {f"diffusion_model.audio.blocks.{i}.ffn.0": (288, 96) for i in range(6)}
 CCL_LORA |= {f"diffusion_model.interaction.{i}.a2v.k": (160, 96) for i in range(6)}
-OVI_LORA = {f"{tower}_model.blocks.0.self_attn.{x}": (128, 128) for tower in ("video", "audio") for x in "qkvo"}
+OVI_LORA = {
+    f"{tower}_model.blocks.0.self_attn.{x}": (128, 128) for tower in ("video", "audio") for x in "qkvo"
+}
 OVI_LORA |= {f"{tower}_model.blocks.1.cross_attn.k_fusion": (128, 128) for tower in ("video", "audio")}
 MOVA_LORA = {f"{tower}.blocks.0.self_attn.q": (256, 256) for tower in ("video_dit", "video_dit_2")}
 MOVA_LORA |= {"audio_dit.blocks.1.ffn.0": (96, 128)}
@@ -246,11 +252,14 @@ def differentiable_rope() -> Iterator[None]:
 def training(coupling: str, tasks: tuple[str, ...], step: Step) -> Tensors:
     """Losses and some gradients of one pass, each sample with a task of its own."""
     with torch.inference_mode(False), torch.enable_grad(), differentiable_rope():
-        module, count = fresh_tiny_module(coupling).requires_grad_(True), len(tasks)
+        module = fresh_tiny_module(coupling).requires_grad_(True)
+        count = len(tasks)
         _, clean, text = tiny_batch(coupling, count)
         batch = Batch(*clean, text, torch.ones(count, 1, 3, 4, 6), torch.ones(count, 1, 18))
         times = torch.linspace(0.2, 0.9, count), torch.linspace(0.3, 0.8, count)
-        found = losses(module, batch, tasks, Draw(noise(31, count, 16, 3, 4, 6), noise(32, count, 8, 18), *times))
+        found = losses(
+            module, batch, tasks, Draw(noise(31, count, 16, 3, 4, 6), noise(32, count, 8, 18), *times)
+        )
         sum(found.values()).backward()
         step()
         gradients = {name: module.get_parameter(name).grad for name in GRADIENTS}

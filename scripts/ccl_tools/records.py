@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import operator
 import statistics
 import time
 from collections.abc import Iterable
@@ -63,7 +64,8 @@ class Record:
         try:
             with safe_open(path, framework="pt") as file:
                 for run, text in (file.metadata() or {}).items():
-                    record.figures[run], record.outputs[run] = Figures(**json.loads(text)), {}
+                    record.figures[run] = Figures(**json.loads(text))
+                    record.outputs[run] = {}
                 for key in file.keys():  # noqa: SIM118 - not a mapping
                     run, name = key.split("/", 1)
                     record.outputs[run][name] = file.get_tensor(key)
@@ -103,7 +105,8 @@ def record(path: Path, only: list[str], memory: bool) -> int:
     torch.set_num_threads(THREADS)
     from ccl_tools.recorded_runs import RUNS
 
-    made, started = Record(), time.monotonic()
+    made = Record()
+    started = time.monotonic()
     for name in chosen(RUNS, only):
         made.outputs[name], made.figures[name] = recorded(RUNS[name], memory)
         say(f"  {name:<28} {shown(made.figures[name])}  {', '.join(made.outputs[name])}")
@@ -123,7 +126,9 @@ def chosen(runs: Iterable[str], only: list[str]) -> list[str]:
     known = list(runs)
     unknown = [name for name in only if name not in known]
     if unknown:
-        raise ScriptError(f"--only {', '.join(unknown)}: no run has this name", f"take one of {', '.join(known)}")
+        raise ScriptError(
+            f"--only {', '.join(unknown)}: no run has this name", f"take one of {', '.join(known)}"
+        )
     return only or known
 
 
@@ -136,21 +141,25 @@ def difference(old: Tensor, new: Tensor) -> tuple[str, float]:
 
     if old.shape != new.shape or old.dtype != new.dtype:
         return f"was {old.dtype} {tuple(old.shape)}, is {new.dtype} {tuple(new.shape)}", float("inf")
+    # By bytes: NaN equals itself, and 0 differs from -0.
     if torch.equal(old.reshape(-1).view(torch.uint8), new.reshape(-1).view(torch.uint8)):
         return "equal", 0.0
     largest = float((old.double() - new.double()).abs().max())
     if not largest >= 0:
         return "NaN in one of them", float("inf")
     relative = largest / max(float(old.double().abs().max()), 1e-30)
+    # The smallest float32 above 0, since a difference of 0 would be called equal.
     return f"max {largest:.1e}, {relative:.1e} of the largest value", max(largest, 1e-45)
 
 
 def compared_outputs(old: dict[str, Tensor], new: dict[str, Tensor]) -> tuple[list[str], float]:
     """A line for each output that is not equal, and the largest difference of all."""
-    lines, worst = [], 0.0
+    lines = []
+    worst = 0.0
     for name in old.keys() | new.keys():
         if name not in old or name not in new:
-            said, found = f"only in the {'old' if name in old else 'new'} record", float("inf")
+            said = f"only in the {'old' if name in old else 'new'} record"
+            found = float("inf")
         else:
             said, found = difference(old[name], new[name])
         if found:
@@ -198,7 +207,8 @@ def compare_run(name: str, old: Record, new: Record, tolerance: float) -> bool:
 def warn_of_settings(old: Record, new: Record, names: list[str]) -> None:
     """Bits are comparable where these are the same."""
     every = [file.figures[name] for file in (old, new) for name in names]
-    found = sorted({str([getattr(figures, entry) for entry in SETTING]) for figures in every})
+    setting = operator.attrgetter(*SETTING)
+    found = sorted({str(list(setting(figures))) for figures in every})
     if len(found) > 1:
         say(f"note: recorded under other {', '.join(SETTING)}, so bits may differ: {' and '.join(found)}")
 

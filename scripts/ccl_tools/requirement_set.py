@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+# Pinned, since records and tests compare bits, and kernels differ between versions.
 TORCH = {"torch": "2.11.0", "torchvision": "0.26.0", "torchaudio": "2.11.0"}
 TOOLS = ["pytest>=8.3,<10", "ruff==0.17.5", "matplotlib>=3.9,<4"]
 IMPORTS = {

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-FPS, RATE = 24, 44100
+FPS = 24
+RATE = 44100
 COLOURS = {"red": (220, 50, 40), "green": (60, 180, 70), "blue": (50, 80, 220), "yellow": (230, 210, 60)}
 SENTENCES = (
     "the quick brown fox jumps over the lazy dog",
@@ -45,19 +46,28 @@ def speech(rng: random.Random, seconds: float) -> tuple[np.ndarray, str]:
     sentence = rng.choice(SENTENCES)
     with tempfile.TemporaryDirectory() as folder:
         spoken = Path(folder) / "speech.wav"
-        subprocess.run(["espeak-ng", "-s", str(rng.randint(120, 190)), "-w", str(spoken), sentence], check=True)
+        subprocess.run(
+            ["espeak-ng", "-s", str(rng.randint(120, 190)), "-w", str(spoken), sentence], check=True
+        )
         resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
         with av.open(str(spoken)) as file:
-            pieces = [piece.to_ndarray()[0] for frame in file.decode(audio=0) for piece in resampler.resample(frame)]
+            pieces = [
+                piece.to_ndarray()[0] for frame in file.decode(audio=0) for piece in resampler.resample(frame)
+            ]
     count = round(seconds * RATE)
-    return np.pad(np.concatenate(pieces), (0, count))[:count], f'opens like a mouth, and a voice says "{sentence}"'
+    return np.pad(np.concatenate(pieces), (0, count))[
+        :count
+    ], f'opens like a mouth, and a voice says "{sentence}"'
 
 
-def draw(sound: np.ndarray, colour: tuple[int, int, int], size: tuple[int, int], seconds: float) -> np.ndarray:
+def draw(
+    sound: np.ndarray, colour: tuple[int, int, int], size: tuple[int, int], seconds: float
+) -> np.ndarray:
     """Frames (f, h, w, 3) of a disc that is as large and bright as its moment of the sound is loud."""
     import numpy as np
 
-    (width, height), count = size, round(seconds * FPS)
+    width, height = size
+    count = round(seconds * FPS)
     loudness = np.array([np.abs(part).max(initial=0) for part in np.array_split(sound, count)])
     loudness = loudness / max(loudness.max(), 1e-6)
     y, x = np.mgrid[:height, :width]
@@ -88,11 +98,17 @@ def write(path: Path, frames: np.ndarray, sound: np.ndarray, fps: int = FPS, rat
 
 
 def make(
-    folder: Path, count: int, seconds: float = 3.0, size: tuple[int, int] = (128, 96), seed: int = 0, voice: bool = True
+    folder: Path,
+    count: int,
+    seconds: float = 3.0,
+    size: tuple[int, int] = (128, 96),
+    seed: int = 0,
+    voice: bool = True,
 ) -> list[Path]:
     """Write `count` clips and their captions."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng, written = random.Random(seed), []
+    rng = random.Random(seed)
+    written = []
     voice = voice and shutil.which("espeak-ng") is not None
     for i in range(count):
         sound, words = (speech if voice and i % 2 else beeps)(rng, seconds)

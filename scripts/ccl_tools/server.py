@@ -28,7 +28,11 @@ START_SECONDS = 600
 RUN_SECONDS = 1800
 MODEL_FOLDERS = ("checkpoints", "diffusion_models", "vae", "text_encoders")
 VIEW_FIELDS = ("filename", "subfolder", "type")
-LAST_EVENTS = {"execution_success": "success", "execution_error": "error", "execution_interrupted": "interrupted"}
+LAST_EVENTS = {
+    "execution_success": "success",
+    "execution_error": "error",
+    "execution_interrupted": "interrupted",
+}
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -45,7 +49,9 @@ class PromptRejected(RuntimeError):
         """Each error in a line: node, message, details."""
         nodes = self.node_errors.values() if self.node_errors else ()
         rows = [(node["class_type"], error) for node in nodes for error in node["errors"]]
-        return "; ".join(f"{name}: {error['message']} ({error['details']})" for name, error in rows) or str(self)
+        return "; ".join(f"{name}: {error['message']} ({error['details']})" for name, error in rows) or str(
+            self
+        )
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,16 @@ class Run:
         starts = [event for event in self.events if event.kind == "executing"]
         starts += [event for event in self.events if event.kind in LAST_EVENTS]
         return sum(
-            after.seconds - start.seconds for start, after in pairwise(starts) if start.data.get("node") in nodes
+            after.seconds - start.seconds
+            for start, after in pairwise(starts)
+            if start.data.get("node") in nodes
         )
 
     def files(self, suffix: str) -> list[dict[str, str]]:
         """The saved files of this kind, as /view wants them."""
-        lists = (value for output in self.outputs.values() for value in output.values() if isinstance(value, list))
+        lists = (
+            value for output in self.outputs.values() for value in output.values() if isinstance(value, list)
+        )
         files = (entry for entries in lists for entry in entries if isinstance(entry, dict))
         return [entry for entry in files if str(entry.get("filename", "")).endswith(suffix)]
 
@@ -110,7 +120,12 @@ class ComfyServer:
     """Starts the server on entering the context and ends it on leaving."""
 
     def __init__(
-        self, base: Path, *, port: int | None = None, pack: Path | None = ROOT, arguments: tuple[str, ...] = ()
+        self,
+        base: Path,
+        *,
+        port: int | None = None,
+        pack: Path | None = ROOT,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.base = base
         self.port = port or free_port()
@@ -133,7 +148,13 @@ class ComfyServer:
             link_folder(self.pack, self.base / "custom_nodes" / PACK_FOLDER)
         env = locate()
         command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
-        command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
+        command += [
+            "--base-directory",
+            str(self.base),
+            "--database-url",
+            "sqlite:///:memory:",
+            "--disable-api-nodes",
+        ]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 [*command, *self.arguments],
@@ -187,7 +208,9 @@ class ComfyServer:
         return json.loads(self.get_bytes(path))
 
     def get_bytes(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.address + urllib.parse.quote(path, safe="/?&=%"), timeout=60) as answer:
+        with urllib.request.urlopen(
+            self.address + urllib.parse.quote(path, safe="/?&=%"), timeout=60
+        ) as answer:
             return answer.read()
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -237,7 +260,9 @@ class ComfyServer:
                     run.status = LAST_EVENTS[event.kind]
                     break
         if run.status == "running":
-            raise ConnectionError(f"the server closed the connection in the middle of a prompt; see {self.log}")
+            raise ConnectionError(
+                f"the server closed the connection in the middle of a prompt; see {self.log}"
+            )
         run.outputs = self._outputs(run.prompt_id)
         return run
 

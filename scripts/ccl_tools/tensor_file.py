@@ -30,7 +30,8 @@ DTYPES = {
     "BOOL": "bool",
 }
 NAMES = {name: code for code, name in DTYPES.items()}
-SPARE_BYTES = 1 << 28  # left free on the disk
+# Left free on the disk.
+SPARE_BYTES = 1 << 28
 SMALL_BYTES = 1 << 8
 
 
@@ -64,7 +65,7 @@ class Entry:
 
 @dataclass
 class Writer:
-    """Writes `entries` in any order into `path`, which appears, complete, when the context is left without an error."""
+    """Writes `entries` in any order into `path`, which appears whole when the context ends without error."""
 
     path: Path
     entries: dict[str, Entry]
@@ -86,6 +87,7 @@ class Writer:
                 "data_offsets": (end, end := end + entry.size),
             }
         text = json.dumps(header).encode()
+        # Safetensors wants the header padded to a multiple of 8 bytes.
         self.header = text + b" " * (-len(text) % 8)
         self.total = 8 + len(self.header) + end
         self.left = set(self.entries)
@@ -98,12 +100,15 @@ class Writer:
             free = shutil.disk_usage(folder).free
             if free < self.total + SPARE_BYTES:
                 raise ScriptError(
-                    f"{folder} has {free / 1e9:.1f} GB free, {self.path.name} needs {self.total / 1e9:.1f} GB",
+                    f"{folder} has {free / 1e9:.1f} GB free, "
+                    f"{self.path.name} needs {self.total / 1e9:.1f} GB",
                     "free some space, or choose a folder on another disk",
                 )
             self.file = self.part.open("wb")
         except OSError as error:
-            raise ScriptError(f"cannot write to {folder}: {error}", "choose another folder for the output") from error
+            raise ScriptError(
+                f"cannot write to {folder}: {error}", "choose another folder for the output"
+            ) from error
         self.file.write(struct.pack("<Q", len(self.header)) + self.header)
         return self
 
@@ -125,7 +130,9 @@ class Writer:
             return
         if self.left:
             self.part.unlink()
-            raise ValueError(f"{len(self.left)} tensors were not written to {self.path.name}, one is {min(self.left)}")
+            raise ValueError(
+                f"{len(self.left)} tensors were not written to {self.path.name}, one is {min(self.left)}"
+            )
         self.part.replace(self.path)
 
 
@@ -133,7 +140,8 @@ class Writer:
 class Source:
     """The tensors of one or several safetensors files, by name; only what is asked for is read.
 
-    By hand and not through the library: that maps a file whole, which fails where it is larger than the memory.
+    By hand and not through the library: that maps a file whole, which fails where it is larger than the
+    memory.
     """
 
     places: dict[str, tuple[Path, int]]
@@ -165,16 +173,18 @@ class Source:
     def read(self, name: str) -> Tensor:
         import torch
 
-        (path, offset), entry = self.places[name], self.entries[name]
+        path, offset = self.places[name]
+        entry = self.entries[name]
         if entry.size == 0:
             return torch.empty(entry.shape, dtype=getattr(torch, entry.dtype))
         with path.open("rb") as file:
             file.seek(offset)
+            # A bytearray, since torch warns of memory that cannot be written.
             data = bytearray(file.read(entry.size))
         return torch.frombuffer(data, dtype=getattr(torch, entry.dtype)).view(entry.shape)
 
     def outline(self) -> dict[str, Tensor]:
-        """Every tensor without its data, on the meta device; small ones, such as scales and marks, as they are."""
+        """Every tensor without its data, on the meta device; small ones (scales, marks) as they are."""
         return {
             name: self.read(name) if entry.size <= SMALL_BYTES else entry.empty()
             for name, entry in self.entries.items()
@@ -186,15 +196,19 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
-            start, size = 8 + length, path.stat().st_size
+            start = 8 + length
+            size = path.stat().st_size
             if start > size:
                 raise ValueError(f"its header is said to be {length} bytes long, the file has {size}")
             header = json.loads(file.read(length))
-        end = max((info["data_offsets"][1] for name, info in header.items() if name != "__metadata__"), default=0)
+        end = max(
+            (info["data_offsets"][1] for name, info in header.items() if name != "__metadata__"), default=0
+        )
         if start + end != size:
             raise ValueError(f"its header tells of {start + end} bytes, the file has {size}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ScriptError(
-            f"{path} cannot be read as safetensors: {error}", "it is damaged or of another kind: download it again"
+            f"{path} cannot be read as safetensors: {error}",
+            "it is damaged or of another kind: download it again",
         ) from error
     return header, start

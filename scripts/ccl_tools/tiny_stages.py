@@ -93,10 +93,13 @@ def export(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.tiny.video_vae import encode_moments, pixels_of
     from ccl_pack.ccl_core.training.world import scene
 
-    pixels = pixels_of(np.stack([clip.frames for clip in itertools.islice(scene.clips(args.seed, frames=17), 16)]))
+    pixels = pixels_of(
+        np.stack([clip.frames for clip in itertools.islice(scene.clips(args.seed, frames=17), 16)])
+    )
     with torch.no_grad():
         latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
     small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (pixels.shape[2], *latent.shape[-2:]))
+    # A latent frame stands for the picture in its middle.
     middles = [math.floor(frame_time(i)) for i in range(latent.shape[2])]
     small = small[:, :, middles].movedim(1, -1)
     weights = torch.load(args.work / "joint.pt", map_location="cpu", weights_only=True)["model"]

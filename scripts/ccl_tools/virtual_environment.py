@@ -19,10 +19,18 @@ from ccl_tools.console import ScriptError, run_shown, say, tail
 from ccl_tools.lock import for_children, if_unused, only_one
 from ccl_tools.requirement_set import Step
 
+# The installed packages have about 7 GB, and pip unpacks beside them.
 FREE_GIGABYTES = 10
-MAKE = ("-m", "venv")  # what Python is called with, before the folder
+# What Python is called with, before the folder.
+MAKE = ("-m", "venv")
 CLEAN = "python scripts/set_up.py --clean"
-NETWORK_SIGNS = ("No matching distribution", "NewConnectionError", "name resolution", "ConnectTimeout", "ReadTimeout")
+NETWORK_SIGNS = (
+    "No matching distribution",
+    "NewConnectionError",
+    "name resolution",
+    "ConnectTimeout",
+    "ReadTimeout",
+)
 # Files whose size tells nothing: systems put their own certificates in place of those that were installed.
 ANY_SIZE = (".pem", ".crt")
 
@@ -61,9 +69,14 @@ def python_version(venv: Path) -> str:
 @contextmanager
 def alone(venv: Path) -> Iterator[tuple[int, ...]]:
     """Wait for other set-ups of the environment and make sure that nobody uses it; gives the locks."""
-    with only_one(venv.parent, name=f".{venv.name}.lock") as building, if_unused(lock_of_users(venv)) as unused:
+    with (
+        only_one(venv.parent, name=f".{venv.name}.lock") as building,
+        if_unused(lock_of_users(venv)) as unused,
+    ):
         if unused is None:
-            raise ScriptError(f"{venv} is damaged and in use", "end the programs that run from it, then start again")
+            raise ScriptError(
+                f"{venv} is damaged and in use", "end the programs that run from it, then start again"
+            )
         yield building, unused
 
 
@@ -99,7 +112,7 @@ def can_go_on(venv: Path) -> bool:
 
 
 def forget_broken_packages(venv: Path) -> None:
-    """Make pip install again what it was killed in the middle of, as it takes every package it knows for whole."""
+    """Make pip install again what it was killed in: it takes every package that it knows for whole."""
     scheme = "nt" if sys.platform == "win32" else "posix_prefix"
     packages = Path(sysconfig.get_path("purelib", scheme, {"base": str(venv)}))
     for known in packages.glob("*.dist-info"):
@@ -113,6 +126,7 @@ def is_broken(known: Path) -> bool:
     if not record.is_file():
         return True
     with record.open(newline="", encoding="utf-8") as rows:
+        # Python rewrites .pyc files when it likes, so their sizes in the list are old.
         sizes = {known.parent / path: size for path, _, size in csv.reader(rows) if not path.endswith(".pyc")}
     return any(_differs(file, size) for file, size in sizes.items())
 
@@ -132,12 +146,14 @@ def remove(folder: Path) -> None:
 
 def make_venv(venv: Path, log: Path, locks: tuple[int, ...] = ()) -> None:
     """An empty virtual environment with pip, of the Python that runs this."""
+    # The Python behind this one: an environment made of another would break with that.
     base = getattr(sys, "_base_executable", None) or sys.executable
     command = [base, *MAKE, str(venv)]
     if run_shown("virtual environment", command, log, descriptors=for_children(*locks)) != 0:
         raise ScriptError(
             f"{base} cannot make a virtual environment:\n{tail(log)}",
-            "install the venv package of your Python (Debian, Ubuntu: apt install python3-venv), or use another Python",
+            "install the venv package of your Python (Debian, Ubuntu: apt install python3-venv), "
+            "or use another Python",
         )
 
 
@@ -158,6 +174,7 @@ def _install(venv: Path, step: Step, logs: Path, locks: tuple[int, ...]) -> None
     if step.name == "torch":
         need_space(venv)
     log = logs / f"{venv.name}-{step.name}.log"
+    # While this file is there, a package may be half installed.
     _installing(venv).touch()
     pip = [str(python_of(venv)), "-m", "pip", "install", "--disable-pip-version-check", *step.packages]
     # pip outlives a set-up that is killed: as a holder of the locks it keeps the next one waiting.
@@ -176,7 +193,9 @@ def pip_remedy(log: Path) -> str:
     """What to do about the error at the end of pip's log."""
     text = log.read_text(errors="replace")
     if "No space left" in text:
-        return f"free 10 GB ({CLEAN}), or choose a folder on another disk with the environment variable CCL_ENV"
+        return (
+            f"free 10 GB ({CLEAN}), or choose a folder on another disk with the environment variable CCL_ENV"
+        )
     if any(sign in text for sign in NETWORK_SIGNS):
         return "check the network and pip's index and proxy settings (pip config list), then start again"
     return f"read {log}, then start again"
@@ -198,4 +217,7 @@ def _finished(venv: Path, step: Step) -> bool:
 
 def _succeeds(venv: Path, program: str) -> bool:
     command = [str(python_of(venv)), "-c", program]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return (
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+        == 0
+    )

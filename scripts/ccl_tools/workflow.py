@@ -1,4 +1,4 @@
-"""A workflow as the frontend saves it (UI format 0.4) turned into the prompt that the server runs (API format)."""
+"""A workflow as the frontend saves it (UI format 0.4) as the prompt that the server runs (API format)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class WorkflowError(ValueError):
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
     """Notes and reroutes, which the server does not know, fall away, as do muted and bypassed nodes."""
     if workflow.get("definitions", {}).get("subgraphs"):
-        raise WorkflowError("the workflow has subgraphs, which this converter does not open; unpack them first")
+        raise WorkflowError(
+            "the workflow has subgraphs, which this converter does not open; unpack them first"
+        )
     nodes = {node["id"]: node for node in workflow["nodes"]}
     links = {link[0]: (link[1], link[2]) for link in workflow["links"]}
     prompt: Prompt = {}
@@ -43,8 +45,10 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
     return prompt
 
 
-def _origin(link: Link, nodes: dict[int, Any], links: dict[int, Link], object_info: dict[str, Any]) -> Link | None:
-    """The output that really feeds a link, seen through reroutes and bypassed nodes; None behind a muted node."""
+def _origin(
+    link: Link, nodes: dict[int, Any], links: dict[int, Link], object_info: dict[str, Any]
+) -> Link | None:
+    """The output that feeds a link, through reroutes and bypassed nodes; None behind a muted node."""
     node = nodes[link[0]]
     mode = node.get("mode", 0)
     if mode == MUTED:
@@ -80,9 +84,10 @@ def widget_inputs(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_widgets(specs: dict[str, Any], prefix: str, slots: Iterator[Any], inputs: dict[str, Any]) -> None:
-    """Widgets stand in the order of the schema, each taking one slot and some a second one that is not an input."""
+    """Widgets stand in the order of the schema, each in one slot; some take a second one that is no input."""
     for name, spec in specs.items():
-        kind, options = spec[0], (spec[1] if len(spec) > 1 else {})
+        kind = spec[0]
+        options = spec[1] if len(spec) > 1 else {}
         if not is_widget(kind, options):
             continue
         value = next(slots, options.get("default"))
