@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from server import PromptServer
 
 from ..ccl_core.guidance import MODES
-from ..ccl_core.host.memory import report
+from ..ccl_core.host.memory_report import report
 from ..ccl_core.host.published import sampling_of
 from .inputs import FROM_MODEL, model_input
 

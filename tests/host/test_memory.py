@@ -16,7 +16,8 @@ from ccl_pack.ccl_core.config import CCAOptions, InteractionConfig
 from ccl_pack.ccl_core.host.experts import attach_low_noise
 from ccl_pack.ccl_core.host.files.build import build_model
 from ccl_pack.ccl_core.host.guider import AVGuider
-from ccl_pack.ccl_core.host.memory import Plan, clip_of, host_bytes, kernels_of, machine_of, report, weights_of
+from ccl_pack.ccl_core.host.memory import Plan, clip_of, host_bytes, kernels_of, machine_of, weights_of
+from ccl_pack.ccl_core.host.memory_report import report
 from ccl_pack.ccl_core.memory import Clip, Machine, parameters, step_bytes
 from support import tiny
 
