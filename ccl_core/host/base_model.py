@@ -1,4 +1,4 @@
-"""The joint model as a MODEL of the host: conditioning, masks, normalisation and memory of two packed streams."""
+"""The joint model as a MODEL of the host: conditions, masks, normalisation, memory of two packed streams."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from .texts import of_streams
 WINDOWED = {"video_mask": (0, 2), "video_concat": (0, 2), "audio_mask": (1, 2)}
 # Of the host, with a shift per stream where it has one.
 FLOW = getattr(comfy.model_base.ModelType, "FLOW_AV", comfy.model_base.ModelType.FLOW)
+# By the channels of the latent.
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
 
 
@@ -45,6 +46,7 @@ class CCLModel(comfy.model_base.WAN21):
     def __init__(self, model_config: CCLModelConfig, device: Any = None) -> None:
         self.ccl_config = model_config.ccl_config
         self.run: Run | None = None  # while one samples; set by its wrapper
+        # Past WAN21's own constructor, which builds the host's WanModel.
         comfy.model_base.BaseModel.__init__(
             self,
             model_config,
@@ -65,13 +67,19 @@ class CCLModel(comfy.model_base.WAN21):
         transformer_options: dict[str, Any] = {},  # noqa: B006 - the host's signature
         **conds: Any,
     ) -> Tensor:
-        """The host's prediction (b, 1, n), under the routes of the run and with the audio at its own noise level."""
+        """The clean latent (b, 1, n) that the model predicts, with the routes of the run.
+
+        Where the audio has a sigma shift of its own, the host's method sees it at its own noise level.
+        """
+        host = super()
         run: Run | None = transformer_options.get(RUN)
         if run is not None:
             conds["routes"] = run.routes
             transformer_options = {**transformer_options, KEPT: self._kept(run, transformer_options)}
-        predict = partial(super()._apply_model, t=t, c_concat=c_concat, c_crossattn=c_crossattn, control=control)
-        predict = partial(predict, transformer_options=transformer_options, **conds)
+
+        def predict(x: Tensor) -> Tensor:
+            return host._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
+
         scale = audio_noise_scale(self.audio_shift, self.model_sampling)
         shapes = conds.get("latent_shapes") or ()
         if scale == 1.0 or len(shapes) < 2:
@@ -79,7 +87,8 @@ class CCLModel(comfy.model_base.WAN21):
         return at_own_level(predict, x, t, shapes, conds.get("audio_mask"), scale)
 
     def _kept(self, run: Run, options: dict[str, Any]) -> Kept | None:
-        """What the run keeps for a pass; nothing under hooks, whose strength on the weights may change by the step."""
+        """What the run keeps for a pass."""
+        # Nothing under hooks, which may change the strength of a LoRA from step to step.
         return None if self.current_patcher.current_hooks is not None else run.kept_for(options)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
@@ -90,7 +99,8 @@ class CCLModel(comfy.model_base.WAN21):
         out = super().extra_conds(**_video_view(kwargs | {"cross_attn": text}, shapes))
         if len(shapes) > 1:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
-            if "c_concat" in out:  # cannot be concatenated to a packed latent
+            # The host's _apply_model would concatenate it to the packed latent, which has one channel.
+            if "c_concat" in out:
                 out["video_concat"] = comfy.conds.CONDRegular(out.pop("c_concat").cond)
         for name, mask in zip(("video_mask", "audio_mask"), masks, strict=False):
             if not (mask == 1).all():
@@ -111,11 +121,16 @@ class CCLModel(comfy.model_base.WAN21):
 
         (b,) without masks, else per latent frame, per patch, or per audio token.
         """
-        video = timestep if video_mask is None else self._masked(timestep, video_mask, self.diffusion_model.patch_size)
+        video = (
+            timestep
+            if video_mask is None
+            else self._masked(timestep, video_mask, self.diffusion_model.patch_size)
+        )
         if latent_shapes is None:
             return video
         audio = timestep if audio_mask is None else self._masked(timestep, audio_mask, (1,))
         scale = audio_noise_scale(self.audio_shift, self.model_sampling)
+        # The audio's own sigma, k s / (1 + (k - 1) s), as the time that the model was trained with.
         if scale != 1.0:
             steps = self.model_sampling.multiplier
             audio = comfy.model_sampling.time_snr_shift(scale, audio / steps) * steps
@@ -123,15 +138,25 @@ class CCLModel(comfy.model_base.WAN21):
 
     @staticmethod
     def _masked(timestep: Tensor, mask: Tensor, patch: tuple[int, ...]) -> Tensor:
+        # A patch is clean where all its cells are kept; `ceil_mode` as the latent is padded to whole patches.
         if mask.ndim == 5 and mask.shape[-2:] != (1, 1):
-            mask = torch.nn.functional.max_pool3d(mask, patch, patch, ceil_mode=True)  # (b, 1, t, h, w) of patches
+            mask = torch.nn.functional.max_pool3d(
+                mask, patch, patch, ceil_mode=True
+            )  # (b, 1, t, h, w) of patches
         return timestep[:, None] * mask.flatten(1)
 
-    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:  # noqa: ARG002
+    def scale_latent_inpaint(
+        self,
+        sigma: Tensor,  # noqa: ARG002 - the host's signature
+        noise: Tensor,  # noqa: ARG002
+        latent_image: Tensor,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> Tensor:
         """Kept regions stay clean during sampling: the model reads them at time 0."""
         return latent_image
 
     def process_latent_in(self, latent: Any) -> Any:
+        # The audio's latent is normalised already, by its VAE: it is only made k times smaller.
         scale = audio_noise_scale(self.audio_shift, self.model_sampling)
         return self._map_streams(latent, self.latent_format.process_in, lambda audio: audio / scale)
 
@@ -142,7 +167,7 @@ class CCLModel(comfy.model_base.WAN21):
     def _map_streams(
         self, latent: Any, map_video: Callable[[Tensor], Tensor], map_audio: Callable[[Tensor], Tensor]
     ) -> Any:
-        """Video is normalised per channel; the audio VAE normalises its own latent, which is only scaled here."""
+        """A latent mapped stream by stream, in the form it came in: nested, of the video alone, or packed."""
         if latent.is_nested:
             video, *audio = latent.unbind()
             return type(latent)([map_video(video), *map(map_audio, audio)])
@@ -158,11 +183,13 @@ class CCLModel(comfy.model_base.WAN21):
         """
         return [], list(self.diffusion_model.audio.blocks)
 
-    def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] = {}) -> float:  # noqa: B006
-        """The host counts positions, and a packed latent (b, 1, n) as n of them: count those of the streams instead.
-
-        A context window is a smaller n than that of the run.
-        """
+    def memory_required(
+        self,
+        input_shape: list[int],
+        cond_shapes: dict[str, Any] = {},  # noqa: B006 - the host's signature
+    ) -> float:
+        """The host's estimate of a step, by the positions of both streams in a packed latent (b, 1, n)."""
+        # The host takes all n numbers for positions. In a context window n is smaller than that of the run.
         if len(input_shape) == 3:
             shapes = [(1, self.latent_format.latent_channels, 1)] if self.run is None else self.run.shapes
             values = sum(math.prod(shape[1:]) for shape in shapes)
@@ -188,6 +215,7 @@ class CCLModel(comfy.model_base.WAN21):
         device: Any,
         retain_index_list: list[int] = [],  # noqa: B006
     ) -> Any:
+        # The host cuts what it knows; the conditions of one stream are ours to cut.
         if cond_key not in WINDOWED:
             resize = super().resize_cond_for_context_window
             return resize(cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list)
@@ -211,7 +239,8 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
         super().__init__({"image_model": "ccl"})
         self.ccl_config = ccl_config
         self.sampling_settings = {"shift": ccl_config.shift, "audio_shift": ccl_config.audio_shift}
-        self.memory_usage_factor = ccl_config.video.dim / 2222  # as the host's Wan
+        # As the host's WAN21_T2V in supported_models.
+        self.memory_usage_factor = ccl_config.video.dim / 2222
         if not FAMILIES[ccl_config.family].fp16:
             self.supported_inference_dtypes = [torch.bfloat16, torch.float32]
         self.latent_format = video_format(ccl_config.video.out_dim)
@@ -219,12 +248,17 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
             self.latent_format.latent_rgb_factors = ccl_config.latent_rgb_factors[:-1]
             self.latent_format.latent_rgb_factors_bias = ccl_config.latent_rgb_factors[-1]
 
-    def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> CCLModel:  # noqa: ARG002
+    def get_model(
+        self,
+        state_dict: dict[str, Tensor],  # noqa: ARG002 - the host's signature
+        prefix: str = "",  # noqa: ARG002
+        device: Any = None,
+    ) -> CCLModel:
         return CCLModel(self, device=device)
 
 
 def video_format(channels: int) -> comfy.latent_formats.LatentFormat:
-    """The latent of a video VAE with so many channels: Wan 2.1's, Wan 2.2's, or one that is taken as it is."""
+    """The latent of a video VAE with so many channels: Wan 2.1's, Wan 2.2's, or any other as it comes."""
     latent_format = VIDEO_FORMATS.get(channels, RawVideo)()
     latent_format.latent_channels = channels
     return latent_format
@@ -235,13 +269,16 @@ def _video_view(kwargs: dict[str, Any], shapes: list[torch.Size]) -> dict[str, A
     if len(shapes) < 2:
         return kwargs
     packed = ("noise", "denoise_mask", "latent_image")
-    return kwargs | {
-        name: comfy.utils.unpack_latents(kwargs[name], shapes)[0] for name in packed if kwargs.get(name) is not None
-    }
+    cut = dict(kwargs)
+    for name in packed:
+        if kwargs.get(name) is not None:
+            cut[name] = comfy.utils.unpack_latents(kwargs[name], shapes)[0]
+    return cut
 
 
 def _mask_for_timesteps(mask: Tensor) -> Tensor:
-    """One channel; one value per latent frame where the mask is the same all over it, which keeps modulation small."""
+    """The mask in one channel, and in one value per latent frame where it is the same all over each frame."""
+    # A table of times per frame: one per token makes the modulation as large as the tokens (model/times.py).
     mask = mask.amax(dim=1, keepdim=True)
     if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
         return mask[..., :1, :1]  # (b, 1, t, 1, 1)

@@ -1,8 +1,9 @@
 """One MODEL with two video experts, switched by the noise level of the step (MOVA, reference Wan 2.2 A14B).
 
-The high-noise expert is the patcher itself. The low-noise expert is a second patcher whose audio and interaction
-tensors are those of the first; it hangs on the first as an attachment, so clones keep it, and is loaded by the host
-when the run reaches its noise levels. The host then unloads the other one as it unloads any idle model.
+The high-noise expert is the patcher itself. The low-noise expert is a second patcher whose audio and
+interaction tensors are those of the first; it hangs on the first as an attachment, so clones keep it, and is
+loaded by the host when the run reaches its noise levels. The host then unloads the other one as it unloads
+any idle model.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Wrappers = comfy.patcher_extension.WrappersMP
 class LowNoise:
     """The attachment: the expert for sigmas below the boundary.
 
-    compiled: what compiles this expert, by the wrapper that compiles the other one; one entry, kept between runs.
+    compiled: what compiles this expert, by the wrapper that compiles the other one; one entry, kept between
+    runs.
     """
 
     patcher: ModelPatcher
@@ -44,17 +46,20 @@ class LowNoise:
 
 
 def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) -> None:
-    """Let `low` take the steps of `patcher` whose video sigma is below the boundary; at the boundary the high one runs.
+    """Let `low` take the steps of `patcher` whose video sigma is below the boundary.
 
-    Both hold joint models of one configuration. ValueError if they differ or the boundary is not within 0 and 1.
-    Patches of the audio stream and the interaction, which the experts share, are those of `patcher` in both. Patches
-    of the video stream are each expert's own.
+    Both hold joint models of one configuration. ValueError if they differ or the boundary is not within 0 and
+    1. Patches of the audio stream and the interaction, which the experts share, are those of `patcher` in
+    both. Patches of the video stream are each expert's own.
     """
     if not 0.0 < boundary < 1.0:
-        raise ValueError(f"the boundary of the video experts is {boundary}, wanted a sigma between 0 and 1 (MOVA: 0.9)")
+        raise ValueError(
+            f"the boundary of the video experts is {boundary}, wanted a sigma between 0 and 1 (MOVA: 0.9)"
+        )
     if patcher.model.ccl_config != low.model.ccl_config:
         raise ValueError(
-            "the low-noise expert has other sizes than the model it belongs to: choose the two experts of one release"
+            "the low-noise expert has other sizes than the model it belongs to: "
+            "choose the two experts of one release"
         )
     if patcher.get_attachment(KEY) is None:
         patcher.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, KEY, _sample_with_experts)
@@ -66,7 +71,7 @@ def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) 
 
 
 def low_noise_of(patcher: ModelPatcher) -> ModelPatcher | None:
-    """The low-noise expert of a MODEL, None for a MODEL with one video expert. Clone it before changing it."""
+    """The low-noise expert of a MODEL, None for a MODEL with one expert. Clone it before you change it."""
     attached = patcher.get_attachment(KEY)
     return None if attached is None else attached.patcher
 
@@ -81,13 +86,15 @@ class Experts:
     """The experts of one run: which of them is active, and how the host loads the other one."""
 
     def __init__(self, guider: Any, noise_shape: Sequence[int], sigmas: torch.Tensor) -> None:
-        self.guider, self.noise_shape = guider, noise_shape
+        self.guider = guider
+        self.noise_shape = noise_shape
         self.high = guider.model_patcher
         self.boundary = self.high.get_attachment(KEY).boundary
         self.low = _low_for_run(guider)
         self.compiled = _compiled_alike(self.high, self.low)
         self.hooks: tuple | None = None
-        # a run that begins below the boundary (second pass, denoise) never needs the high-noise expert
+        # A run that begins below the boundary (second pass, denoise) never needs the high-noise expert. The
+        # boundary itself is the high one's, as in Wan 2.2.
         self.active = self.high if sigmas[0] >= self.boundary else self.low
 
     @property
@@ -95,17 +102,22 @@ class Experts:
         return "high" if self.active is self.high else "low"
 
     def at(self, sigma: torch.Tensor) -> ModelPatcher:
-        """The expert for sigmas (b,) of the video, loaded. ValueError if they lie on both sides of the boundary."""
+        """The expert for sigmas (b,) of the video, loaded. ValueError where the boundary divides them."""
         above = (sigma >= self.boundary).tolist()
         if any(above) and not all(above):
             raise ValueError(
-                f"one batch holds noise levels on both sides of the expert boundary {self.boundary}: sample them apart"
+                f"one batch holds noise levels on both sides of the expert boundary {self.boundary}: "
+                "sample them apart"
             )
         wanted = self.high if above[0] else self.low
         if wanted is not self.active:
-            self.active, self.hooks = wanted, None
+            self.active = wanted
+            self.hooks = None
             guider = self.guider
-            comfy.sampler_helpers.prepare_sampling(self.high, self.noise_shape, guider.conds, guider.model_options)
+            # The host loads through its own helper, which our wrapper `_load_active` sends the active expert.
+            comfy.sampler_helpers.prepare_sampling(
+                self.high, self.noise_shape, guider.conds, guider.model_options
+            )
         if wanted is self.low:
             self._follow_hooks()
         return wanted
@@ -116,12 +128,14 @@ class Experts:
             if self.low.model.current_patcher is not self.low:
                 self.low.pre_run()
                 self._in_use(True)
-            # what the sampler reads from the model, such as its shift, must outlive the unloading of the weights
+            # To make room the host may unload the high-noise expert, and takes its object patches off too.
+            # The sampler goes on reading them, such as the shift: they come back without the weights.
             self.high.unpatch_model(unpatch_weights=False)
             self.high.patch_model(load_weights=False)
 
     def _follow_hooks(self) -> None:
-        """Apply the hooks that the host has just applied to the high-noise expert, anew when a strength changed."""
+        """Apply to the low-noise expert the hooks that the host has just applied to the high-noise one."""
+        # Anew only when the group or a strength has changed: each time patches all weights again.
         group = self.high.current_hooks
         hooks = None if group is None else (group, [hook.strength for hook in group.hooks])
         if hooks != self.hooks:
@@ -130,33 +144,42 @@ class Experts:
             self.hooks = hooks
 
     def _in_use(self, in_use: bool) -> None:
-        """The host knows the models that nodes hand on, and lets the pinned memory of others go first."""
+        """Tell the host that this prompt uses the low-noise expert, which no node has handed on.
+
+        The host frees the pinned memory of models that are not in use first.
+        """
         if self.low.is_dynamic():
             self.low.set_in_use_by_current_prompt(in_use)
 
     def close(self) -> None:
         self.low.model.run = None
-        self.low.model_options = {"transformer_options": {}}  # the patches in it are the high-noise expert's to release
+        # Patches in the options are cleaned up once, by the host, with the high-noise expert.
+        self.low.model_options = {"transformer_options": {}}
         if self.low.model.current_patcher is self.low:
             self.low.cleanup()
             self._in_use(False)
+        # The host takes object patches off when it unloads a model. If it has unloaded the high-noise expert
+        # during the run, those of `loaded` are still there.
         if not any(map(self.high.is_clone, comfy.model_management.loaded_models())):
-            self.high.unpatch_model(unpatch_weights=False)  # nobody else would, it is unloaded already
+            self.high.unpatch_model(unpatch_weights=False)
 
 
 def _low_for_run(guider: Any) -> ModelPatcher:
     """A clone of the low-noise expert that carries what was done to the whole MODEL."""
     high = guider.model_patcher
     low = low_noise_of(high)
-    # the host leaves its dynamic loading for hooks and torch.compile
+    # For hooks and for torch.compile the host replaces a MODEL with one that it does not load dynamically
+    # (get_non_dynamic_delegate): the low-noise expert has to follow.
     low = low.get_non_dynamic_delegate() if low.is_dynamic() and not high.is_dynamic() else low.clone()
-    low.load_device, low.offload_device = high.load_device, high.offload_device
-    # models and tensors of patches must stay loaded with whichever expert runs
+    low.load_device = high.load_device
+    low.offload_device = high.offload_device
+    # The options name models and tensors of patches, which the host loads with the expert that runs.
     low.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
     low.object_patches = moved_patches(high, low) | low.object_patches
     low.force_cast_weights = high.force_cast_weights
     low.hook_patches = comfy.model_patcher.create_hook_patches_clone(high.hook_patches)
-    low.hook_mode = comfy.hooks.EnumHookMode.MinVram  # what it would cache goes stale with the strength of a keyframe
+    # No cache of patched weights: it goes stale with the strength of a keyframe.
+    low.hook_mode = comfy.hooks.EnumHookMode.MinVram
     shared = {key: value for key, value in high.patches.items() if key.startswith(SHARED)}
     own = {key: value for key, value in low.patches.items() if not key.startswith(SHARED)}
     if shared or len(own) < len(low.patches) or low.force_cast_weights:
@@ -166,7 +189,8 @@ def _low_for_run(guider: Any) -> ModelPatcher:
 
 
 def _compiled_alike(high: ModelPatcher, low: ModelPatcher) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For each compile wrapper of the host, around modules of the high-noise expert, one around the low-noise one's."""
+    """For each compile wrapper of the host one like it around the modules of the low-noise expert."""
+    # Kept between runs, since a new wrapper compiles from the start.
     kept = high.get_attachment(KEY).compiled
     wrappers = high.get_wrappers(Wrappers.APPLY_MODEL, COMPILE_KEY)
     if set(kept) != set(wrappers):
@@ -198,9 +222,14 @@ def _sample_with_experts(
 
 
 def _load_active(
-    executor: Any, model: ModelPatcher, noise_shape: Any, conds: Any, model_options: dict[str, Any], **kwargs: Any
+    executor: Any,
+    model: ModelPatcher,
+    noise_shape: Any,
+    conds: Any,
+    model_options: dict[str, Any],
+    **kwargs: Any,
 ) -> tuple[Any, Any, list]:
-    """Wrapper of the host's PREPARE_SAMPLING: it loads the active expert, the sampler talks to the high-noise one."""
+    """Wrapper of the host's PREPARE_SAMPLING: loads the active expert, hands on the high-noise one."""
     experts = model_options["transformer_options"][RUN].experts
     _, conds, models = executor(experts.active, noise_shape, conds, model_options=model_options, **kwargs)
     experts.loaded()
@@ -217,7 +246,7 @@ def _apply_active(
     transformer_options: dict[str, Any],
     **conds: Any,
 ) -> torch.Tensor:
-    """Wrapper of the host's APPLY_MODEL: the same arguments and further wrappers around the expert for this sigma."""
+    """Wrapper of the host's APPLY_MODEL: the pass goes, through further wrappers, to this sigma's expert."""
     experts = transformer_options[RUN].experts
     expert = experts.at(t)
     arguments = (x, t, c_concat, c_crossattn, control, transformer_options)
@@ -234,4 +263,6 @@ def _deepclone_low(patcher: ModelPatcher, clone: ModelPatcher) -> None:  # noqa:
 
 
 def _refuse_split(patcher: ModelPatcher, clone: ModelPatcher) -> None:  # noqa: ARG001 - the host's callback
-    raise ValueError("a model with two video experts runs on one GPU: remove MultiGPU CFG Split from the workflow")
+    raise ValueError(
+        "a model with two video experts runs on one GPU: remove MultiGPU CFG Split from the workflow"
+    )

@@ -1,4 +1,4 @@
-"""Guidance of an audio-video model in the host's sampler: the branches of a mode, run and weighed step by step."""
+"""Guidance of an audio-video model in the host's sampler: a mode's branches, run and weighed in each step."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ..guidance import (
 
 Options = dict[str, Any]
 Conds = list[dict[str, Any]]
+# Of the host's LTXAVModel too, so that this guider serves LTX-2.
 ANCHOR = {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
@@ -39,22 +40,29 @@ class AVGuider(comfy.samplers.CFGGuider):
     def set_conds(self, positive: list, negative: list) -> None:
         for name, conditioning in (("positive", positive), ("negative", negative)):
             if not conditioning:
-                raise ValueError(f"{name} holds no conditioning: connect a text encoder, an empty prompt will do")
+                raise ValueError(
+                    f"{name} holds no conditioning: connect a text encoder, an empty prompt will do"
+                )
         super().set_conds(positive, negative)
 
-    def set_guidance(self, mode: str, settings: Mapping[str, TermScale], skip_layers: Sequence[int] = ()) -> None:
-        """Choose the row of the table and its scales; `skip_layers` are left out of the passes with negative text."""
+    def set_guidance(
+        self, mode: str, settings: Mapping[str, TermScale], skip_layers: Sequence[int] = ()
+    ) -> None:
+        """Choose the row of the table and its scales. skip_layers: not run in passes with negative text."""
         check_settings(mode, settings)
         self.mode = mode
         self.settings = dict(settings)
         self.skip_layers = _known_layers(self.model_patcher, skip_layers)
+        # What nodes that read the one scale of the host's guider find.
         self.set_cfg(_nominal_scale(self.settings.values()))
 
     def sample(self, noise: Any, latent_image: Any, *args: Any, **kwargs: Any) -> Any:
         check_latent(self.model_patcher.model, latent_image)
         return super().sample(noise, latent_image, *args, **kwargs)
 
-    def outer_sample(self, *args: Any, latent_shapes: Sequence[Sequence[int]] = (), **kwargs: Any) -> torch.Tensor:
+    def outer_sample(
+        self, *args: Any, latent_shapes: Sequence[Sequence[int]] = (), **kwargs: Any
+    ) -> torch.Tensor:
         self.latent_shapes = latent_shapes
         return super().outer_sample(*args, latent_shapes=latent_shapes, **kwargs)
 
@@ -65,10 +73,12 @@ class AVGuider(comfy.samplers.CFGGuider):
         model_options: Options | None = None,
         seed: int | None = None,  # noqa: ARG002 - the host passes it
     ) -> torch.Tensor:
+        """The guided prediction of a step, in the place of the host's `sampling_function`."""
         model_options = model_options or {}
         settings = self._active_settings(float(timestep[0]))
         weights = self._fold(branch_weights(self.mode, settings))
         wanted = set(weights)
+        # Without guidance the host runs the positive pass alone, unless a hook needs another one beside it.
         if len(weights) == 1 and model_options.get("disable_cfg1_optimization", False):
             wanted |= self._reference()
         predictions = self._run(wanted, x, timestep, model_options)
@@ -77,8 +87,10 @@ class AVGuider(comfy.samplers.CFGGuider):
         return self._host_hooks(guided, predictions, scale, x, timestep, model_options)
 
     def _active_settings(self, sigma: float) -> dict[str, TermScale]:
+        """The terms whose range holds this step. The others have scale 1, so their branches need not run."""
         to_sigma = self.inner_model.model_sampling.percent_to_sigma
 
+        # A range from 0 or up to 1 holds whatever the sigma: a sampler may step beyond the schedule's ends.
         def active(scale: TermScale) -> bool:
             started = scale.start <= 0.0 or sigma <= to_sigma(scale.start)
             return started and (scale.end >= 1.0 or sigma >= to_sigma(scale.end))
@@ -86,14 +98,17 @@ class AVGuider(comfy.samplers.CFGGuider):
         return {name: scale for name, scale in self.settings.items() if active(scale)}
 
     def _reference(self) -> set[Branch]:
+        """The branch that the mode moves away from, as a hook takes an unconditional pass to be."""
         return set(self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)}))
 
     def _fold(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
+        """The weights as they are for a pair, those without a coupling for a video alone."""
         return weights if len(self.latent_shapes) > 1 else without_coupling(weights)
 
     def _run(
         self, wanted: set[Branch], x: torch.Tensor, timestep: torch.Tensor, model_options: Options
     ) -> dict[Branch, torch.Tensor]:
+        """The predictions of the wanted branches, in as few calls as their switches allow."""
         predictions: dict[Branch, torch.Tensor] = {}
         for call in calls(wanted, self.skip_layers):
             conds = [self._text(call.positive), self._text(call.negative)]
@@ -105,6 +120,7 @@ class AVGuider(comfy.samplers.CFGGuider):
         return predictions
 
     def _text(self, branch: Branch | None) -> Conds | None:
+        """The conds of a branch; None stands for a pass that is not run, as in the host's calc_cond_batch."""
         if branch is None:
             return None
         conds = self.conds["negative" if branch.negative else "positive"]
@@ -113,14 +129,17 @@ class AVGuider(comfy.samplers.CFGGuider):
     def _combine(
         self, predictions: Mapping[Branch, torch.Tensor], weights: Mapping[Branch, StreamWeights]
     ) -> torch.Tensor:
+        """The guided prediction, each stream with its own weights."""
         video_weights = {branch: weight.video for branch, weight in weights.items()}
         if len(self.latent_shapes) < 2:
             return combine(predictions, video_weights)
         audio_weights = {branch: weight.audio for branch, weight in weights.items()}
+        # A packed latent is the numbers of the video, then those of the audio.
         video_size = math.prod(self.latent_shapes[0][1:])
-        video = combine({branch: output[..., :video_size] for branch, output in predictions.items()}, video_weights)
-        audio = combine({branch: output[..., video_size:] for branch, output in predictions.items()}, audio_weights)
-        return torch.cat([video, audio], dim=-1)  # (b, 1, n)
+        video = {branch: output[..., :video_size] for branch, output in predictions.items()}
+        audio = {branch: output[..., video_size:] for branch, output in predictions.items()}
+        guided = [combine(video, video_weights), combine(audio, audio_weights)]
+        return torch.cat(guided, dim=-1)  # (b, 1, n)
 
     def _host_hooks(
         self,
@@ -131,22 +150,29 @@ class AVGuider(comfy.samplers.CFGGuider):
         timestep: torch.Tensor,
         model_options: Options,
     ) -> torch.Tensor:
-        """Show hooks a pair (cond, uncond) that gives our prediction under one scale, and take their answer."""
-        before, after = (model_options.get(f"sampler_{when}_cfg_function", []) for when in ("pre", "post"))
-        if not (before or after or "sampler_cfg_function" in model_options):
+        """Show hooks a pair (cond, uncond) that gives our prediction under one scale, and take their answer.
+
+        They are those of `sampling_function` and `cfg_function` in the host, such as APG and RescaleCFG.
+        """
+        before = model_options.get("sampler_pre_cfg_function", [])
+        after = model_options.get("sampler_post_cfg_function", [])
+        replaced = "sampler_cfg_function" in model_options
+        if not (before or after or replaced):
             return guided
         cond = predictions[TC]
         uncond = _implied_uncond(guided, predictions, scale)
         conds = [self.conds["positive"], self.conds["negative"] if len(predictions) > 1 else None]
         shared = {"model": self.inner_model, "model_options": model_options, "input": x, "sigma": timestep}
         shared["cond_scale"] = scale
-        if before or "sampler_cfg_function" in model_options:
+        if before or replaced:
             pair = [cond, uncond]
             for hook in before:
                 pair = hook({**shared, "conds": conds, "conds_out": pair, "timestep": timestep})
+            # The host's formula on what the hooks made of the pair; it calls the hooks behind it too.
             return comfy.samplers.cfg_function(
-                self.inner_model, pair[0], pair[1], scale, x, timestep, model_options, cond=conds[0], uncond=conds[1]
+                self.inner_model, *pair[:2], scale, x, timestep, model_options, *conds
             )
+        # The formula would give our prediction but for rounding: hooks behind it get the prediction itself.
         for hook in after:
             pair = {"cond": conds[0], "uncond": conds[1], "cond_denoised": cond, "uncond_denoised": uncond}
             guided = hook({**shared, **pair, "denoised": guided})
@@ -163,6 +189,7 @@ class Call(NamedTuple):
 
 def calls(wanted: Collection[Branch], skip_layers: tuple[int, ...]) -> list[Call]:
     """As few calls of the host as the switches of these branches allow."""
+    # By switches the branch of each text: False the positive one, True the negative one.
     groups: dict[tuple[bool, tuple[int, ...]], dict[bool, Branch]] = {}
     for branch in Branch:
         if branch in wanted:
@@ -179,9 +206,12 @@ def _switches(anchor: bool, skip_layers: tuple[int, ...]) -> Options:
     return {**ANCHOR, **skipped} if anchor else skipped
 
 
-def _implied_uncond(guided: torch.Tensor, predictions: Mapping[Branch, torch.Tensor], scale: float) -> torch.Tensor:
+def _implied_uncond(
+    guided: torch.Tensor, predictions: Mapping[Branch, torch.Tensor], scale: float
+) -> torch.Tensor:
     """The prediction u for which the formula of the host, u + scale (TC - u), gives the guided one."""
     cond = predictions[TC]
+    # guided = u + scale (TC - u), solved for u.
     if scale != 1.0:
         return cond - (guided - cond) / (scale - 1.0)
     # At scale 1 every u does: hooks that ask for one are shown a branch that was run.
@@ -193,7 +223,10 @@ def with_switches(model_options: Options, switches: Options) -> Options:
     """The options with these transformer options; the caller's dicts are not touched."""
     if not switches:
         return model_options
-    return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), **switches}}
+    return {
+        **model_options,
+        "transformer_options": {**model_options.get("transformer_options", {}), **switches},
+    }
 
 
 def _calculate(
@@ -202,11 +235,14 @@ def _calculate(
     replacement = model_options.get("sampler_calc_cond_batch_function")
     if replacement is None:
         return comfy.samplers.calc_cond_batch(model, conds, x, timestep, model_options)
-    return replacement({"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options})
+    return replacement(
+        {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
+    )
 
 
 def _as_other_branch(conds: Conds) -> Conds:
-    """Caches in the host (EasyCache) tell passes apart by uuid: the anchor branch of a text must have its own."""
+    """The conds of a text for its anchor branch, under uuids of their own."""
+    # The host's EasyCache and what a run keeps (run.py) tell passes apart by uuid, the same in every step.
     return [{**cond, "uuid": uuid.uuid5(cond["uuid"], "anchor")} for cond in conds]
 
 
@@ -220,7 +256,8 @@ def _known_layers(model_patcher: Any, layers: Sequence[int]) -> tuple[int, ...]:
     config = getattr(model_patcher.model, "ccl_config", None)
     if layers and config is None:
         raise ValueError(
-            "skip_layers works on the joint models of this pack only: leave it empty, or use SkipLayerGuidanceDiT"
+            "skip_layers works on the joint models of this pack only: "
+            "leave it empty, or use SkipLayerGuidanceDiT"
         )
     count = max(config.video.num_layers, config.audio.num_layers) if config else 0
     wrong = [layer for layer in layers if not 0 <= layer < count]
@@ -238,7 +275,9 @@ def check_latent(model: Any, latent: Any) -> None:
     config = getattr(model, "ccl_config", None)
     if config is None:
         if len(streams) > 1 and isinstance(model, comfy.model_base.WAN21):
-            raise ValueError("latent_image: got video and audio, but this model makes video only: load a joint model")
+            raise ValueError(
+                "latent_image: got video and audio, but this model makes video only: load a joint model"
+            )
         return
     _check_stream("video", streams["video"], 5, model.latent_format.latent_channels)
     if "audio" in streams:
@@ -248,6 +287,7 @@ def check_latent(model: Any, latent: Any) -> None:
 def _check_stream(name: str, samples: torch.Tensor, ndim: int, channels: int) -> None:
     if samples.ndim != ndim or samples.shape[1] != channels:
         raise ValueError(
-            f"latent_image: the {name} latent has the shape {tuple(samples.shape)}, this model wants {ndim} dimensions "
-            f"and {channels} channels: make it with CCLEmptyAVLatent or CCLEncodeAV and the VAEs of the same model"
+            f"latent_image: the {name} latent has the shape {tuple(samples.shape)}, "
+            f"this model wants {ndim} dimensions and {channels} channels: "
+            "make it with CCLEmptyAVLatent or CCLEncodeAV and the VAEs of the same model"
         )

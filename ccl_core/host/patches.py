@@ -1,7 +1,8 @@
 """Object patches of one model, moved to another of the same structure: the two video experts of a MODEL.
 
-An object patch puts a value in the place of a module or of a module's method. What popular packs put there is bound to
-a module of the model they saw: a method, a function that closes over a module, a partial, or a module around another.
+An object patch puts a value in the place of a module or of a module's method. What popular packs put there is
+bound to a module of the model they saw: a method, a function that closes over a module, a partial, or a
+module around another.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ def moved_patches(source: ModelPatcher, target: ModelPatcher) -> dict[str, Any]:
             made[key] = moved(value, modules)
         except TypeError as error:
             raise ValueError(
-                f"the object patch on {key} holds a module of the high-noise expert in {error}, and so cannot act on "
-                "the low-noise one: this model has two video experts. Remove the node that patches it, or use one that "
-                "patches a method or wraps a function"
+                f"the object patch on {key} holds a module of the high-noise expert in {error}, "
+                "and so cannot act on the low-noise one: this model has two video experts. "
+                "Remove the node that patches it, or use one that patches a method or wraps a function"
             ) from error
     return made
 
 
 def counterparts(source: ModelPatcher, target: ModelPatcher) -> dict[int, nn.Module]:
-    """Each module of the source by its id, also one that a patch has taken out -> the target's of the same name."""
+    """By the id of each module of the source, also of one that a patch took out, the target's of its name."""
     theirs = _named(target)
     return {id(module): theirs[name] for name, module in _named(source).items() if name in theirs}
 
@@ -109,8 +110,10 @@ def _module(value: nn.Module, modules: Modules) -> nn.Module:
     held = {name: child for name, child in value.named_modules() if id(child) in modules}
     if not held:
         return value
+    # A compiled module has its hooks and its cache: the target's gets new ones with the same settings.
     if isinstance(value, torch._dynamo.OptimizedModule):
         return torch._dynamo.OptimizedModule(moved(value._orig_mod, modules), value.dynamo_ctx)
+    # A shallow copy, so that its own parameters are shared and only its children are replaced.
     made = copy.copy(value)
     made._modules = {name: moved(child, modules) for name, child in value._modules.items()}
     return made

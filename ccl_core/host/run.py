@@ -1,7 +1,7 @@
 """One sampling run: everything that belongs to it and to nothing else.
 
-A wrapper of the host's OUTER_SAMPLE makes it; each pass of the model finds it in `transformer_options`; it is gone when
-the run ends.
+A wrapper of the host's OUTER_SAMPLE makes it; each pass of the model finds it in `transformer_options`; it is
+gone when the run ends.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ KEEP_GIVEN = "ccl_keep_given"
 
 @dataclass
 class Run:
-    """shapes: of the video latent and, where there is one, the audio latent. video, audio: states of the streams.
+    """The facts of one run, and what it keeps.
 
-    keeps: the model can read kept keys and values of a given stream. experts: the video experts, where there are two.
+    shapes: of the video latent and, where there is one, the audio latent.
+    video, audio: states of the streams.
+    keeps: the model can read kept keys and values of a given stream.
+    experts: the video experts, where there are two.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -56,6 +59,7 @@ class Run:
         """
         if not self.keeps or self.given is None:
             return None
+        # `uuids` are the host's, one for each cond of the batch, and stay the same in every step.
         window = options.get("context_window")
         frames = None if window is None else tuple(window.index_list)
         expert = None if self.experts is None else self.experts.name
@@ -90,14 +94,18 @@ def sample_in_run(
     guider = executor.class_obj
     model = guider.model_patcher.model
     options = guider.model_options.setdefault("transformer_options", {})
+    # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run
-    model.run = options[RUN] = run_of(model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False))
+    model.run = options[RUN] = run_of(
+        model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False)
+    )
     try:
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
         model.run = before
     if denoise_mask is None:
         return samples
+    # The normalisation is not exact: (x - mean) / std * std + mean differs from x in its last bits.
     return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
 
 

@@ -1,8 +1,9 @@
 """The text of each stream in one entry of a CONDITIONING.
 
-Nodes of the host edit a text without knowing of streams (ConditioningZeroOut, ConditioningAverage, ConditioningConcat).
-`StreamTexts` is the video's text with the audio's beside it, and repeats each such edit on the audio's. Whatever else
-reads it, such as a model without sound, reads the video's text. docs/decisions.md compares this place with others.
+Nodes of the host edit a text without knowing of streams (ConditioningZeroOut, ConditioningAverage,
+ConditioningConcat). `StreamTexts` is the video's text with the audio's beside it, and repeats each such edit
+on the audio's. Whatever else reads it, such as a model without sound, reads the video's text.
+docs/decisions.md compares this place with others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ CONSTANTS = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", 
 COPIES = ("copy", "clone", "detach", "contiguous", "to", "type", "cpu", "cuda")
 CASTS = ("float", "double", "half", "bfloat16")
 CUTS = ("getitem", "setitem", "repeat", "expand", "narrow")
-# The functions that edit a text, by name without underscores: `mul` stands for torch.mul, `mul_` and `*` as well.
+# The functions that edit a text, by name without underscores: `mul` stands for torch.mul, `mul_` and `*` as
+# well.
 EDITS = frozenset(JOINS + SUMS + PRODUCTS + CONSTANTS + COPIES + CASTS + CUTS)
 TOKENS = 1  # dimension of a text (b, tokens, width)
 
@@ -111,8 +113,9 @@ def _widened(text: Tensor, width: int) -> Tensor:
         return text
     if text.any():
         raise ValueError(
-            f"the sound's texts cannot be joined: one is {width} wide, the other {text.shape[-1]}. They come from "
-            "different text encoders: give both conditionings a text for the sound with CCLDualPrompt"
+            f"the sound's texts cannot be joined: one is {width} wide, the other {text.shape[-1]}. "
+            "They come from different text encoders: "
+            "give both conditionings a text for the sound with CCLDualPrompt"
         )
     return text.new_zeros(*text.shape[:-1], width)
 
@@ -120,11 +123,11 @@ def _widened(text: Tensor, width: int) -> Tensor:
 def _of_one_length(operands: tuple) -> tuple:
     """As ConditioningAverage does with the video's text: the first text tells how many tokens there are."""
     texts = [operand for operand in operands if isinstance(operand, Tensor) and operand.ndim == 3]
-    first = texts[0]
+    _, tokens, width = texts[0].shape
+    # By identity: tensors compare number by number. Other operands are scales.
+    others = set(map(id, texts[1:]))
     return tuple(
-        _lengthened(_widened(operand, first.shape[-1]), first.shape[TOKENS])
-        if any(operand is text for text in texts[1:])
-        else operand
+        _lengthened(_widened(operand, width), tokens) if id(operand) in others else operand
         for operand in operands
     )
 
