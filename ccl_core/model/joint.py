@@ -151,8 +151,7 @@ class JointModel(VideoStream):
     def _kept_sources(self, inputs: Inputs, kept: Kept, given_video: bool) -> list[KV | None]:
         """What the given stream hands out in each layer, from a pass of its own where there is none yet."""
         if kept.sources is None:
-            # With options of its own: one that a pass leaves behind makes a compiled block trace the next pass
-        # again.
+            # With options of its own: a compiled block would trace again for what a pass leaves in them.
             alone = replace(inputs, options=dict(inputs.options))
             *_, kept.sources = self._pass(alone, given_video, not given_video, keep=True)
         return kept.sources
