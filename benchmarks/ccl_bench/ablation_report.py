@@ -239,9 +239,8 @@ def draw_sync(report: dict[str, Any], shown: dict[str, str], out: Path) -> None:
     guidance = report["settings"]["guidance"]
 
     def plot(plt: Any) -> None:
-        grid = plt.subplots(2, 2, figsize=(11, 0.5 * len(shown) * max(1, len(guidance)) + 2.5), sharey=True)[
-            1
-        ]
+        height = 0.5 * len(shown) * max(1, len(guidance)) + 2.5
+        grid = plt.subplots(2, 2, figsize=(11, height), sharey=True)[1]
         for column, (task, title) in zip(
             grid.T, (("t2av", "joint sampling"), ("v2a", "video given")), strict=True
         ):

@@ -13,7 +13,9 @@ from ccl_tools.console import Ticker
 if TYPE_CHECKING:
     from torch import Tensor
 
+# 81 frames of Wan, 5 seconds at 16 fps.
 LATENT_FRAMES = 21
+# Tokens of a latent frame.
 SPATIAL_TOKENS = 880
 AUDIO_TOKENS = 168
 CONTEXT_TOKENS = 16
@@ -50,9 +52,8 @@ def dense_attention(
     keys, values = (
         torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True)
     )  # (b, c+k, d)
-    q, keys, values = (
-        x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, keys, values)
-    )  # (b, h, n, d/h)
+    # Heads apart, each (b, h, n, d/h).
+    q, keys, values = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, keys, values))
     out = torch.nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
     return out.transpose(1, 2).flatten(2)  # (b, q, d)
 

@@ -19,6 +19,7 @@ def smoothed(curve: Sequence[Sequence[float]]) -> list[float]:
     for _, loss in curve:
         total = SMOOTHING * total + loss
         weight = SMOOTHING * weight + 1
+        # Divided by the weights so far: the first points are plain means, not drawn to 0.
         out.append(total / weight)
     return out
 

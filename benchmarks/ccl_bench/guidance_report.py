@@ -108,6 +108,7 @@ def recommended(rows: Sequence[Row]) -> Row:
     fit = [row for row in rows if meets_bars(row)]
     if not fit:
         best = max(map(accuracy, rows))
+        # Where nothing reaches the bars, the settings with the best captions.
         fit = [row for row in rows if accuracy(row) == best]
     top = max(fit, key=sync_score)
     # One event less counts as equal; 1e-9 takes up the rounding of the division.

@@ -44,11 +44,13 @@ def measure(pairs: int) -> dict[str, object]:
         (Path(full) / "custom_nodes" / "ccl-audio-video").symlink_to(ROOT, target_is_directory=True)
         runs: list[tuple[dict, dict]] = []
         for turn in range(pairs + 1):
+            # In turns, since the second start of a pair finds more in the caches.
             order = (empty, full) if turn % 2 else (full, empty)
             results = {base: start_once(Path(base)) for base in order}
             runs.append((results[empty], results[full]))
             ticker.tick(f"pair {turn} of {pairs}")
     ticker.done()
+    # The first pair reads the files from the disk, all others from the cache.
     return summarise(runs[1:])
 
 

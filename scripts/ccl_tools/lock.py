@@ -62,6 +62,7 @@ def _wait(lock: BinaryIO, *, shared: bool, title: str) -> None:
     ticker = Ticker(title)
     while not try_lock(lock.fileno(), shared=shared):
         ticker.tick()
+        # Polling, since a wait in the system could not show how long it takes.
         time.sleep(0.3)
 
 

@@ -79,6 +79,7 @@ def passes_per_step(prompt: Prompt) -> int:
     inputs = next((node["inputs"] for node in prompt.values() if "mode" in node["inputs"]), None)
     if inputs is None:
         cfg = next((node["inputs"]["cfg"] for node in prompt.values() if "cfg" in node["inputs"]), 1.0)
+        # The host skips the negative pass at scale 1.
         return 1 if cfg == 1.0 else 2
     # "from model", and the server of this script has no model but ccl-tiny.
     if inputs["mode"] not in MODES:

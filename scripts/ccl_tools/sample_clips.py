@@ -91,7 +91,9 @@ def write(path: Path, frames: np.ndarray, sound: np.ndarray, fps: int = FPS, rat
             file.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         file.mux(video.encode(None))
         heard = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
-        heard.sample_rate, heard.pts = rate, 0  # without a time, the padding of AAC would count as sound
+        heard.sample_rate = rate
+        # Without a time, the padding of AAC would count as sound.
+        heard.pts = 0
         file.mux(audio.encode(heard))
         file.mux(audio.encode(None))
     return path

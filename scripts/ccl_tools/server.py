@@ -24,7 +24,9 @@ from ccl_tools.console import ScriptError, Ticker, last_line, tail
 from ccl_tools.environment import ROOT, held_locks, locate
 
 PACK_FOLDER = "ccl-audio-video"
+# The first start on a busy machine compiles and imports for minutes.
 START_SECONDS = 600
+# Longer than any template takes on two cores.
 RUN_SECONDS = 1800
 MODEL_FOLDERS = ("checkpoints", "diffusion_models", "vae", "text_encoders")
 VIEW_FIELDS = ("filename", "subfolder", "type")
@@ -81,6 +83,7 @@ class Run:
     def seconds_in(self, nodes: set[str]) -> float:
         """Time between the start of each of these nodes and the start of the next one."""
         starts = [event for event in self.events if event.kind == "executing"]
+        # The end of the run ends its last node.
         starts += [event for event in self.events if event.kind in LAST_EVENTS]
         return sum(
             after.seconds - start.seconds
@@ -100,6 +103,7 @@ class Run:
 def free_port() -> int:
     """A port that nothing listens on."""
     with socket.socket() as probe:
+        # Port 0 lets the system choose.
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
@@ -107,6 +111,7 @@ def free_port() -> int:
 def need_free_port(port: int) -> None:
     """Stop with the remedy where the port is taken."""
     with socket.socket() as probe:
+        # Else a port that a server has just left would count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -161,6 +166,7 @@ class ComfyServer:
                 cwd=env.comfyui,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                # The server may outlive this process and then still uses the environment.
                 pass_fds=held_locks(),
             )
         try:
@@ -222,6 +228,7 @@ class ComfyServer:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
+            # The host's answer to a prompt that it does not accept.
             if error.code == 400:
                 raise PromptRejected(json.loads(error.read())) from error
             raise
@@ -247,11 +254,13 @@ class ComfyServer:
         ):
             run = Run(self.post("/prompt", {"prompt": prompt, "client_id": client})["prompt_id"])
             async for message in socket_:
+                # Binary messages are the pictures of a preview.
                 if message.type is aiohttp.WSMsgType.BINARY:
                     run.previews += 1
                     continue
                 body = json.loads(message.data)
                 event = Event(time.monotonic() - start, body["type"], body.get("data") or {})
+                # The socket also tells of the queue and of other prompts.
                 if event.data.get("prompt_id") != run.prompt_id:
                     continue
                 run.events.append(event)

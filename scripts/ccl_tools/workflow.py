@@ -10,6 +10,7 @@ Link = tuple[int, int]
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 SEED_MODES = {"fixed", "increment", "decrement", "randomize"}
+# The frontend's numbers for the mode of a node.
 MUTED, BYPASSED = 2, 4
 
 
@@ -34,6 +35,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
             if slot.get("link") is None:
                 continue
             origin = _origin(links[slot["link"]], nodes, links, object_info)
+            # A widget that was turned into an input keeps its old value in the file.
             inputs.pop(slot["name"], None)
             if origin is not None:
                 inputs[slot["name"]] = [str(origin[0]), origin[1]]
@@ -95,8 +97,10 @@ def _read_widgets(specs: dict[str, Any], prefix: str, slots: Iterator[Any], inpu
         if value is None and options.get("hidden"):
             continue
         inputs[prefix + name] = value
+        # The frontend puts `fixed`, `increment` ... behind a seed.
         if options.get("control_after_generate", name in ("seed", "noise_seed")):
             _skip_seed_mode(slots, name)
+        # The button of an upload has a slot of its own.
         if options.get("image_upload"):
             next(slots, None)
         if kind == "COMFY_DYNAMICCOMBO_V3":

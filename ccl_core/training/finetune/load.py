@@ -50,7 +50,11 @@ def give_rope_a_gradient() -> None:
     )
 
 
-def _keep_angles(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001 - torch's signature
+def _keep_angles(
+    ctx: Any,
+    inputs: tuple[Tensor, ...],
+    output: Tensor,  # noqa: ARG001 - torch's signature
+) -> None:
     ctx.save_for_backward(inputs[1])
 
 
