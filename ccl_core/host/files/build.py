@@ -66,9 +66,12 @@ def load_checkpoint(
     audio_vae = file.bundle("audio_vae.", "audio VAE")
     model = _load({"video": identify(file)}, ModelPaths(path), {}, False)
     config = model.model.ccl_config
-    clip = load_text_encoder(text, config.text_encoder, embedding_directory=embedding_directory)
-    decoder = comfy.sd.VAE(sd=video_vae, metadata=file.metadata)
-    return model, clip, decoder, load_audio_vae(audio_vae, file.metadata)
+    try:
+        clip = load_text_encoder(text, config.text_encoder, embedding_directory=embedding_directory)
+        sound = load_audio_vae(audio_vae, file.metadata)
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+    return model, clip, comfy.sd.VAE(sd=video_vae, metadata=file.metadata), sound
 
 
 def put_together(files: Mapping[str, ModelFile]) -> tuple[Assembly, CCLConfig]:

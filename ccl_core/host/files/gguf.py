@@ -24,8 +24,8 @@ def read(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     ValueError where the pack is not there or refuses the file.
     """
-    pack = _pack()
     name = os.path.basename(path)
+    pack = _pack(name)
     try:
         sd = pack.gguf_sd_loader(path)
         config = _ccl_config(pack, path)
@@ -55,12 +55,12 @@ def patcher_class() -> type:
     return _pack().GGUFModelPatcher
 
 
-def _pack() -> ModuleType:
+def _pack(name: str = "the model") -> ModuleType:
     # The server has the host's module `nodes` loaded. An import outside a server would load all of its nodes.
     registry = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
     if NODE not in registry:
         raise ValueError(
-            "this is a GGUF file, and the pack ComfyUI-GGUF, which reads those, is not loaded: install "
+            f"{name} is a GGUF file, and the pack ComfyUI-GGUF, which reads those, is not loaded: install "
             "ComfyUI-GGUF in ComfyUI Manager and restart, or use fp8 or int8 safetensors instead"
         )
     pack = sys.modules[registry[NODE].__module__]

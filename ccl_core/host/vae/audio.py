@@ -19,9 +19,10 @@ AUDIO_VAES: dict[str, type[AudioVAE]] = {"vocos": VocosVAE, "dac": DACVAE, "mmau
 def load_audio_vae_file(path: str, vocoder_path: str | None = None) -> comfy.sd.VAE:
     """The VAE in a safetensors file. vocoder_path: of a second file, whose keys are added."""
     sd, metadata = read_tensors(path)
-    if vocoder_path is not None:
-        sd, metadata = _merged(sd, metadata, *read_tensors(vocoder_path))
+    vocoder = None if vocoder_path is None else read_tensors(vocoder_path)
     try:
+        if vocoder is not None:
+            sd, metadata = _merged(sd, metadata, *vocoder)
         return load_audio_vae(sd, metadata)
     except ValueError as error:
         files = path if vocoder_path is None else f"{path} with {vocoder_path}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import comfy.model_management
 import comfy.ops
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from ccl_pack.ccl_core.config import StreamConfig
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_files, load_model
-from ccl_pack.ccl_core.host.files.read import ModelPaths
+from ccl_pack.ccl_core.host.files.read import BUNDLED, ModelPaths
 from ccl_pack.ccl_core.host.files.translate import rename
 from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
@@ -119,6 +120,13 @@ def test_other_files_are_recognised(tmp_path, tensors, words):
 def test_model_only_file_in_the_checkpoint_loader_is_told_apart(tmp_path):
     with pytest.raises(ValueError, match=r"tiny\.safetensors holds no text encoder.*CCLModelLoader"):
         load_checkpoint(str(write(tmp_path / "tiny.safetensors")))
+
+
+def test_a_fault_of_the_text_encoder_names_the_checkpoint(tmp_path: Path) -> None:
+    bundled = {f"{part}x": torch.zeros(1) for part in BUNDLED}
+    path = save(tmp_path / "all.safetensors", state_dict(CONFIG) | bundled)
+    with pytest.raises(ValueError, match=r"^all\.safetensors: The text encoder has no vocabulary"):
+        load_checkpoint(path)
 
 
 FLOAT = {"dtype": torch.float32}

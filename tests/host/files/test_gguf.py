@@ -26,7 +26,7 @@ def test_without_the_pack_it_is_named(tmp_path, ask):
 
 def test_loader_names_the_pack(tmp_path):
     write(tmp_path / "tiny.gguf", state_dict(CHOSEN), {"general.architecture": "wan"})
-    with pytest.raises(ValueError, match="install ComfyUI-GGUF"):
+    with pytest.raises(ValueError, match=r"tiny\.gguf is a GGUF file.*install ComfyUI-GGUF"):
         build.load_model(str(tmp_path / "tiny.gguf"))
 
 
