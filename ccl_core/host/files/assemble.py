@@ -59,7 +59,6 @@ def assemble(files: Mapping[str, ModelFile]) -> Assembly:
         tensors = _in_role(role, file)
         both = next((key for key in tensors if key in sd), None)
         if both is not None:
-            # Ovi's published file holds both streams: an audio stream of its own beside it is one too many.
             part = section(both)
             raise ValueError(
                 f"{sources.get(part, 'another file')} and {file.name}, chosen as {INPUTS.get(role, role)}, "

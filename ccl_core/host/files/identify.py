@@ -109,8 +109,7 @@ def _content(found: frozenset[str], family: str | None, name: str) -> tuple[str,
     family: None where nothing tells it yet.
     """
     wanted = found - {"low_noise"}
-    # A stream alone is the same file in every family (a Wan, an audio tower), so the rows of all may describe
-    # it.
+    # A stream alone (a Wan, an audio tower) may be described by the row of any family.
     asked = [family] if family is not None and wanted & DIRECTIONS else list(FAMILIES)
     for name_of_row in asked:
         for content in FAMILIES[name_of_row].contents:

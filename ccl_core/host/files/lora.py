@@ -110,8 +110,7 @@ def read_lora(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     return _read(path, os.path.getmtime(path))
 
 
-# Two files: LoRAs for two video experts come as a pair. `changed` makes the cache miss a file that was saved
-# again.
+# Two files: LoRAs for two video experts come as a pair. `changed` tells a file that was saved again.
 @lru_cache(maxsize=2)
 def _read(path: str, changed: float) -> tuple[dict[str, Tensor], dict[str, str]]:  # noqa: ARG001
     return read_tensors(path)
@@ -236,7 +235,7 @@ def _for_expert(patches: dict[str, Any], which: str, chosen: str) -> dict[str, A
     found = {}
     for target, patch in patches.items():
         key = target.removeprefix(TARGETS[which])
-        # A target with the prefix of the other expert is still there with it.
+        # A target of the other expert still begins with that expert's prefix.
         if not key.startswith(MODEL):
             continue
         video = _part(key.removeprefix(MODEL)) == "video"

@@ -27,8 +27,7 @@ class AudioVAE(comfy.sd.VAE):
     what: str
     least_tokens = 1
 
-    # The first step of the host's `VAE.encode`, which crops to whole cells and drops channels beyond the
-    # network's.
+    # The first step of the host's `VAE.encode`, which would crop to whole cells and drop further channels.
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
         """(b, samples, channels) -> (b, samples, 1): the mean of the channels, nothing cropped."""
         if pixels.ndim != 3 or 0 in pixels.shape:
@@ -71,8 +70,7 @@ class AudioVAE(comfy.sd.VAE):
         overlap: int | None = None,
         **_: Any,
     ) -> Tensor:
-        # The host's `decode_tiled` takes the second size out again for a latent with one axis: it must be
-        # there.
+        # The host's `decode_tiled` takes `tile_y` out for a latent with one axis, so it must be there.
         return super().decode_tiled(
             self._checked(samples), tile_x=tile_x or TILE_TOKENS, tile_y=tile_y or 1, overlap=overlap
         )

@@ -22,8 +22,7 @@ SAMPLE_RATE = 16000
 N_FFT = 1024
 MELS = 80
 TOP_FREQUENCY = 8000.0
-# What stands before the names in one file or another: `generator` in best_netG.pt, `tod` in MMAudio's
-# FeaturesUtils.
+# Before the names in one file or another: `generator` in best_netG.pt, `tod` in MMAudio's FeaturesUtils.
 WRAPPERS = frozenset(("vae", "vocoder", "generator", "mel_converter", "tod", "module"))
 PART_OF = {
     "encoder": "vae",
@@ -46,8 +45,7 @@ NORMED = (
     (".weight_g", ".weight_v"),
     (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
 )
-# A row's norm is 1 if folded and sqrt(inputs * kernel) if raw, at least 7. bf16 moves a norm by less than 1
-# %.
+# A row's norm is 1 if folded, sqrt(inputs * kernel) if raw (at least 7). bf16 moves a norm by less than .01.
 FOLDED_WITHIN = 0.02
 
 

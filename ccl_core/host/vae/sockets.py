@@ -57,8 +57,7 @@ def input_sample_rate(vae: VAE) -> int:
 
 def output_sample_rate(vae: VAE) -> int:
     """The rate its decoder delivers."""
-    # LTX-2's audio VAE of the host takes one rate and gives another; all others have only the first
-    # attribute.
+    # Only the host's LTX-2 audio VAE gives another rate than it takes, and has the first attribute.
     return int(getattr(vae, "audio_sample_rate_output", vae.audio_sample_rate))
 
 

@@ -12,7 +12,6 @@ import torch
 TRANSFORMER_PREFIX = "umt5xxl.transformer."
 # Of a T5's config.json. The host reads them for its T5 class.
 SHAPE_KEYS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers")
-# How many faults a message lists.
 LISTED = 6
 
 
@@ -29,7 +28,7 @@ def load_text_encoder(
         comfy.text_encoders.wan.WanT5Tokenizer,
         comfy.text_encoders.wan.te(dtype_t5=weights["shared.weight"].dtype),
     )
-    # The host's classes of Wan's text encoder look their options up under this name.
+    # Options whose names begin with umt5xxl reach the host's classes of Wan's tokenizer and encoder.
     return comfy.sd.CLIP(
         target,
         embedding_directory=embedding_directory,
