@@ -15,8 +15,9 @@ import torch
 from ...config import CCLConfig
 from ...host.files.assemble import Assembly
 from .export import export_trained
+from .order import generator_of
 from .settings import Settings
-from .trainer import FineTuner, generator_of
+from .trainer import FineTuner
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,44 +26,13 @@ from ..flow import Batch, Draw, losses, save_atomically, shifted
 from .adapters import Adapter, attach
 from .cache import Cache, EncodedClip, Entry, padded
 from .load import load, renew
+from .order import Order, generator_of, stratified
 from .settings import Settings, TrainSettings
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-class Order:
-    """Which clips each pass takes: all in an epoch, in an order of its own, clips of one shape together."""
-
-    def __init__(self, entries: list[Entry], batch: int, seed: int) -> None:
-        groups: dict[Any, list[Entry]] = {}
-        for entry in entries:
-            groups.setdefault(entry.shapes, []).append(entry)
-        self.groups = list(groups.values())
-        self.size = batch
-        self.seed = seed
-        self.count = sum(math.ceil(len(group) / batch) for group in self.groups)
-        # All passes of an epoch ask for the same list.
-        self.epoch = lru_cache(maxsize=1)(self._epoch)
-
-    @property
-    def names(self) -> list[str]:
-        return [entry.name for entry in chain(*self.groups)]
-
-    def batch(self, index: int) -> list[Entry]:
-        """The clips of the pass `index`, counted from the start of the run."""
-        epoch, position = divmod(index, self.count)
-        return self.epoch(epoch)[position]
-
-    def _epoch(self, epoch: int) -> list[list[Entry]]:
-        generator = generator_of(self.seed, "epoch", epoch)
-        batches = []
-        for group in self.groups:
-            mixed = shuffled(group, generator)
-            batches += [mixed[k : k + self.size] for k in range(0, len(mixed), self.size)]
-        return shuffled(batches, generator)
 
 
 class FineTuner:
@@ -340,20 +307,3 @@ def means_of(measured: Sequence[tuple[str, int, float]]) -> dict[str, float]:
         sums[name] = sums.get(name, 0.0) + clips * value
         counts[name] = counts.get(name, 0) + clips
     return {name: sums[name] / counts[name] for name in sorted(sums)}
-
-
-def generator_of(seed: int, *purpose: Any) -> torch.Generator:
-    """The random numbers of one purpose, such as ("step", 7), on the CPU whatever the device."""
-    # Python's own hash of a text differs from process to process.
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-
-
-def shuffled(items: list[Item], generator: torch.Generator) -> list[Item]:
-    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
-
-
-def stratified(count: int, generator: torch.Generator) -> Tensor:
-    """Uniform numbers (count,), one from each of `count` equal parts of 0..1, in random order."""
-    ascending = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    return ascending[torch.randperm(count, generator=generator)]

@@ -22,9 +22,10 @@ from ccl_pack.ccl_core.host.files.identify import identify_files, section
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
 from ccl_pack.ccl_core.host.files.read import read_files
 from ccl_pack.ccl_core.training.finetune.cache import Cache
+from ccl_pack.ccl_core.training.finetune.order import generator_of
 from ccl_pack.ccl_core.training.finetune.run import finetune
 from ccl_pack.ccl_core.training.finetune.settings import read_settings
-from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, generator_of
+from ccl_pack.ccl_core.training.finetune.trainer import FineTuner
 from ccl_tools.console import ScriptError
 from ccl_tools.sample_clips import make
 from support.commands import load

@@ -22,9 +22,10 @@ from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.rotary import axis_table
 from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
+from ccl_pack.ccl_core.training.finetune.order import Order, generator_of, stratified
 from ccl_pack.ccl_core.training.finetune.run import cut, finetune, validate
 from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
-from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, Order, generator_of, split_validation, stratified
+from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, split_validation
 from support.tiny import CONFIG, latents
 from support.tiny_runs import configuration, log_lines, settings
 

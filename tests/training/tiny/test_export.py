@@ -9,7 +9,14 @@ from safetensors.torch import load_file, save_file
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
 from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.metadata import read_config
-from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, ENCODERS, joint_weights, metadata, unpack, write_checkpoint
+from ccl_pack.ccl_core.training.tiny.export import (
+    CCL_TINY,
+    ENCODERS,
+    joint_weights,
+    metadata,
+    unpack,
+    write_checkpoint,
+)
 from ccl_tools.environment import ROOT
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"

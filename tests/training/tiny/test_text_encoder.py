@@ -10,23 +10,26 @@ import torch
 
 from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.training.tiny.text_encoder import (
-    EOS,
     LABELS,
     NOBODY,
-    PAD,
-    UNKNOWN,
     Batches,
     TextRecipe,
     build_encoder,
-    draw_caption,
     encode,
     labels_of,
     own_labels,
     train_text_encoder,
-    train_vocabulary,
 )
+from ccl_pack.ccl_core.training.tiny.vocabulary import EOS, PAD, UNKNOWN, draw_caption, train_vocabulary
 from ccl_pack.ccl_core.training.world import scene
-from ccl_pack.ccl_core.training.world.captions import OTHER_WORDS, WORDS, Attributes, held_out, owned, paraphrase
+from ccl_pack.ccl_core.training.world.captions import (
+    OTHER_WORDS,
+    WORDS,
+    Attributes,
+    held_out,
+    owned,
+    paraphrase,
+)
 
 SMALL = TextRecipe(
     vocab_size=560,

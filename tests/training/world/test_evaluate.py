@@ -8,7 +8,14 @@ import torch
 
 from ccl_pack.ccl_core.training.world import evaluate
 from ccl_pack.ccl_core.training.world.captions import held_out
-from ccl_pack.ccl_core.training.world.evaluate import Lesson, Result, draw_clips, lesson, measure, unseen_objects
+from ccl_pack.ccl_core.training.world.evaluate import (
+    Lesson,
+    Result,
+    draw_clips,
+    lesson,
+    measure,
+    unseen_objects,
+)
 from ccl_pack.ccl_core.training.world.scene import KINDS, Attributes, Clip
 from ccl_pack.ccl_core.training.world.sounds import synthesise
 
