@@ -11,6 +11,8 @@ from .counts import attention, linear
 # Explained at Timeline (alignment/timeline.py) and at StreamConfig.
 CLOCKS = ("causal", "uniform", "linear")
 ROPES = ("tarp", "token")
+# Those of the host's WanModel.
+MODEL_TYPES = ("t2v", "i2v")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.rope not in ROPES:
             raise ValueError(f"a stream has the rope {self.rope!r}, known are {', '.join(ROPES)}")
+        if self.model_type not in MODEL_TYPES:
+            known = ", ".join(MODEL_TYPES)
+            raise ValueError(f"a stream has the model_type {self.model_type!r}, known are {known}")
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise ValueError(
                 f"a stream of width {self.dim} cannot have {self.num_heads} heads:"
@@ -175,4 +180,10 @@ class CCLConfig:
             raise ValueError(
                 f"the audio stream takes {self.audio.in_dim} channels,"
                 f" its latent has {self.audio_latent.channels}"
+            )
+        factors = self.latent_rgb_factors
+        if factors is not None and len(factors) != self.video.out_dim + 1:
+            raise ValueError(
+                f"ccl_config has {len(factors)} latent_rgb_factors, wanted {self.video.out_dim + 1}:"
+                " one of each channel of the video's latent, and one that is added to all"
             )

@@ -76,7 +76,7 @@ def write_config(config: CCLConfig) -> str:
 def _from_schema_1(data: Mapping[str, Any]) -> dict[str, Any]:
     """Schema 2 of an entry in schema 1. Its fields for other kinds than its own are left out."""
     flat = data.get("interaction")
-    if not isinstance(flat, dict) or flat.get("kind") not in OPTIONS:
+    if not isinstance(flat, dict) or flat.get("kind") not in list(OPTIONS):
         return dict(data)
     # Schema 1 wrote the options of all kinds into one object.
     own = {field.name for field in fields(OPTIONS[flat["kind"]])}
@@ -94,7 +94,8 @@ def _build(kind: type, data: Any, where: str) -> Any:
         raise ValueError(f"{where} is {data!r}, wanted an object")
     hints = get_type_hints(kind)
     if kind is InteractionConfig:
-        hints["options"] = OPTIONS.get(data.get("kind"), dict)
+        named = data.get("kind")
+        hints["options"] = OPTIONS.get(named, dict) if isinstance(named, str) else dict
     unknown = set(data) - hints.keys()
     if unknown:
         raise ValueError(f"{where} has the unknown entries {sorted(unknown)}: update the pack")

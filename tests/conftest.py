@@ -10,6 +10,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 sys.path += [str(TESTS), *(str(TESTS.parent / folder) for folder in ("scripts", "benchmarks"))]
+pytest_plugins = ["support.shares"]
 
 from ccl_tools.environment import load_pack  # noqa: E402
 

@@ -117,6 +117,7 @@ def test_bad_configuration_is_named(path: str, value: Any, message: str) -> None
         ("interaction.layers", [-1]),
         ("interaction.options.context_tokens", -1),
         ("interaction.options", []),
+        ("interaction.kind", []),
         ("audio", []),
         ("fps", float("inf")),
         ("fps", "16/0"),
@@ -135,6 +136,19 @@ def test_bad_configuration_is_named(path: str, value: Any, message: str) -> None
 )
 def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_name(path: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"ccl_config.{path} (is|has)"):
+        read_config(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("video.model_type", "s2v", "model_type 's2v', known are t2v, i2v"),
+        ("latent_rgb_factors", [], "has 0 latent_rgb_factors, wanted 17"),
+        ("latent_rgb_factors", [[1.0, 2.0, 3.0]] * 16, "has 16 latent_rgb_factors, wanted 17"),
+    ],
+)
+def test_a_value_that_no_model_has_is_refused(path: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         read_config(changed(path, value))
 
 

@@ -67,7 +67,9 @@ def test_the_search_path_changes_in_three_places_and_never_gets_the_repository()
     found = {}
     for folder in ("scripts", "benchmarks", "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "sys." + "path" in line]
+            lines = [
+                line for line in path.read_text(encoding="utf-8").splitlines() if "sys." + "path" in line
+            ]
             if lines:
                 found[path.relative_to(ROOT).as_posix()] = len(lines)
     assert found == PATH_LINES

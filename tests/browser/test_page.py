@@ -1,0 +1,63 @@
+"""The pack in the real page: its nodes are found by search, and the first template loads as it was saved."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ccl_tools.environment import ROOT
+from ccl_tools.server import ComfyServer
+from ccl_tools.workflow import to_prompt
+from support.page import Page
+
+EMPTY_PLACE = (900, 700)  # pixels; a double click there opens the search
+OPTIONS = "[...document.querySelectorAll('[role=option]')].map(option => option.innerText.split('\\n')[0])"
+TEMPLATE = "Text to Video with Sound"
+
+
+def found_by(page: Page, words: str) -> list[str]:
+    """The titles that the search shows for the words, best first."""
+    # Again where the page was still busy with its start.
+    page.wait_for(
+        "document.activeElement.placeholder === 'Add a node...'",
+        lambda: page.click(*EMPTY_PLACE, count=2),
+        pause=1,
+    )
+    page.type(words)
+    page.wait_for(f"{OPTIONS}.some(title => title.includes('CCL'))")
+    titles = page.ask(OPTIONS)
+    page.press("Escape")
+    page.wait_for("!document.querySelector('[placeholder=\"Add a node...\"]')")
+    return titles
+
+
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ("joint sampler", "Joint Sampler (CCL)"),
+        ("video with sound", "Prompt for Video with Sound (CCL)"),
+        ("decode audio-video", "Decode Audio-Video (CCL)"),
+    ],
+)
+def test_a_node_is_found_by_its_words(page: Page, words: str, title: str) -> None:
+    assert title in found_by(page, words)[:3]
+
+
+def test_the_first_template_loads_as_it_was_saved(page: Page, server: ComfyServer) -> None:
+    address = f"/api/workflow_templates/ccl-audio-video/{TEMPLATE}.json"
+    page.ask(f"app.loadGraphData(await (await fetch({json.dumps(address)})).json())")
+    assert page.ask("app.graph.nodes.filter(node => !(node.type in LiteGraph.registered_node_types))") == []
+    shown = page.ask("(await app.graphToPrompt()).output")
+    saved = json.loads((ROOT / "workflows" / f"{TEMPLATE}.json").read_text(encoding="utf-8"))
+    assert inputs_of(shown) == inputs_of(to_prompt(saved, server.get("/object_info")))
+
+
+def inputs_of(prompt: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Without titles, which the page knows better."""
+    return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
+
+
+def test_the_page_complains_of_nothing_of_ours(page: Page) -> None:
+    assert [fault for fault in page.faults if "ccl" in fault.lower()] == []

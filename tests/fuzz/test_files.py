@@ -1,0 +1,115 @@
+"""Damaged files through the loader: each loads as it did, or is refused in one error that names the file.
+
+Seeds are fixed, so that a fault comes back. --long tries ten times as many.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ccl_pack.ccl_core.host.files.build import load_model
+from support import tiny
+
+LENGTH = 8  # bytes, which state how long the header is
+STRANGE: tuple[Any, ...] = (None, -1, 0, 1e30, float("nan"), "", "x", [], {}, True, [0, 10**12], "9" * 400)
+Damage = Callable[[random.Random, bytes], bytes]
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """The header as JSON, and the numbers behind it."""
+    end = LENGTH + int.from_bytes(data[:LENGTH], "little")
+    return data[LENGTH:end], data[end:]
+
+
+def joined(header: bytes, numbers: bytes) -> bytes:
+    return len(header).to_bytes(LENGTH, "little") + header + numbers
+
+
+def cut(chance: random.Random, data: bytes) -> bytes:
+    return data[: chance.randrange(len(data))]
+
+
+def flip(chance: random.Random, data: bytes) -> bytes:
+    """A few bytes of the length and the header are others."""
+    found = bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        found[chance.randrange(LENGTH + len(split(data)[0]))] = chance.randrange(256)
+    return bytes(found)
+
+
+def change_a_tensor(chance: random.Random, data: bytes) -> bytes:
+    """One entry of the header is gone, has another name, or states something strange."""
+    header, numbers = split(data)
+    entries = json.loads(header)
+    name = chance.choice([name for name in entries if name != "__metadata__"])
+    entry = entries.pop(name)
+    kind = chance.choice(("gone", "renamed", "dtype", "shape", "data_offsets"))
+    if kind == "renamed":
+        entries[name[:-1] + chance.choice("abcx.0")] = entry
+    elif kind != "gone":
+        entries[name] = {**entry, kind: chance.choice(STRANGE)}
+    return joined(json.dumps(entries).encode(), numbers)
+
+
+def change_the_configuration(chance: random.Random, data: bytes) -> bytes:
+    """One value of the metadata's ccl_config is gone or strange."""
+    header, numbers = split(data)
+    entries = json.loads(header)
+    config = json.loads(entries["__metadata__"]["ccl_config"])
+    place = chance.choice(list(places(config)))
+    *outer, last = place
+    target = config
+    for key in outer:
+        target = target[key]
+    if chance.random() < 0.2:
+        del target[last]
+    else:
+        target[last] = chance.choice(STRANGE)
+    entries["__metadata__"]["ccl_config"] = json.dumps(config)
+    return joined(json.dumps(entries).encode(), numbers)
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value of nested objects and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = [above] if above else []
+    for key, inner in items:
+        found += places(inner, (*above, key))
+    return found
+
+
+DAMAGES: tuple[Damage, ...] = (cut, flip, change_a_tensor, change_the_configuration)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return tiny.write(tmp_path_factory.mktemp("whole") / "whole.safetensors").read_bytes()
+
+
+def try_damages(damage: Damage, whole: bytes, folder: Path, seeds: range) -> None:
+    path = folder / "damaged.safetensors"
+    for seed in seeds:
+        path.write_bytes(damage(random.Random(f"{damage.__name__} {seed}"), whole))
+        try:
+            load_model(str(path))
+        except ValueError as error:
+            assert path.name in str(error), f"seed {seed} of {damage.__name__}: {error}"
+        except Exception as error:
+            raise AssertionError(f"seed {seed} of {damage.__name__} is no clear error") from error
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_file_is_refused_by_its_name(damage: Damage, whole: bytes, tmp_path: Path) -> None:
+    try_damages(damage, whole, tmp_path, range(100))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_many_damaged_files_are_refused_by_their_names(damage: Damage, whole: bytes, tmp_path: Path) -> None:
+    try_damages(damage, whole, tmp_path, range(100, 1000))
