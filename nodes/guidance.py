@@ -153,6 +153,37 @@ def _schedule_input(name: str, options: list[str], tooltip: str) -> io.Combo.Inp
     )
 
 
+def _schedule_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            # 64 bits, as in the host's KSampler.
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="Seed of the noise of both streams.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=10000,
+            tooltip="Number of denoising steps. 0: as many as the model was published with.",
+        ),
+        _schedule_input("sampler_name", Schedule.SAMPLERS, "The sampling algorithm."),
+        _schedule_input("scheduler", Schedule.SCHEDULERS, "Spacing of the noise levels."),
+        io.Float.Input(
+            "denoise",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="How much to renew: 1 = everything, less keeps more of the latent.",
+        ),
+    ]
+
+
 class CCLGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -218,32 +249,7 @@ class CCLJointSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
                 io.Latent.Input("latent_image", tooltip="An AV latent; a plain video latent means no audio."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    # 64 bits, as in the host's KSampler.
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise of both streams.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=0,
-                    min=0,
-                    max=10000,
-                    tooltip="Number of denoising steps. 0: as many as the model was published with.",
-                ),
-                _schedule_input("sampler_name", Schedule.SAMPLERS, "The sampling algorithm."),
-                _schedule_input("scheduler", Schedule.SCHEDULERS, "Spacing of the noise levels."),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much to renew: 1 = everything, less keeps more of the latent.",
-                ),
+                *_schedule_inputs(),
                 *_guidance_inputs(),
             ],
             outputs=[
