@@ -1,4 +1,6 @@
-"""Loads the pack as ComfyUI does, under the name ccl_pack, and starts one real server for the tests that need it."""
+"""Loads the pack as ComfyUI does, under the name ccl_pack, and starts one real server for the tests that
+need it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Visible attention: known answers by hand, and on the tiny model that what is recorded is what was computed."""
+"""Visible attention: known answers by hand, and on the tiny model that what is recorded is what was
+computed.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def test_context_share_by_hand():
 def test_the_image_shows_the_root_of_the_weight_in_the_colour_of_its_column():
     picture = image(torch.tensor([[0.25, 1.0, 0.0]]), context_tokens=1)
     assert picture.shape == (1, 1, 3, 3)
-    torch.testing.assert_close(picture[0, 0], torch.tensor([[0.5, 0.3, 0.05], [0.5, 0.85, 1.0], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(
+        picture[0, 0], torch.tensor([[0.5, 0.3, 0.05], [0.5, 0.85, 1.0], [0.0, 0.0, 0.0]])
+    )
 
 
 def test_recording_changes_nothing_and_leaves_nothing_behind(model):
@@ -134,7 +138,12 @@ def test_a_coupling_without_context_tokens_is_recorded_whole(kind: str) -> None:
     network = patcher(interaction=InteractionConfig(kind, (0, 1), OPTIONS[kind]())).model.diffusion_model
     maps, out = recorded(network)
     assert all(torch.equal(a, b) for a, b in zip(run(network, {}), out, strict=True))
-    assert sorted((found.layer, found.direction) for found in maps) == [(0, "a2v"), (0, "v2a"), (1, "a2v"), (1, "v2a")]
+    assert sorted((found.layer, found.direction) for found in maps) == [
+        (0, "a2v"),
+        (0, "v2a"),
+        (1, "a2v"),
+        (1, "v2a"),
+    ]
     video = FRAMES * SPATIAL
     for found in maps:
         queries, keys = (video, TOKENS) if found.direction == "a2v" else (TOKENS, video)
@@ -144,7 +153,9 @@ def test_a_coupling_without_context_tokens_is_recorded_whole(kind: str) -> None:
 
 
 def test_a_closed_direction_of_a_coupling_without_context_tokens_has_no_map() -> None:
-    network = patcher(interaction=InteractionConfig("fusion", (0, 1), OPTIONS["fusion"]())).model.diffusion_model
+    network = patcher(
+        interaction=InteractionConfig("fusion", (0, 1), OPTIONS["fusion"]())
+    ).model.diffusion_model
     recorder = Recorder(network)
     run(network, {TAPS: recorder.taps, "a2v_cross_attn": False})
     assert {found.direction for found in recorder.maps} == {"v2a"}
@@ -156,7 +167,10 @@ def test_reference_tokens_have_neither_rows_nor_columns() -> None:
     conds = {"reference_latent": torch.randn(1, 16, 4, 6), "transformer_options": {TAPS: recorder.taps}}
     network(list(latents()), torch.tensor([500.0]), text, **conds)
     shapes = {found.direction: tuple(found.rows.shape[2:]) for found in recorder.maps}
-    assert shapes == {"a2v": (FRAMES * SPATIAL, CONTEXT + TOKENS), "v2a": (TOKENS, CONTEXT + FRAMES * SPATIAL)}
+    assert shapes == {
+        "a2v": (FRAMES * SPATIAL, CONTEXT + TOKENS),
+        "v2a": (TOKENS, CONTEXT + FRAMES * SPATIAL),
+    }
 
 
 @torch.no_grad()
@@ -177,7 +191,8 @@ def test_two_passes_interleaved_by_layer_are_told_apart(model: JointModel) -> No
     both = [("a2v", True), ("v2a", True), ("a2v", False), ("v2a", False)]
     assert order == [(layer, *seen) for layer in (0, 1) for seen in both]
     found_apart = [
-        [found for found in recorder.maps if (found.rows.shape[-1] > CONTEXT) is is_open] for is_open in (True, False)
+        [found for found in recorder.maps if (found.rows.shape[-1] > CONTEXT) is is_open]
+        for is_open in (True, False)
     ]
     for made, wanted in zip(found_apart, apart, strict=True):
         assert all(torch.equal(x.rows, y.rows) for x, y in zip(made, wanted, strict=True))

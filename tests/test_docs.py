@@ -1,4 +1,6 @@
-"""The pages say what is there: links and paths resolve, and every node, mode, kind and family is on its page."""
+"""The pages say what is there: links and paths resolve, and every node, mode, kind and family is on its
+page.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,8 @@ def test_a_broken_link_and_a_missing_path_are_found() -> None:
         "docs/none.md",
         "docs/models.md#none",
     ]
-    text = "`ccl_core/none.py` `nowhere.py` `host/run.py` `times.py` `ccl_core/host/` `a/t`\npython scripts/none.py"
+    text = "`ccl_core/none.py` `nowhere.py` `host/run.py` `times.py` `ccl_core/host/` `a/t`\n"
+    text += "python scripts/none.py"
     assert missing_paths(text) == ["ccl_core/none.py", "nowhere.py", "scripts/none.py"]
 
 

@@ -109,7 +109,9 @@ def test_ma_cfg_starts_at_the_published_scales() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_without_coupling_every_mode_is_cfg_with_the_scales_of_its_text(mode: str) -> None:
     weights = without_coupling(branch_weights(mode, scales(mode)))
-    compared = [name for name, term in MODES[mode].terms.items() if term.toward.negative != term.away.negative]
+    compared = [
+        name for name, term in MODES[mode].terms.items() if term.toward.negative != term.away.negative
+    ]
     scale = 1.0 + sum(VIDEO[name] - 1.0 for name in compared)
     wanted = {TC: scale, NC: 1.0 - scale} if compared else {TC: 1.0}
     assert stream(weights, "video") == pytest.approx(wanted)

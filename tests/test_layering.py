@@ -1,4 +1,6 @@
-"""Imports point downwards only: nodes, ccl_core/host, ccl_core/model, the pure files; and between rooms of training."""
+"""Imports point downwards only: nodes, ccl_core/host, ccl_core/model, the pure files; and between rooms
+of training.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ FILES = [path for path in shipped() if layer_of(path) != "training"]
 
 
 def imports(path: PurePosixPath, source: str) -> list[str]:
-    """Every import in the file, also inside functions; relative ones as the path they reach, starting with a dot."""
+    """Every import in the file, also inside functions; relative ones as the path they reach, starting
+    with a dot.
+    """
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -177,7 +181,8 @@ def test_a_stray_import_of_training_is_found(path: str, line: str) -> None:
     assert strays(PurePosixPath(path), f"def f() -> None:\n    {line}\n")
 
 
-# Within the pure files, the model and the host: a file imports of its own group or of one above it in this list.
+# Within the pure files, the model and the host: a file imports of its own group or of one above it in this
+# list.
 GROUPS = [
     ["counts", "config", "tasks", "guidance"],
     ["families"],

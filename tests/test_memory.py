@@ -68,7 +68,9 @@ def test_parameters_are_those_of_the_real_modules(kind, options, video, audio):
 
 
 def test_a_step_in_copies_of_the_tokens():
-    """The peak of Ovi's step is in its feed-forward: tokens, modulated tokens, and twice 14336 / 3072 of them."""
+    """The peak of Ovi's step is in its feed-forward: tokens, modulated tokens, and twice 14336 / 3072 of
+    them.
+    """
     clip, n = Clip(video=(31, 60, 60), audio=157), 27900
     tables = 2 * n * 128 * 8
     latents = 4 * (48 * 31 * 3600 + 20 * 157) * 15
@@ -97,7 +99,8 @@ def test_the_dearer_stream_sets_the_peak():
     loud = step_bytes(MOVA, Clip(video=(1, 2, 2), audio=50_000), BF16)
     assert loud - quiet > 10 * 50_000 * 1536 * 2
     assert (
-        step_bytes(MOVA, Clip(video=(1, 3, 3)), BF16) == step_bytes(MOVA, Clip(video=(1, 4, 4)), BF16) - 4 * 15 * 16 * 7
+        step_bytes(MOVA, Clip(video=(1, 3, 3)), BF16)
+        == step_bytes(MOVA, Clip(video=(1, 4, 4)), BF16) - 4 * 15 * 16 * 7
     )
 
 
@@ -143,12 +146,18 @@ def test_verdict_of_vram(vram, verdict):
 
 @pytest.mark.parametrize("free, verdict", [(40, Verdict("whole")), (39, Verdict("none", missing=1))])
 def test_verdict_of_ram(free, verdict):
-    assert judge(Demand(weights=60, step=30, buffer=10), Machine("cpu", ram_free=free, ram_total=100)) == verdict
+    assert (
+        judge(Demand(weights=60, step=30, buffer=10), Machine("cpu", ram_free=free, ram_total=100)) == verdict
+    )
 
 
 def test_shorter_and_smaller_clips():
     clip = Clip(video=(4, 12, 20), audio=21)
-    assert [(c.video, c.audio) for c in shorter(clip)] == [((3, 12, 20), 16), ((2, 12, 20), 11), ((1, 12, 20), 6)]
+    assert [(c.video, c.audio) for c in shorter(clip)] == [
+        ((3, 12, 20), 16),
+        ((2, 12, 20), 11),
+        ((1, 12, 20), 6),
+    ]
     assert [c.video for c in smaller(clip, 4)] == [(4, 8, 12), (4, 4, 4)]
     sizes = [step_bytes(MOVA, c, BF16) for c in [clip, *shorter(clip)]]
     assert all(a > b for a, b in itertools.pairwise(sizes))

@@ -88,7 +88,11 @@ def test_the_shipped_checkpoint_is_read() -> None:
         ("clock_scale", 0.2, "the others have none"),
         ("audio.rope", "spiral", "the rope 'spiral'"),
         ("colour", "red", r"unknown entries \['colour'\]"),
-        ("interaction.options.colour", "red", r"ccl_config.interaction.options has the unknown entries \['colour'\]"),
+        (
+            "interaction.options.colour",
+            "red",
+            r"ccl_config.interaction.options has the unknown entries \['colour'\]",
+        ),
         ("interaction.kind", "telepathy", "the kind 'telepathy', known are cca"),
         ("video", {"dim": 8}, "ccl_config.video is incomplete"),
         ("audio_latent.channels", 9, "takes 8 channels, its latent has 9"),

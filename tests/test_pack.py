@@ -1,4 +1,6 @@
-"""What ships: no text the registry's scanner objects to, templates people can open, tooltips and help pages."""
+"""What ships: no text the registry's scanner objects to, templates people can open, tooltips and help
+pages.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def shipped() -> list[Path]:
 
 
 def git_files(*options: str) -> list[str]:
-    listing = subprocess.run(["git", "ls-files", *options], cwd=ROOT, capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        ["git", "ls-files", *options], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return listing.stdout.splitlines()
 
 
@@ -88,7 +92,14 @@ def test_only_what_users_need_ships() -> None:
     assert folders <= SHIPPED_FOLDERS
     assert not [path for path in shipped() if "training" in path.relative_to(ROOT).parts]
     at_root = {path.name for path in shipped() if path.parent == ROOT}
-    assert at_root == {"CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "pyproject.toml", "requirements.txt"}
+    assert at_root == {
+        "CHANGELOG.md",
+        "LICENSE",
+        "README.md",
+        "__init__.py",
+        "pyproject.toml",
+        "requirements.txt",
+    }
 
 
 def test_every_help_page_ships() -> None:
@@ -138,7 +149,9 @@ def test_node_is_explained(node_id: str) -> None:
     text = page.read_text()
     assert text.splitlines()[0] == f"# {info['display_name']}"
     top_level = {name.split(".")[0] for name in inputs}
-    assert [name for name in sorted(top_level) if name not in text] == [], "inputs the help page does not name"
+    assert [name for name in sorted(top_level) if name not in text] == [], (
+        "inputs the help page does not name"
+    )
 
 
 def every_input(sections: dict[str, Any], prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -183,13 +196,18 @@ def project(field: str) -> str:
 def test_requirements_equal_the_dependencies_of_the_project() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL).group(1)
-    dependencies = {entry for entry in re.findall(r'"(.+?)"', listed) if not entry.startswith("comfyui-frontend")}
+    dependencies = {
+        entry for entry in re.findall(r'"(.+?)"', listed) if not entry.startswith("comfyui-frontend")
+    }
     requirements = (ROOT / "requirements.txt").read_text().split("\n")
     assert dependencies == {line.strip() for line in requirements if line.strip()}
 
 
 def test_name_and_version_suit_the_registry() -> None:
-    assert re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{1,98}", project("name")) and "comfyui" not in project("name").lower()
+    assert (
+        re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{1,98}", project("name"))
+        and "comfyui" not in project("name").lower()
+    )
     assert re.fullmatch(r"\d+\.\d+\.\d+", project("version"))
     assert f"## {project('version')}" in (ROOT / "CHANGELOG.md").read_text()
 

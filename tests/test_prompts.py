@@ -1,4 +1,6 @@
-"""Prompt tags: each form of speech and audio description into each other, nothing lost, every broken pair shown."""
+"""Prompt tags: each form of speech and audio description into each other, nothing lost, every broken pair
+shown.
+"""
 
 import random
 from dataclasses import replace
@@ -45,7 +47,15 @@ def test_each_form_turns_into_each_other(given, wanted):
 
 @pytest.mark.parametrize(
     "said",
-    ['"Hi."', "\u201cHi.\u201d", "\u201eHi.\u201c", "\u201eHi.\u201d", "\u00abHi.\u00bb", "<S>Hi.<E>", "<s> Hi. <e>"],
+    [
+        '"Hi."',
+        "\u201cHi.\u201d",
+        "\u201eHi.\u201c",
+        "\u201eHi.\u201d",
+        "\u00abHi.\u00bb",
+        "<S>Hi.<E>",
+        "<s> Hi. <e>",
+    ],
 )
 def test_speech_in_any_marks_is_the_same(said):
     assert read_prompt(f"He says {said}") == Prompt((Span("He says "), Span("Hi.", speech=True)), ())
@@ -106,7 +116,19 @@ def test_subtitles_sentence_is_written_once():
     assert twice == f"{NO_SUBTITLES}\n\nA dog."
 
 
-PIECES = ["A dog", "runs.", "<", "Audio", ":", "\n\n", "  ", "\t", "audio: x", "Audio: rain", "The audio shows birds"]
+PIECES = [
+    "A dog",
+    "runs.",
+    "<",
+    "Audio",
+    ":",
+    "\n\n",
+    "  ",
+    "\t",
+    "audio: x",
+    "Audio: rain",
+    "The audio shows birds",
+]
 PIECES += [
     '"Hi."',
     "\u201cYes, \u00abyes\u00bb.\u201d",
@@ -201,4 +223,7 @@ def test_a_family_with_a_text_per_stream_gets_what_is_said_and_heard_apart() -> 
 
 
 def test_a_caption_of_the_tiny_world_is_scene_and_sound() -> None:
-    assert write_texts(FAMILIES["ccl"], PLAIN, "a red ball bounces", "drum") == ("a red ball bounces, drum", None)
+    assert write_texts(FAMILIES["ccl"], PLAIN, "a red ball bounces", "drum") == (
+        "a red ball bounces, drum",
+        None,
+    )

@@ -1,4 +1,6 @@
-"""Every published layout from its loader to an mp4 in a real server, by the templates; and files that are broken."""
+"""Every published layout from its loader to an mp4 in a real server, by the templates; and files that are
+broken.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def model_file(name: str) -> Change:
     """The model from one file, whichever loader the template has."""
 
     def change(prompt: Prompt) -> None:
-        old = next(entry["class_type"] for entry in prompt.values() if entry["class_type"].startswith("CCLModel"))
+        old = next(
+            entry["class_type"] for entry in prompt.values() if entry["class_type"].startswith("CCLModel")
+        )
         replace_node(prompt, old, "CCLModelLoader", unet_name=name, weight_dtype="default")
 
     return change
@@ -103,7 +107,10 @@ def templates(published: ComfyServer) -> dict[str, Prompt]:
     info = published.get("/object_info")
     path = f"/api/workflow_templates/{PACK_FOLDER}"
     names = (OVI_TEXT, OVI_IMAGE, MOVA)
-    return {name: shrink(to_prompt(published.get(f"{path}/{urllib.parse.quote(name)}.json"), info)) for name in names}
+    return {
+        name: shrink(to_prompt(published.get(f"{path}/{urllib.parse.quote(name)}.json"), info))
+        for name in names
+    }
 
 
 def shrink(prompt: Prompt) -> Prompt:
@@ -150,7 +157,9 @@ def read_clip(server: ComfyServer, run: Run) -> Clip:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layout_makes_a_video_with_sound(published: ComfyServer, templates: dict[str, Prompt], layout: str) -> None:
+def test_layout_makes_a_video_with_sound(
+    published: ComfyServer, templates: dict[str, Prompt], layout: str
+) -> None:
     """CCLDecodeAV refuses a latent with NaN, so a file is there only if the sampler gave numbers."""
     name, changes = LAYOUTS[layout]
     clip = read_clip(published, published.run(changed(templates[name], *changes)))
@@ -185,7 +194,9 @@ def test_both_forms_of_mova_are_the_same_model_and_use_both_experts(
     assert frames_of(published, templates[MOVA], parts(low_noise_model="none")) != in_folders
 
 
-def test_a_wan_file_with_an_audio_stream_and_an_interaction_is_their_checkpoint(published: ComfyServer) -> None:
+def test_a_wan_file_with_an_audio_stream_and_an_interaction_is_their_checkpoint(
+    published: ComfyServer,
+) -> None:
     """ccl-tiny in three files, its video stream as a plain Wan file, gives the frames of ccl-tiny in one."""
     models = published.base / "models" / "diffusion_models"
     with safe_open(CHECKPOINT, "pt") as file:
@@ -202,11 +213,17 @@ def test_a_wan_file_with_an_audio_stream_and_an_interaction_is_their_checkpoint(
 
     def assemble(prompt: Prompt) -> None:
         files = {"audio_stream": "part_audio.safetensors", "interaction": "part_interaction.safetensors"}
-        inputs = files | {"video_model": "part_wan.safetensors", "low_noise_model": "none", "weight_dtype": "default"}
+        inputs = files | {
+            "video_model": "part_wan.safetensors",
+            "low_noise_model": "none",
+            "weight_dtype": "default",
+        }
         prompt["2000"] = {"class_type": "CCLModelAssembler", "inputs": inputs}
         checkpoint = node_id(prompt, "CCLCheckpointLoader")
         for entry in prompt.values():
-            entry["inputs"] |= {key: ["2000", 0] for key, value in entry["inputs"].items() if value == [checkpoint, 0]}
+            entry["inputs"] |= {
+                key: ["2000", 0] for key, value in entry["inputs"].items() if value == [checkpoint, 0]
+            }
 
     assert frames_of(published, prompt, assemble) == frames_of(published, prompt)
 
@@ -244,11 +261,36 @@ FIRST_SHARD = mova("video_dit", "-00001-of-00003")
 LACKING = f"lacking/{Path(FIRST_SHARD).name}"
 
 BAD: dict[str, tuple[str, Change, str, tuple[str, ...]]] = {
-    "model cut short": (OVI_TEXT, model_file("cut.safetensors"), "CCLModelLoader", ("cut.safetensors", "download")),
-    "audio VAE cut short": (MOVA, audio_vae("cut.safetensors"), "CCLAudioVAELoader", ("cut.safetensors", "ownload")),
-    "audio VAE as a model": (OVI_TEXT, model_file("renamed.safetensors"), "CCLModelLoader", ("renamed", "audio VAE")),
-    "model as an audio VAE": (OVI_TEXT, audio_vae("renamed.safetensors"), "CCLAudioVAELoader", ("not an audio VAE",)),
-    "plain Wan as a joint model": (OVI_TEXT, model_file(FIRST_SHARD), "CCLModelLoader", ("Wan model without",)),
+    "model cut short": (
+        OVI_TEXT,
+        model_file("cut.safetensors"),
+        "CCLModelLoader",
+        ("cut.safetensors", "download"),
+    ),
+    "audio VAE cut short": (
+        MOVA,
+        audio_vae("cut.safetensors"),
+        "CCLAudioVAELoader",
+        ("cut.safetensors", "ownload"),
+    ),
+    "audio VAE as a model": (
+        OVI_TEXT,
+        model_file("renamed.safetensors"),
+        "CCLModelLoader",
+        ("renamed", "audio VAE"),
+    ),
+    "model as an audio VAE": (
+        OVI_TEXT,
+        audio_vae("renamed.safetensors"),
+        "CCLAudioVAELoader",
+        ("not an audio VAE",),
+    ),
+    "plain Wan as a joint model": (
+        OVI_TEXT,
+        model_file(FIRST_SHARD),
+        "CCLModelLoader",
+        ("Wan model without",),
+    ),
     "half of Ovi": (OVI_TEXT, model_file(files.OVI_SPLIT[0]), "CCLModelLoader", ("video part of Ovi",)),
     "bridge alone": (OVI_TEXT, model_file(BRIDGE), "CCLModelLoader", ("bridge of MOVA",)),
     "audio and bridge swapped": (
@@ -257,16 +299,36 @@ BAD: dict[str, tuple[str, Change, str, tuple[str, ...]]] = {
         "CCLModelAssembler",
         ("bridge of MOVA",),
     ),
-    "Ovi's audio in MOVA": (MOVA, parts(audio_stream=files.OVI_SPLIT[1]), "CCLModelAssembler", (files.OVI_SPLIT[1],)),
-    "audio as the second expert": (MOVA, parts(low_noise_model=AUDIO), "CCLModelAssembler", ("audio stream",)),
-    "a shard is missing": (MOVA, parts(video_model=LACKING), "CCLModelAssembler", ("00003-of-00003", "missing")),
+    "Ovi's audio in MOVA": (
+        MOVA,
+        parts(audio_stream=files.OVI_SPLIT[1]),
+        "CCLModelAssembler",
+        (files.OVI_SPLIT[1],),
+    ),
+    "audio as the second expert": (
+        MOVA,
+        parts(low_noise_model=AUDIO),
+        "CCLModelAssembler",
+        ("audio stream",),
+    ),
+    "a shard is missing": (
+        MOVA,
+        parts(video_model=LACKING),
+        "CCLModelAssembler",
+        ("00003-of-00003", "missing"),
+    ),
     "a pickle under another name": (
         OVI_TEXT,
         model_file("pickle.safetensors"),
         "CCLModelLoader",
         ("pickle", "onvert"),
     ),
-    "a pickled audio VAE": (OVI_TEXT, audio_vae("pickle.safetensors"), "CCLAudioVAELoader", ("pickle", "Convert")),
+    "a pickled audio VAE": (
+        OVI_TEXT,
+        audio_vae("pickle.safetensors"),
+        "CCLAudioVAELoader",
+        ("pickle", "Convert"),
+    ),
     "a pickle": (OVI_TEXT, model_file("pickle.pth"), "CCLModelLoader", ("pickle.pth",)),
     "audio VAE of another model": (MOVA, vocos, "CCLJointSampler", ("audio latent", "128")),
 }
@@ -280,7 +342,10 @@ def test_a_wrong_file_is_a_clear_error_and_the_next_prompt_runs(
     try:
         run = broken.run(changed(templates[name], change))
     except PromptRejected as rejection:
-        said, at = json.dumps(rejection.node_errors), {entry["class_type"] for entry in rejection.node_errors.values()}
+        said, at = (
+            json.dumps(rejection.node_errors),
+            {entry["class_type"] for entry in rejection.node_errors.values()},
+        )
     else:
         assert run.status == "error"
         said, at = run.error["exception_message"], {run.error["node_type"]}

@@ -26,7 +26,9 @@ from ccl_tools.environment import PACK_NAME, ROOT
 from support import tiny
 
 BLOCK = re.compile(r"^```python\n# (\S+\.py)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = {path: code for path, _, code in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))}
+EXAMPLES = {
+    path: code for path, _, code in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+}
 FAMILY = "ccl_core/families/duo.py"
 COUPLING = "ccl_core/model/interactions/summary.py"
 NODE = "nodes/sound_off.py"
@@ -83,13 +85,17 @@ def test_the_mode_is_a_row_that_the_nodes_read(load: Loader, monkeypatch: pytest
     assert name in [option.key for option in combo.options]
     model, latent = tiny.patcher(), tiny.av_latent()
     guided, plain = (
-        CCLJointSampler.execute(model, *TEXTS, latent, 1, 2, "euler", "simple", 1.0, chosen)[0]["samples"].unbind()
+        CCLJointSampler.execute(model, *TEXTS, latent, 1, 2, "euler", "simple", 1.0, chosen)[0][
+            "samples"
+        ].unbind()
         for chosen in ({"mode": name, "video_cfg": scale, "audio_cfg": scale} for scale in (3.0, 1.0))
     )
     assert not any(torch.equal(x, y) for x, y in zip(guided, plain, strict=True))
 
 
-def test_the_family_is_a_row_that_loads(load: Loader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_family_is_a_row_that_loads(
+    load: Loader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     row = load.new_file(FAMILY).DUO
     audio = replace(tiny.CONFIG.audio, in_dim=128, out_dim=128, rope="token")
     coupling = InteractionConfig(row.coupling, (0, 1), BridgeOptions())
@@ -126,7 +132,9 @@ def test_the_coupling_is_two_rows_that_load_and_sample(
     apart = sample(closed)
     assert all(torch.isfinite(x).all() and not torch.equal(x, y) for x, y in zip(made, apart, strict=True))
     weights = model.model.diffusion_model.interaction.parameters()
-    assert memory.parameters(model.model.ccl_config)["interaction"] == sum(weight.numel() for weight in weights)
+    assert memory.parameters(model.model.ccl_config)["interaction"] == sum(
+        weight.numel() for weight in weights
+    )
 
 
 def test_the_node_drops_the_sound(load: Loader) -> None:

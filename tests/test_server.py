@@ -1,4 +1,6 @@
-"""The pack in a real server, over real HTTP and websocket: what is listed, the template, bad input, cancel."""
+"""The pack in a real server, over real HTTP and websocket: what is listed, the template, bad input,
+cancel.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ def test_template_makes_a_video_with_sound(server: ComfyServer, clip: Run) -> No
 
 def test_progress_and_previews_arrive_while_sampling(clip: Run, template: Prompt) -> None:
     sampler = node_id(template, "CCLJointSampler")
-    progress = [event.data for event in clip.events if event.kind == "progress" and event.data["node"] == sampler]
+    progress = [
+        event.data for event in clip.events if event.kind == "progress" and event.data["node"] == sampler
+    ]
     assert [entry["value"] for entry in progress if entry["max"] == STEPS][-1] == STEPS
     assert clip.previews >= STEPS
 
@@ -127,7 +131,9 @@ def test_same_seed_gives_the_same_frames(server: ComfyServer, template: Prompt) 
     assert not any(map(torch.equal, first, other))
 
 
-def test_a_prompt_may_leave_optional_inputs_out(server: ComfyServer, template: Prompt, object_info: dict) -> None:
+def test_a_prompt_may_leave_optional_inputs_out(
+    server: ComfyServer, template: Prompt, object_info: dict
+) -> None:
     """As prompts written by hand do. The widgets of a dynamic choice are optional in its own list."""
     prompt = copy.deepcopy(template)
     sampler = node(prompt, "CCLJointSampler")
@@ -159,7 +165,9 @@ def test_guider_and_host_sampler_take_the_place_of_ours(server: ComfyServer, tem
         noise=add(prompt, "RandomNoise", noise_seed=3),
         guider=add(prompt, "CCLGuider", **conds, **guidance),
         sampler=add(prompt, "KSamplerSelect", sampler_name="euler"),
-        sigmas=add(prompt, "BasicScheduler", model=ours["model"], scheduler="simple", steps=STEPS, denoise=1.0),
+        sigmas=add(
+            prompt, "BasicScheduler", model=ours["model"], scheduler="simple", steps=STEPS, denoise=1.0
+        ),
         latent_image=ours["latent_image"],
     )
     node(prompt, "CCLDecodeAV")["latent"] = sampled
@@ -199,7 +207,9 @@ def encode(prompt: Prompt, **inputs: Any) -> None:
         "length_fit": "refuse",
         "fps": 0.0,
     }
-    sampler["latent_image"] = add(prompt, "CCLEncodeAV", latent=sampler["latent_image"], **{**fixed, **inputs})
+    sampler["latent_image"] = add(
+        prompt, "CCLEncodeAV", latent=sampler["latent_image"], **{**fixed, **inputs}
+    )
 
 
 def latent_from_file(prompt: Prompt, name: str) -> None:
@@ -223,7 +233,9 @@ def model_file(name: str) -> Change:
 
 
 def audio_vae_file(name: str) -> Change:
-    return lambda prompt: node(prompt, "CCLDecodeAV").update(audio_vae=add(prompt, "CCLAudioVAELoader", vae_name=name))
+    return lambda prompt: node(prompt, "CCLDecodeAV").update(
+        audio_vae=add(prompt, "CCLAudioVAELoader", vae_name=name)
+    )
 
 
 def length(kind: str, value: float) -> Change:
@@ -288,13 +300,23 @@ BAD: list[tuple[str, Change, str, str]] = [
     ("model garbage", model_file("garbage.safetensors"), "CCLModelLoader", "garbage"),
     ("model of another kind", model_file("other.safetensors"), "CCLModelLoader", "other"),
     ("audio VAE garbage", audio_vae_file("garbage.safetensors"), "CCLAudioVAELoader", "garbage"),
-    ("audio VAE of another kind", audio_vae_file("other.safetensors"), "CCLAudioVAELoader", "some.other.weight"),
+    (
+        "audio VAE of another kind",
+        audio_vae_file("other.safetensors"),
+        "CCLAudioVAELoader",
+        "some.other.weight",
+    ),
     ("length negative", length("frames", -5), "CCLEmptyAVLatent", "frames"),
     ("length absurd", length("seconds", 1e9), "CCLEmptyAVLatent", "seconds"),
     ("length zero", length("seconds", 0), "CCLEmptyAVLatent", "seconds"),
     ("fps unknown", plain_latent_without_fps, "CCLDecodeAV", "fps"),
     ("NaN in the latent", lambda prompt: latent_from_file(prompt, "nan"), "CCLJointSampler", "latent"),
-    ("latent of another model", lambda prompt: latent_from_file(prompt, "channels"), "CCLJointSampler", "channels"),
+    (
+        "latent of another model",
+        lambda prompt: latent_from_file(prompt, "channels"),
+        "CCLJointSampler",
+        "channels",
+    ),
     ("images of another count", other_size_of_images, "CCLEncodeAV", "images"),
     ("sound too short", short_sound, "CCLEncodeAV", "audio"),
     ("sound without a VAE", sound_without_vae, "CCLEncodeAV", "audio_vae"),
@@ -318,11 +340,16 @@ def test_bad_input_is_a_clear_error_and_the_next_prompt_runs(
     try:
         run = bad_files.run(prompt)
     except PromptRejected as rejection:
-        said, at = json.dumps(rejection.node_errors), {entry["class_type"] for entry in rejection.node_errors.values()}
+        said, at = (
+            json.dumps(rejection.node_errors),
+            {entry["class_type"] for entry in rejection.node_errors.values()},
+        )
     else:
         assert run.status == "error"
         said, at = run.error["exception_message"], {run.error["node_type"]}
-        assert run.error["exception_type"] in {"ValueError", "FileNotFoundError"}, run.error["exception_message"]
+        assert run.error["exception_type"] in {"ValueError", "FileNotFoundError"}, run.error[
+            "exception_message"
+        ]
     assert at == {where}
     assert word in said
     assert next_prompt_runs(bad_files, template)

@@ -1,4 +1,6 @@
-"""Files of at most 350 lines, functions of at most 50, half of them within 12: what a reader holds in mind at once."""
+"""Files of at most 350 lines, functions of at most 50, half of them within 12: what a reader holds in
+mind at once.
+"""
 
 from __future__ import annotations
 

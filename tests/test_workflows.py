@@ -1,4 +1,6 @@
-"""The templates people open: links that meet, widgets that fit the nodes, files to fetch, a layout without overlaps."""
+"""The templates people open: links that meet, widgets that fit the nodes, files to fetch, a layout
+without overlaps.
+"""
 
 import itertools
 import json
@@ -18,12 +20,16 @@ WORKFLOWS = sorted((Path(__file__).resolve().parents[1] / "workflows").glob("*.j
 HOST_NODES = (CLIPLoader, CLIPTextEncode, LoadImage, VAELoader)
 TITLE_HEIGHT = 30
 MODEL_SUFFIX = ".safetensors"
-DOWNLOAD = re.compile(rf"https://huggingface\.co/[\w.-]+/[\w.-]+/resolve/main/[\w./-]+{re.escape(MODEL_SUFFIX)}")
+DOWNLOAD = re.compile(
+    rf"https://huggingface\.co/[\w.-]+/[\w.-]+/resolve/main/[\w./-]+{re.escape(MODEL_SUFFIX)}"
+)
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
 def object_info() -> dict:
-    ours = {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in [*NODES, SaveVideo, WanImageToVideo]}
+    ours = {
+        node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in [*NODES, SaveVideo, WanImageToVideo]
+    }
     return {**ours, **{node.__name__: {"input": node.INPUT_TYPES()} for node in HOST_NODES}}
 
 
@@ -85,7 +91,13 @@ def test_every_choice_is_offered(workflow):
     for node in to_prompt(workflow, info).values():
         known = info[node["class_type"]]["input"]
         for name, spec in {**known["required"], **known.get("optional", {})}.items():
-            options = spec[0] if isinstance(spec[0], list) else spec[1].get("options") if spec[0] == "COMBO" else None
+            options = (
+                spec[0]
+                if isinstance(spec[0], list)
+                else spec[1].get("options")
+                if spec[0] == "COMBO"
+                else None
+            )
             value = node["inputs"].get(name)
             if options is not None and not str(value).endswith((MODEL_SUFFIX, ".png")):
                 assert value in options, f"{node['class_type']}.{name}"

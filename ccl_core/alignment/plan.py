@@ -19,8 +19,8 @@ class Plan:
     left to the coupling, which takes it in float32.
     a2v: per latent frame the half-open range of audio tokens that its video queries see, None: all.
     v2a: per latent frame the half-open range of audio tokens that see this frame, None: all.
-    A clip may have fewer audio tokens than latent frames: a range of v2a is then empty for some of them, while
-    one of a2v holds one token at least.
+    A clip may have fewer audio tokens than latent frames: a range of v2a is then empty for some of them,
+    while one of a2v holds one token at least.
     """
 
     frame_positions: tuple[Fraction, ...]

@@ -132,8 +132,8 @@ class Family:
     contents: tuple[Content, ...] = ()
     # Files that are no part of the model: what one is and what to do with it, by a key that tells it.
     other_files: Mapping[str, str] = field(default_factory=dict)
-    # Fields of CCLConfig, and of the StreamConfig of each stream, that no shape tells: there num_heads where a
-    # head is not 128 wide, text_len and rope.
+    # Fields of CCLConfig, and of the StreamConfig of each stream, that no shape tells: there num_heads where
+    # a head is not 128 wide, text_len and rope.
     published: Mapping[str, Any] = field(default_factory=dict)
     streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # The sigma below which a low-noise video expert takes over, of text to video and of image to video.

@@ -41,9 +41,12 @@ def test_tiny_two_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, frames, latent_frames, tokens", [("ovi", 121, 31, 157), ("ovi", 241, 61, 314), ("mova", 193, 49, 403)]
+    "name, frames, latent_frames, tokens",
+    [("ovi", 121, 31, 157), ("ovi", 241, 61, 314), ("mova", 193, 49, 403)],
 )
-def test_trained_lengths_give_their_published_pairs(name: str, frames: int, latent_frames: int, tokens: int) -> None:
+def test_trained_lengths_give_their_published_pairs(
+    name: str, frames: int, latent_frames: int, tokens: int
+) -> None:
     size = of_family(name, frames=frames)
     assert (size.frames, size.latent_frames, size.audio_tokens) == (frames, latent_frames, tokens)
 

@@ -10,11 +10,25 @@ from ccl_pack.ccl_core.alignment.plan import Ranges
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 
-SIZES = [(1, 1), (1, 9), (2, 3), (9, 66), (12, 90), (16, 126), (21, 168), (31, 157), (61, 314), (49, 403), (20, 7)]
+SIZES = [
+    (1, 1),
+    (1, 9),
+    (2, 3),
+    (9, 66),
+    (12, 90),
+    (16, 126),
+    (21, 168),
+    (31, 157),
+    (61, 314),
+    (49, 403),
+    (20, 7),
+]
 CLOCKS = [("uniform", None), ("causal", None), ("linear", 0.19676)]
 
 
-def timeline(latent_frames: int, audio_tokens: int, clock: str, scale: float | None = None, first: int = 0) -> Timeline:
+def timeline(
+    latent_frames: int, audio_tokens: int, clock: str, scale: float | None = None, first: int = 0
+) -> Timeline:
     return Timeline(latent_frames, audio_tokens, Fraction(16), Fraction(32), clock, scale, first)
 
 
@@ -31,7 +45,9 @@ def test_uniform_clock_with_odd_c() -> None:
 
 
 def test_causal_clock_has_its_windows_around_the_times_of_the_frames() -> None:
-    made = plan(timeline(5, 34, "causal"))  # two tokens a pixel frame: c = 8, s = 24, middles 0, 5, 13, 21, 29
+    made = plan(
+        timeline(5, 34, "causal")
+    )  # two tokens a pixel frame: c = 8, s = 24, middles 0, 5, 13, 21, 29
     assert made.a2v == ((0, 12), (0, 17), (1, 25), (9, 33), (17, 34))
     assert made.v2a == ((0, 2), (2, 9), (9, 17), (17, 25), (25, 34))
 

@@ -26,7 +26,19 @@ from support.tiny import CONFIG
 ROOT = Path(__file__).resolve().parents[2]
 CLOCK = ROOT / "ccl_core" / "alignment" / "timeline.py"
 FILES = sorted({*(ROOT / "ccl_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")} - {CLOCK})
-SIZES = [(1, 1), (1, 9), (2, 3), (9, 66), (12, 90), (16, 126), (21, 168), (31, 157), (61, 314), (49, 403), (20, 7)]
+SIZES = [
+    (1, 1),
+    (1, 9),
+    (2, 3),
+    (9, 66),
+    (12, 90),
+    (16, 126),
+    (21, 168),
+    (31, 157),
+    (61, 314),
+    (49, 403),
+    (20, 7),
+]
 
 
 def timeline(latent_frames: int, audio_tokens: int, clock: str = "causal", first: int = 0) -> Timeline:
@@ -140,7 +152,9 @@ def test_the_plan_of_a_whole_clip_holds_positions_only() -> None:
     assert (plan.frame_unit, plan.a2v, plan.v2a) == (1, None, None)
 
 
-@pytest.mark.parametrize(("bias", "frames"), [(False, (0, 1, 2)), (True, (0, Fraction(1, 4), Fraction(5, 4)))])
+@pytest.mark.parametrize(
+    ("bias", "frames"), [(False, (0, 1, 2)), (True, (0, Fraction(1, 4), Fraction(5, 4)))]
+)
 def test_the_plan_of_the_bridge_counts_in_audio_tokens(bias: bool, frames: tuple[Fraction, ...]) -> None:
     plan = in_audio_tokens(timeline(3, 18), bias)
     assert plan.frame_positions == frames
@@ -150,14 +164,22 @@ def test_the_plan_of_the_bridge_counts_in_audio_tokens(bias: bool, frames: tuple
 
 
 def writes_the_stride(node: ast.AST) -> bool:
-    """Whether this piece of code counts in fours as Wan's VAE does: n % 4, (n - 1) // 4, 4 * n - 3, stride = 4."""
+    """Whether this piece of code counts in fours as Wan's VAE does: n % 4, (n - 1) // 4, 4 * n - 3,
+    stride = 4.
+    """
     match node:
         case ast.BinOp(op=ast.Mod(), right=ast.Constant(value=4)):
             return True
-        case ast.BinOp(left=ast.BinOp(op=ast.Add() | ast.Sub()), op=ast.FloorDiv(), right=ast.Constant(value=4)):
+        case ast.BinOp(
+            left=ast.BinOp(op=ast.Add() | ast.Sub()), op=ast.FloorDiv(), right=ast.Constant(value=4)
+        ):
             return True
-        case ast.BinOp(left=ast.BinOp(op=ast.Mult()) as product, op=ast.Add() | ast.Sub(), right=ast.Constant()):
-            return any(isinstance(side, ast.Constant) and side.value == 4 for side in (product.left, product.right))
+        case ast.BinOp(
+            left=ast.BinOp(op=ast.Mult()) as product, op=ast.Add() | ast.Sub(), right=ast.Constant()
+        ):
+            return any(
+                isinstance(side, ast.Constant) and side.value == 4 for side in (product.left, product.right)
+            )
         case ast.Call(func=ast.Name(id="Fraction"), args=[ast.Constant(value=3), ast.Constant(value=2)]):
             return True
         case ast.keyword(arg=name, value=ast.Constant(value=4)):
@@ -170,7 +192,9 @@ def writes_the_stride(node: ast.AST) -> bool:
 
 
 def is_of_time(name: str) -> bool:
-    return name == "step" or any(word in name.lower() for word in ("temporal", "time_stride", "latent_stride"))
+    return name == "step" or any(
+        word in name.lower() for word in ("temporal", "time_stride", "latent_stride")
+    )
 
 
 def lines_with_the_stride(source: str) -> list[int]:

@@ -1,4 +1,6 @@
-"""The benchmarks' own parts: the dense reference agrees with the partition, and ccl-tiny is asked through the nodes."""
+"""The benchmarks' own parts: the dense reference agrees with the partition, and ccl-tiny is asked through
+the nodes.
+"""
 
 import re
 from fractions import Fraction
@@ -27,7 +29,9 @@ tiny = load("benchmarks/tiny.py")
 @pytest.mark.parametrize("clock", ["uniform", "causal"])
 @pytest.mark.parametrize("latent_frames, audio_tokens", [(1, 5), (5, 34), (9, 66), (7, 3)])
 @pytest.mark.parametrize("direction", ["a2v", "v2a"])
-def test_partition_equals_dense_mask(direction: str, latent_frames: int, audio_tokens: int, clock: str) -> None:
+def test_partition_equals_dense_mask(
+    direction: str, latent_frames: int, audio_tokens: int, clock: str
+) -> None:
     made = plan(Timeline(latent_frames, audio_tokens, Fraction(16), Fraction(32), clock))
     spatial, context, heads, dim = 6, 3, 2, 16
     counts = (latent_frames * spatial, audio_tokens)
@@ -86,7 +90,12 @@ def test_a_length_that_no_clip_has_is_refused() -> None:
 
 def test_several_seeds_and_objects_can_be_asked() -> None:
     options = tiny.parse(["--report", "r.json", "--seed", "1", "2", "--objects", "both"])
-    assert (options.seed, options.objects, options.task, options.guidance) == ([1, 2], "both", "t2av", told.GUIDANCE)
+    assert (options.seed, options.objects, options.task, options.guidance) == (
+        [1, 2],
+        "both",
+        "t2av",
+        told.GUIDANCE,
+    )
 
 
 def test_a_checkpoint_is_asked_only_what_it_was_taught(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The GPU benchmark without a GPU: real sizes on the meta device, a tiny model through its whole path, the table."""
+"""The GPU benchmark without a GPU: real sizes on the meta device, a tiny model through its whole path,
+the table.
+"""
 
 import json
 import os
@@ -29,7 +31,9 @@ def test_sizes_are_those_of_the_published_models():
     ovi, ccl = (gpu.shapes(gpu.configuration(case)) for case in gpu.CASES)
     assert count(ovi.values()) == 11_660_753_108
     video = [shape for name, shape in ccl.items() if not name.startswith(("audio.", "interaction."))]
-    assert count(video) == 14_288_901_184 - 20 * 5120 * 4  # of Wan A14B image to video, without the 20 channels it adds
+    assert (
+        count(video) == 14_288_901_184 - 20 * 5120 * 4
+    )  # of Wan A14B image to video, without the 20 channels it adds
     layers = {name.split(".")[1] for name in ccl if name.startswith("interaction.")}
     assert layers == {str(i) for i in range(30)}
 
@@ -45,7 +49,9 @@ def test_a_file_of_random_weights_loads_and_samples(tmp_path, weights):
     gpu.write_checkpoint(path, config, weights)
     with safe_open(path, "pt") as file:
         names = list(file.keys())
-        assert {file.get_slice(name).get_dtype() for name in names} == {"BF16" if weights == "bf16" else "F8_E4M3"}
+        assert {file.get_slice(name).get_dtype() for name in names} == {
+            "BF16" if weights == "bf16" else "F8_E4M3"
+        }
         assert all(file.get_tensor(name).float().abs().max() > 0 for name in names)
     figures = gpu.measure(path, CASE, steps=3, free_at_start=0)
     assert set(figures) == {"seconds_per_step", "first_step_seconds", "vram_gb", "ram_gb", "file_gb"}
@@ -81,11 +87,17 @@ def test_report_of_a_row_survives_json():
 
 def test_arguments():
     options = command.arguments([])
-    assert (options.cases, options.weights, options.limits) == (["ovi", "ccl"], ["bf16", "fp8"], [80, 24, 16, 12])
+    assert (options.cases, options.weights, options.limits) == (
+        ["ovi", "ccl"],
+        ["bf16", "fp8"],
+        [80, 24, 16, 12],
+    )
     assert command.arguments(["--limits", "12", "--cases", "ovi"]).limits == [12]
 
 
-@pytest.mark.parametrize("given", [["--steps", "1"], ["--cases", "sora"], ["--weights", "fp4"], ["--limits", "much"]])
+@pytest.mark.parametrize(
+    "given", [["--steps", "1"], ["--cases", "sora"], ["--weights", "fp4"], ["--limits", "much"]]
+)
 def test_a_wrong_argument_stops(given, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.arguments(given)

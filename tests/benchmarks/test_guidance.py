@@ -1,4 +1,6 @@
-"""benchmarks/guidance.py: scales and passes of a point, the recommendation by hand, tables and chart, one toy run."""
+"""benchmarks/guidance.py: scales and passes of a point, the recommendation by hand, tables and chart, one
+toy run.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,24 @@ def test_strength_goes_from_no_guidance_to_the_defaults(mode):
 
 def test_strength_leaves_ranges_alone():
     half = generate.scaled(widgets("cfg"), 0.5)
-    assert half == {"mode": "cfg", "video_cfg": 2.5, "audio_cfg": 2.0, "cfg_start_percent": 0.0, "cfg_end_percent": 1.0}
+    assert half == {
+        "mode": "cfg",
+        "video_cfg": 2.5,
+        "audio_cfg": 2.0,
+        "cfg_start_percent": 0.0,
+        "cfg_end_percent": 1.0,
+    }
     assert guidance.scales_of(guidance.Point("a2v", "none", 0.0)) == {} and guidance.passes("none", {}) == 1
 
 
 def test_no_guidance_is_one_point_per_task_and_comes_last():
-    options = command.parse(["--tasks", "t2av", "v2a", "--modes", "cfg", "dual", "--strengths", "1", "0", "0.5", "1"])
+    options = command.parse(
+        ["--tasks", "t2av", "v2a", "--modes", "cfg", "dual", "--strengths", "1", "0", "0.5", "1"]
+    )
     names = [point.file(Path()).stem for point in guidance.points(options)]
-    expected = [f"{task}-{mode}-{s}" for task in ("t2av", "v2a") for mode in ("cfg", "dual") for s in ("0.5", "1")]
+    expected = [
+        f"{task}-{mode}-{s}" for task in ("t2av", "v2a") for mode in ("cfg", "dual") for s in ("0.5", "1")
+    ]
     assert names == [*expected, "t2av-none-0", "v2a-none-0"]
 
 
@@ -157,21 +169,25 @@ def test_points_become_tables_and_a_chart(tmp_path):
     assert f"| Video and sound from text {measured}" in page and f"| **recommended** {measured}" in page
     assert "|  | `dual` | text 3.5 / 3.5, cross 3.5 / 3.5 | 3 | 90% |" in page
     assert (
-        "| Video for a given sound (no setting reaches the captions' bars) | `none` |  | 1 | 0% | - | 0.00 | - | 50% |"
-        in page
+        "| Video for a given sound (no setting reaches the captions' bars) | `none` |  | 1 | 0% | - "
+        "| 0.00 | - | 50% |" in page
     )
     assert "audio shift 3" in page and "Sound for a given video" not in page
     assert (options.out / "guidance.png").read_bytes().startswith(b"\x89PNG")
     drawn = (options.out / "guidance.svg").read_bytes()
     report.summarise(options.out)
-    assert (options.out / "README.md").read_text() == page and (options.out / "guidance.svg").read_bytes() == drawn
+    assert (options.out / "README.md").read_text() == page and (
+        options.out / "guidance.svg"
+    ).read_bytes() == drawn
     (options.out / "README.md").write_text("another page")
     with pytest.raises(ScriptError, match="has no place for the tables"):
         report.summarise(options.out)
 
 
 def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
-    arguments = "--tasks v2a --modes cfg --strengths 1 --clips 1 --frames 17 --sampling-steps 1 --audio-shift 4"
+    arguments = (
+        "--tasks v2a --modes cfg --strengths 1 --clips 1 --frames 17 --sampling-steps 1 --audio-shift 4"
+    )
     options = command.parse([*arguments.split(), "--threads", "1"])
     options.work, options.out = tmp_path / "work", tmp_path / "out"
     options.out.mkdir()
@@ -195,7 +211,9 @@ def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
         guidance.run(options)
 
 
-@pytest.mark.parametrize("arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan"])
+@pytest.mark.parametrize(
+    "arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan"]
+)
 def test_wrong_options_are_refused(arguments):
     with pytest.raises(SystemExit):
         command.parse(arguments.split())

@@ -1,4 +1,6 @@
-"""benchmarks/method.py at toy size: a run is trained, cut, resumed, measured and drawn; the tables count right."""
+"""benchmarks/method.py at toy size: a run is trained, cut, resumed, measured and drawn; the tables count
+right.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(variant, data, tmp_path
 
 
 def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
-    arguments = "--stream-steps 1 --steps 2 --batch 2 --clips 4 --frames 17 --evaluation-clips 1 --sampling-steps 1"
+    arguments = (
+        "--stream-steps 1 --steps 2 --batch 2 --clips 4 --frames 17 --evaluation-clips 1 --sampling-steps 1"
+    )
     arguments += " --seeds 0 --threads 1 --guidance cfg --variants ccl gated"
     options = command.parse(arguments.split())
     options.work, options.out = tmp_path / "work", tmp_path / "out"
@@ -102,7 +106,9 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     assert abs(sizes[1] - sizes[0]) <= 0.03 * sizes[0]
     page = (options.out / "README.md").read_text()
     assert page.count("| tanh-gated cross-attention |") == 3 and page.count("| CCL |") == 3
-    assert len(list(options.work.glob("streams-*.safetensors"))) == 1, "both variants begin from the same streams"
+    assert len(list(options.work.glob("streams-*.safetensors"))) == 1, (
+        "both variants begin from the same streams"
+    )
     for name in ("loss", "sync"):
         assert (options.out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (options.out / f"{name}.svg").read_text()[:500]
@@ -161,7 +167,12 @@ def test_a_variant_begins_from_its_trained_streams(data, tmp_path):
 
 def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
     contacts = 10 if share is not None else 0
-    totals = {"matched_62ms_share": share, "sync_error_ms_median": median, "onsets": onsets, "contacts": contacts}
+    totals = {
+        "matched_62ms_share": share,
+        "sync_error_ms_median": median,
+        "onsets": onsets,
+        "contacts": contacts,
+    }
     totals |= {"matched_62ms": round(contacts * (share or 0))}
     totals |= {"spurious_onsets": spurious, "chance_62ms_share": 0.2}
     totals |= dict.fromkeys(("colour_right", "motion_right", "sound_right"), 1.0)
@@ -178,15 +189,34 @@ def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
 
 
 def test_the_tables_by_hand(tmp_path):
-    settings = {"stream_steps": 1, "steps": 2, "batch": 16, "frames": 33, "evaluation_clips": 32, "guidance": ["cfg"]}
-    runs = [run_of("ccl", 0, 0.8), run_of("ccl", 1, 0.9), run_of("gated", 0, 0.5), run_of("gated", 1, None, None, 0, 0)]
+    settings = {
+        "stream_steps": 1,
+        "steps": 2,
+        "batch": 16,
+        "frames": 33,
+        "evaluation_clips": 32,
+        "guidance": ["cfg"],
+    }
+    runs = [
+        run_of("ccl", 0, 0.8),
+        run_of("ccl", 1, 0.9),
+        run_of("gated", 0, 0.5),
+        run_of("gated", 1, None, None, 0, 0),
+    ]
     titles = {"ccl": "CCL", "gated": "Gate", "fusion": "Fusion"}
     (tmp_path / "method.json").write_text(json.dumps({"settings": settings, "titles": titles, "runs": runs}))
     (tmp_path / "README.md").write_text(f"Before\n{report.BEGIN}\nold\n{report.END}\nAfter\n")
     report.summarise(tmp_path)
     page = (tmp_path / "README.md").read_text()
-    assert page.startswith("Before\n") and page.endswith("After\n") and "old" not in page and "Fusion" not in page
-    assert "| CCL | 85% (80% to 90%) | 20% (20% to 20%) | 0.85 (0.80 to 0.90) | 20 ms (20 ms to 20 ms) |" in page
+    assert (
+        page.startswith("Before\n")
+        and page.endswith("After\n")
+        and "old" not in page
+        and "Fusion" not in page
+    )
+    assert (
+        "| CCL | 85% (80% to 90%) | 20% (20% to 20%) | 0.85 (0.80 to 0.90) | 20 ms (20 ms to 20 ms) |" in page
+    )
     assert "| Gate | 50% | 20% | 0.50 | 20 ms |" in page
     assert "| +35 points, more than the seeds' spread of 10 |" in page
     assert "| chance | 20% (20% to 20%) | | 0.20 (0.20 to 0.20) | | | | | |" in page
@@ -244,7 +274,9 @@ def test_maps_of_ccl_tiny_are_drawn(tmp_path, capsys):
     options.out = tmp_path
     attention.draw(options)
     shares = json.loads((tmp_path / "attention.json").read_text())["context_share"]
-    assert [(row["direction"], row["layer"]) for row in shares] == [(d, i) for d in ("a2v", "v2a") for i in range(6)]
+    assert [(row["direction"], row["layer"]) for row in shares] == [
+        (d, i) for d in ("a2v", "v2a") for i in range(6)
+    ]
     assert all(0 < row[kind] < 1 for row in shares for kind in ("background", "foreground"))
     assert (tmp_path / "attention.png").exists() and "a2v, layer 5" in capsys.readouterr().out
 
@@ -265,7 +297,10 @@ def test_the_base_is_the_shipped_model_at_another_size():
     small = training.sized(shipped, 4, (128, 80))
     assert (small.interaction.kind, small.clock, small.audio_shift) == ("cca", "causal", None)
     assert small.interaction.layers == (0, 1, 2, 3) and small.interaction.options.context_tokens == 16
-    assert [(s.dim, s.ffn_dim, s.num_layers) for s in (small.video, small.audio)] == [(128, 384, 4), (80, 240, 4)]
-    assert replace(small, video=shipped.video, audio=shipped.audio, interaction=shipped.interaction) == replace(
-        shipped, audio_shift=None
-    )
+    assert [(s.dim, s.ffn_dim, s.num_layers) for s in (small.video, small.audio)] == [
+        (128, 384, 4),
+        (80, 240, 4),
+    ]
+    assert replace(
+        small, video=shipped.video, audio=shipped.audio, interaction=shipped.interaction
+    ) == replace(shipped, audio_shift=None)

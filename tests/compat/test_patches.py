@@ -1,4 +1,6 @@
-"""Object patches of others on the modules of Wan: what they do to plain Wan they do to every kind of joint model."""
+"""Object patches of others on the modules of Wan: what they do to plain Wan they do to every kind of
+joint model.
+"""
 
 from __future__ import annotations
 
@@ -48,13 +50,15 @@ def wan_of(joint: ModelPatcher) -> ModelPatcher:
 
 
 def sample(model: ModelPatcher, sound: bool = True) -> list[Tensor]:
-    """The streams of a run on the host's sampler; the video begins with the same noise with and without sound."""
+    """The streams of a run on the host's sampler; the video begins with the same noise with and without
+    sound.
+    """
     latent = av_latent()
     if not sound:
         latent["samples"] = latent["samples"].unbind()[0]
-    made = host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "simple", conditioning(1), conditioning(2), latent)[0][
-        "samples"
-    ]
+    made = host_nodes.common_ksampler(
+        model, 1, 2, 3.0, "euler", "simple", conditioning(1), conditioning(2), latent
+    )[0]["samples"]
     return made.unbind() if isinstance(made, NestedTensor) else [made]
 
 
@@ -66,7 +70,8 @@ def patched(model: ModelPatcher, patches: Patches) -> ModelPatcher:
 
 
 class NormalisedAttentionGuidance:
-    """Text attention pushed away from a negative text (NAG, arXiv 2505.21179), bound as an attribute of a module is.
+    """Text attention pushed away from a negative text (NAG, arXiv 2505.21179), bound as an attribute of a
+    module is.
 
     z = z+ + scale (z+ - z-),  z capped to tau |z+| in the L1 norm of a token,  alpha z + (1 - alpha) z+
     """
@@ -77,7 +82,9 @@ class NormalisedAttentionGuidance:
     def __get__(self, attention: torch.nn.Module, kind: type) -> Callable[..., Tensor]:
         return types.MethodType(self._forward, attention)
 
-    def _forward(self, attention: Any, x: Tensor, context: Tensor, transformer_options: Any = None, **_: Any) -> Tensor:
+    def _forward(
+        self, attention: Any, x: Tensor, context: Tensor, transformer_options: Any = None, **_: Any
+    ) -> Tensor:
         options = transformer_options or {}
         q = attention.norm_q(attention.q(x))
         positive, negative = (self._read(attention, q, text, options) for text in (context, self.negative))
@@ -121,7 +128,9 @@ def bound(function: Callable[..., Tensor]) -> Callable[[torch.nn.Module], Any]:
 def guided_away(transformer: Any) -> Patches:
     """NAG on text attention, its negative text embedded by the model as the node of others does."""
     guidance = NormalisedAttentionGuidance(transformer.text_embedding(conditioning(21)[0][0]))
-    return on_all("cross_attn", lambda attention: guidance.__get__(attention, attention.__class__))(transformer)
+    return on_all("cross_attn", lambda attention: guidance.__get__(attention, attention.__class__))(
+        transformer
+    )
 
 
 def other_positions(transformer: Any) -> Patches:
@@ -155,7 +164,9 @@ def test_a_patch_of_the_video_does_what_it_does_to_plain_wan(kind: str, name: st
 
 @KINDS
 @pytest.mark.parametrize("name", VIDEO_PATCHES)
-def test_a_patch_acts_where_streams_meet_and_leaves_nothing_when_it_is_taken_off(kind: str, name: str) -> None:
+def test_a_patch_acts_where_streams_meet_and_leaves_nothing_when_it_is_taken_off(
+    kind: str, name: str
+) -> None:
     model = model_of(kind, fresh=False)
     before = sample(model)
     changed = sample(patched(model, VIDEO_PATCHES[name](model.model.diffusion_model)))
@@ -166,7 +177,9 @@ def test_a_patch_acts_where_streams_meet_and_leaves_nothing_when_it_is_taken_off
 @KINDS
 @pytest.mark.parametrize("stream", ["", "audio."])
 @pytest.mark.parametrize("method", ["self_attn", "cross_attn", "ffn"])
-def test_a_patch_that_does_what_the_original_does_changes_nothing(kind: str, stream: str, method: str) -> None:
+def test_a_patch_that_does_what_the_original_does_changes_nothing(
+    kind: str, stream: str, method: str
+) -> None:
     """But for the order of a sum: fusion then adds its share of the output projection to that of the text."""
     model = model_of(kind, fresh=False)
     patches = on_all(method, bound(unchanged), stream)(model.model.diffusion_model)

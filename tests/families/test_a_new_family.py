@@ -1,4 +1,6 @@
-"""A model family that this test alone knows: one row and weights under its own names, served by the product."""
+"""A model family that this test alone knows: one row and weights under its own names, served by the
+product.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ SONATA = Family(
         coupling={"a2v": ("link.{layer}.to_picture.{weight}",), "v2a": ("link.{layer}.to_sound.{weight}",)},
         weights={"norm_y": "source_norm"},
     ),
-    prompts=(PromptStyle("Sonata 1", speech=("<say>", "</say>"), audio=("<hear>", "</hear>"), lead="Allegro."),),
+    prompts=(
+        PromptStyle("Sonata 1", speech=("<say>", "</say>"), audio=("<hear>", "</hear>"), lead="Allegro."),
+    ),
     presets=(Preset("Sonata, 2 s", 64, 96, frames=25, audio_tokens=51),),
     sampling=Sampling(
         mode="cfg",
@@ -130,7 +134,9 @@ def test_a_file_under_its_names_is_the_model(tmp_path: Path) -> None:
 
 
 def test_its_parts_are_named_and_put_together(tmp_path: Path) -> None:
-    parts = {name: write(tmp_path / f"{name}.safetensors", f"{name}.") for name in ("picture", "sound", "link")}
+    parts = {
+        name: write(tmp_path / f"{name}.safetensors", f"{name}.") for name in ("picture", "sound", "link")
+    }
     assert identify(read(parts["link"])).content.description == "the link of Sonata"
     whole = load_files(ModelPaths(parts["picture"], parts["sound"], parts["link"]), {"dtype": torch.float32})
     assert whole.model.ccl_config == CONFIG
@@ -150,7 +156,9 @@ def test_it_samples_as_its_configuration_says(tmp_path: Path) -> None:
 
 
 def fields_of(config: CCLConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in ("video", "audio", "interaction", "family", *SONATA.published)}
+    return {
+        name: getattr(config, name) for name in ("video", "audio", "interaction", "family", *SONATA.published)
+    }
 
 
 def test_a_lora_under_its_names_reaches_all_parts(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_the_names_of_a_lora_are_renamed_to_ours(name: str) -> None:
             for public in family.lora.of_coupling("7", direction, module):
                 assert renamed(f"{public}.weight", name) == f"interaction.7.{direction}.{module}.weight"
     for prefix in family.lora.audio:
-        assert renamed(prefix + family.lora.of_tower("blocks.3.modulation"), name) == "audio.blocks.3.modulation"
+        assert (
+            renamed(prefix + family.lora.of_tower("blocks.3.modulation"), name) == "audio.blocks.3.modulation"
+        )
 
 
 def renamed(key: str, name: str) -> str:

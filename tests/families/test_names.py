@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "ccl_core" / "families"
 FOLDERS = ("ccl_core", "nodes")
 FAMILIES = ("ovi", "mova", "prism", "uniavgen")
-FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py")) if ROWS not in file.parents]
+FILES = [
+    file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py")) if ROWS not in file.parents
+]
 
 
 def words(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -37,7 +37,9 @@ def test_its_level_is_that_of_its_own_shift_on_the_same_grid() -> None:
     torch.testing.assert_close(own_sigma(video, 2.0 / 5.0), audio)
 
 
-@pytest.mark.parametrize("sampling", [SimpleNamespace(shift=5.0), schedule(0.0)], ids=["another schedule", "shift 0"])
+@pytest.mark.parametrize(
+    "sampling", [SimpleNamespace(shift=5.0), schedule(0.0)], ids=["another schedule", "shift 0"]
+)
 def test_a_schedule_without_a_shift_is_refused(sampling: object) -> None:
     with pytest.raises(ValueError, match=r"shift of its own \(2.0\).*Stream Shift"):
         audio_noise_scale(2.0, sampling)

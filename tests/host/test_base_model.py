@@ -28,14 +28,23 @@ from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
 from ccl_pack.ccl_core.host.run import run_of
 from ccl_pack.ccl_core.host.texts import StreamTexts
 from support import tiny_vaes
-from support.tiny import CONFIG, av_latent, conditioning, config, dual_conditioning, latents, patcher, state_dict
+from support.tiny import (
+    CONFIG,
+    av_latent,
+    conditioning,
+    config,
+    dual_conditioning,
+    latents,
+    patcher,
+    state_dict,
+)
 
 
 def sample(model, latent, steps=3, cfg=3.0, seed=1, positive=None, **conds):
     positive = positive or conditioning(1, **conds)
-    return host_nodes.common_ksampler(model, seed, steps, cfg, "euler", "simple", positive, conditioning(2), latent)[0][
-        "samples"
-    ]
+    return host_nodes.common_ksampler(
+        model, seed, steps, cfg, "euler", "simple", positive, conditioning(2), latent
+    )[0]["samples"]
 
 
 def test_packed_latent_normalises_like_the_unpacked_one():
@@ -112,7 +121,8 @@ def silenced(weights):
     """The same weights with a fresh interaction: the streams run side by side."""
     fresh = ("interaction.", ".o.")
     return {
-        key: torch.zeros_like(value) if all(part in key for part in fresh) else value for key, value in weights.items()
+        key: torch.zeros_like(value) if all(part in key for part in fresh) else value
+        for key, value in weights.items()
     }
 
 
@@ -157,7 +167,9 @@ def test_lora_with_wan_names_changes_exactly_the_video_stream(name):
 
 def test_easycache_skips_steps():
     model = patcher()
-    cached = EasyCacheNode.execute(model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)[0]
+    cached = EasyCacheNode.execute(
+        model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False
+    )[0]
     passes = []
     hook = model.model.diffusion_model.audio.head.register_forward_hook(lambda *_: passes.append(1))
     full = sample(model, av_latent(), steps=12).unbind()
@@ -172,7 +184,9 @@ def test_easycache_keeps_an_audio_latent_wider_than_the_video_latent():
     channels = 24
     audio = replace(CONFIG.audio, in_dim=channels, out_dim=channels)
     model = patcher(audio=audio, audio_latent=replace(CONFIG.audio_latent, channels=channels))
-    cached = EasyCacheNode.execute(model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)[0]
+    cached = EasyCacheNode.execute(
+        model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False
+    )[0]
     latent = {"samples": comfy.nested_tensor.NestedTensor([latents()[0], torch.randn(1, channels, 18)])}
     _, audio = sample(cached, latent, steps=12).unbind()
     assert audio.shape == (1, channels, 18) and audio.isfinite().all()
@@ -181,7 +195,11 @@ def test_easycache_keeps_an_audio_latent_wider_than_the_video_latent():
 def test_context_windows_map_to_the_audio():
     model = patcher()
     indices = model.model.map_context_window_to_modalities([0, 1, 2], [(1, 16, 6, 4, 6), (1, 8, 42)], 2)
-    assert indices[0] == [0, 1, 2] and indices[1] == list(range(indices[1][-1] + 1)) and 14 <= len(indices[1]) <= 22
+    assert (
+        indices[0] == [0, 1, 2]
+        and indices[1] == list(range(indices[1][-1] + 1))
+        and 14 <= len(indices[1]) <= 22
+    )
     windowed = ContextWindowsManualNode.execute(
         model,
         context_length=4,
@@ -209,7 +227,17 @@ def test_cancel_stops_and_the_next_run_works():
             comfy.model_management.interrupt_current_processing()
 
     noise = comfy.sample.prepare_noise(av_latent()["samples"], 1)
-    arguments = (model, noise, 6, 1.0, "euler", "simple", conditioning(1), conditioning(2), av_latent()["samples"])
+    arguments = (
+        model,
+        noise,
+        6,
+        1.0,
+        "euler",
+        "simple",
+        conditioning(1),
+        conditioning(2),
+        av_latent()["samples"],
+    )
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         comfy.sample.sample(*arguments, callback=interrupt)
     comfy.model_management.interrupt_current_processing(False)
@@ -274,7 +302,9 @@ def fed(model):
     """The latents that the video stream embeds and the times of both streams, pass by pass."""
     latents, times = [], []
     transformer = model.model.diffusion_model
-    transformer.patch_embedding.register_forward_pre_hook(lambda _module, arguments: latents.append(arguments[0]))
+    transformer.patch_embedding.register_forward_pre_hook(
+        lambda _module, arguments: latents.append(arguments[0])
+    )
     transformer.register_forward_pre_hook(lambda _module, arguments: times.append(arguments[1]))
     return latents, times
 
@@ -333,7 +363,9 @@ def test_clip_vision_of_wan_21_reaches_the_video_of_a_joint_model(image_to_video
         vision = comfy.clip_vision.Output()
         generator = torch.Generator().manual_seed(seed)
         vision["penultimate_hidden_states"] = torch.randn(1, 257, 1280, generator=generator)
-        positive, negative, latent = image_to_video(start_image=tiny_vaes.frames(1, 32, 48), clip_vision_output=vision)
+        positive, negative, latent = image_to_video(
+            start_image=tiny_vaes.frames(1, 32, 48), clip_vision_output=vision
+        )
         if not seen:
             positive, negative, latent = image_to_video(start_image=tiny_vaes.frames(1, 32, 48))
         latent = LTXVConcatAVLatent.execute(latent, {"samples": torch.zeros(1, 8, 18)})[0]
@@ -346,7 +378,9 @@ def test_clip_vision_of_wan_21_reaches_the_video_of_a_joint_model(image_to_video
 
 
 def wan_22_latent(start: torch.Tensor | None):
-    """Wan22ImageToVideoLatent at the size of the tests; the image is given as the latent its VAE would make."""
+    """Wan22ImageToVideoLatent at the size of the tests; the image is given as the latent its VAE would
+    make.
+    """
     latent = Wan22ImageToVideoLatent.execute(None, 96, 64, 9, 1)[0]
     if start is None:
         return latent
@@ -359,7 +393,9 @@ def wan_22_latent(start: torch.Tensor | None):
 @pytest.mark.parametrize("kind", ["fusion", "cca"])
 def test_a_kept_first_frame_is_clean_at_time_zero_beside_audio_that_is_all_noise(kind):
     video = replace(CONFIG.video, in_dim=48, out_dim=48)
-    overrides = {"video": video} | (of_kind(kind, clock="linear", clock_scale=0.2) if kind == "fusion" else {})
+    overrides = {"video": video} | (
+        of_kind(kind, clock="linear", clock_scale=0.2) if kind == "fusion" else {}
+    )
     model = patcher(**overrides)
     latents, times = fed(model)
     start = torch.randn(1, 48, 1, 4, 6, generator=torch.Generator().manual_seed(3))
@@ -369,7 +405,11 @@ def test_a_kept_first_frame_is_clean_at_time_zero_beside_audio_that_is_all_noise
     clean = comfy.latent_formats.Wan22().process_in(start)
     for x, (video_time, audio_time) in zip(latents, times, strict=True):
         torch.testing.assert_close(x[:, :, :1], clean)
-        assert video_time.shape == (1, 3) and video_time[0, 0] == 0 and (video_time[0, 1:] == audio_time.max()).all()
+        assert (
+            video_time.shape == (1, 3)
+            and video_time[0, 0] == 0
+            and (video_time[0, 1:] == audio_time.max()).all()
+        )
         assert (audio_time == audio_time.max()).all() and audio_time.max() > 0
     # the mask is the video's affair: with the coupling off the audio does not know of it
     model.model_options = with_switches(model.model_options, ANCHOR)
@@ -454,9 +494,9 @@ def test_dual_guidance_is_the_formula_of_the_mova_paper(kind):
 def test_a_skipped_layer_is_left_out_of_both_streams_in_negative_passes_only(kind):
     chosen = of_kind(kind)
     weights = state_dict(config(**chosen))
-    shorter = of_kind(kind, video=replace(CONFIG.video, num_layers=2), audio=replace(CONFIG.audio, num_layers=1)) | {
-        "interaction": InteractionConfig(kind, (0,), OPTIONS[kind]())
-    }
+    shorter = of_kind(
+        kind, video=replace(CONFIG.video, num_layers=2), audio=replace(CONFIG.audio, num_layers=1)
+    ) | {"interaction": InteractionConfig(kind, (0,), OPTIONS[kind]())}
     kept = {
         key.replace("blocks.2.", "blocks.1.") if key.startswith("blocks.2.") else key: value
         for key, value in weights.items()
@@ -493,7 +533,9 @@ def test_streams_read_texts_of_different_width() -> None:
     model = patcher(audio=replace(CONFIG.audio, text_dim=40))
     arguments = (model, 1, 2, 3.0, "euler", "simple")
     made, other = (
-        host_nodes.common_ksampler(*arguments, texts_of_widths(1, audio), texts_of_widths(2, 4), av_latent())[0]
+        host_nodes.common_ksampler(*arguments, texts_of_widths(1, audio), texts_of_widths(2, 4), av_latent())[
+            0
+        ]
         for audio in (3, 5)
     )
     (video, audio), (_, other_audio) = made["samples"].unbind(), other["samples"].unbind()

@@ -1,4 +1,6 @@
-"""Two video experts behind one MODEL on the host's samplers: which runs when, what is loaded, what patches reach."""
+"""Two video experts behind one MODEL on the host's samplers: which runs when, what is loaded, what
+patches reach.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,9 @@ def trajectory(model, **options) -> list[torch.Tensor]:
         conditioning(1),
         conditioning(2),
         latent,
-        callback=lambda _step, _x0, x, _total: states.append(torch.cat([part.flatten() for part in x.unbind()])),
+        callback=lambda _step, _x0, x, _total: states.append(
+            torch.cat([part.flatten() for part in x.unbind()])
+        ),
         **options,
     )
     return states
@@ -255,7 +259,9 @@ def test_the_idle_expert_can_be_unloaded_and_the_model_keeps_its_shift_and_patch
     for _ in range(2):
         assert same(sample(tight), wanted) == [True, True]
     assert any(tight.is_clone(gone) for gone in evicted)
-    assert model.model.model_sampling.shift == 5.0 and not model.backup, "the evicted expert is unpatched after the run"
+    assert model.model.model_sampling.shift == 5.0 and not model.backup, (
+        "the evicted expert is unpatched after the run"
+    )
 
 
 def test_a_run_that_begins_below_the_boundary_uses_the_shift_of_the_model():
@@ -333,7 +339,10 @@ def test_hooks_of_a_conditioning_apply_to_both_experts():
         group.set_keyframes_on_hooks(keyframes)
         return {"hooks": group}
 
-    for cfg in (1.0, 3.0):  # without negative text the same group stays applied, and only its strength changes
+    for cfg in (
+        1.0,
+        3.0,
+    ):  # without negative text the same group stays applied, and only its strength changes
         wanted = sample(one, cfg=cfg, **hooked())
         assert same(wanted, sample(one, cfg=cfg)) == [False, False]
         assert same(sample(equal, cfg=cfg, **hooked()), wanted) == [True, True]
@@ -344,10 +353,12 @@ def test_patches_wrappers_and_easycache_work_on_both():
     equal, one = experts(low_seed=0), patcher(weights=expert_weights(0), **SHIFT)
     results = []
     for model in (equal, one):
-        patched = EasyCacheNode.execute(model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)[
-            0
-        ]
-        patched.set_model_patch_replace(lambda args, extra: extra["original_block"](args), "dit", "double_block", 1)
+        patched = EasyCacheNode.execute(
+            model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False
+        )[0]
+        patched.set_model_patch_replace(
+            lambda args, extra: extra["original_block"](args), "dit", "double_block", 1
+        )
         patched.set_model_attn2_patch(lambda args: 0.9 * args["x"])
         results.append(sample(patched, steps=12))
     assert same(*results) == [True, True]
@@ -412,7 +423,10 @@ class Halved(torch.nn.Module):
 
 PATCHES: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
     "a bound function": ("blocks.0.cross_attn.forward", lambda m: zeroed.__get__(m.blocks[0].cross_attn)),
-    "a closure over a method": ("blocks.0.self_attn.forward", lambda m: around(m.blocks[0].self_attn.forward)),
+    "a closure over a method": (
+        "blocks.0.self_attn.forward",
+        lambda m: around(m.blocks[0].self_attn.forward),
+    ),
     "a partial over a module": ("blocks.1.ffn.forward", lambda m: functools.partial(zeroed, m.blocks[1].ffn)),
     "a module around ours": ("blocks.1.norm1", lambda m: Halved(m.blocks[1].norm1)),
     "another module": ("blocks.2.norm2", lambda _: torch.nn.LayerNorm(48, elementwise_affine=False, eps=0.5)),
@@ -448,8 +462,12 @@ def test_an_object_patch_that_cannot_be_moved_is_named() -> None:
         def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             return self.module(*args, **kwargs)
 
-    model.add_object_patch("diffusion_model.blocks.0.ffn.forward", Holder(model.model.diffusion_model.blocks[0].ffn))
-    with pytest.raises(ValueError, match=r"blocks\.0\.ffn\.forward holds a module .* an object of the class Holder"):
+    model.add_object_patch(
+        "diffusion_model.blocks.0.ffn.forward", Holder(model.model.diffusion_model.blocks[0].ffn)
+    )
+    with pytest.raises(
+        ValueError, match=r"blocks\.0\.ffn\.forward holds a module .* an object of the class Holder"
+    ):
         sample(model)
 
 

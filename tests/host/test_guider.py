@@ -48,11 +48,17 @@ def host_guider(model, cfg: float, positive=POSITIVE) -> comfy.samplers.CFGGuide
 
 
 def run(guider, latent: dict, steps: int = 3, sampler: str = "euler") -> list[torch.Tensor]:
-    """Video and audio (or video alone) after sampling from pure noise; one step gives the prediction itself."""
+    """Video and audio (or video alone) after sampling from pure noise; one step gives the prediction
+    itself.
+    """
     samples = latent["samples"]
-    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "simple", steps)
+    sigmas = comfy.samplers.calculate_sigmas(
+        guider.model_patcher.get_model_object("model_sampling"), "simple", steps
+    )
     noise = comfy.sample.prepare_noise(samples, 5)
-    out = guider.sample(noise, samples, comfy.samplers.sampler_object(sampler), sigmas, disable_pbar=True, seed=5)
+    out = guider.sample(
+        noise, samples, comfy.samplers.sampler_object(sampler), sigmas, disable_pbar=True, seed=5
+    )
     return out.unbind() if out.is_nested else [out]
 
 
@@ -119,7 +125,9 @@ def test_ucg_is_its_formula_over_branches_run_by_the_host(model) -> None:
         for patcher, text in ((model, POSITIVE), (anchored, POSITIVE), (anchored, NEGATIVE))
     )
     ours = run(
-        av_guider(model, "ucg", {"text": TermScale(4.0, 5.0), "cross": TermScale(2.0, 3.0)}), tiny.av_latent(), steps=1
+        av_guider(model, "ucg", {"text": TermScale(4.0, 5.0), "cross": TermScale(2.0, 3.0)}),
+        tiny.av_latent(),
+        steps=1,
     )
     wanted = [
         n0[i] + text * (t0[i] - n0[i]) + cross * (tc[i] - t0[i])
@@ -141,7 +149,11 @@ def test_a_scale_acts_on_its_own_stream_only(model, mode: str) -> None:
 
 def test_a_range_is_a_part_of_the_run(model) -> None:
     clone, passes = recorded(model)
-    run(av_guider(clone, "ucg_cross", {"cross": TermScale(3.0, 3.0, start=0.2, end=0.6)}), tiny.av_latent(), steps=8)
+    run(
+        av_guider(clone, "ucg_cross", {"cross": TermScale(3.0, 3.0, start=0.2, end=0.6)}),
+        tiny.av_latent(),
+        steps=8,
+    )
     sampling = model.get_model_object("model_sampling")
     low, high = sampling.percent_to_sigma(0.6), sampling.percent_to_sigma(0.2)
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 8)[:-1].tolist()
@@ -167,7 +179,9 @@ def test_skip_layers_apply_to_negative_passes_only(model) -> None:
         (("NC",), (1,)),
         (("N0",), (1,)),
     ]
-    assert not torch.allclose(skipped[0], run(av_guider(model, "dual", defaults("dual")), tiny.av_latent(), steps=1)[0])
+    assert not torch.allclose(
+        skipped[0], run(av_guider(model, "dual", defaults("dual")), tiny.av_latent(), steps=1)[0]
+    )
 
 
 def test_a_layer_the_model_lacks_is_refused(model) -> None:
@@ -194,7 +208,11 @@ def test_pre_cfg_hooks_see_the_pair_of_the_host(model) -> None:
 
 def test_a_cfg_function_replaces_the_combination_as_in_the_host(model) -> None:
     latent = {"samples": tiny.latents()[0]}
-    patched = RescaleCFG.execute(model, 0.7)[0] if hasattr(RescaleCFG, "execute") else RescaleCFG().patch(model, 0.7)[0]
+    patched = (
+        RescaleCFG.execute(model, 0.7)[0]
+        if hasattr(RescaleCFG, "execute")
+        else RescaleCFG().patch(model, 0.7)[0]
+    )
     ours = run(av_guider(patched, "cfg", {"text": TermScale(4.0, 4.0)}), latent)
     assert_close(ours, run(host_guider(patched, 4.0), latent))
 
@@ -202,7 +220,9 @@ def test_a_cfg_function_replaces_the_combination_as_in_the_host(model) -> None:
 @pytest.mark.parametrize("cfg", [4.0, 1.0])
 def test_cfg_plus_plus_samplers_get_the_negative_prediction(model, cfg: float) -> None:
     """They take it from a post-CFG hook, and ask for it at scale 1 too."""
-    ours = run(av_guider(model, "cfg", {"text": TermScale(cfg, cfg)}), tiny.av_latent(), sampler="euler_cfg_pp")
+    ours = run(
+        av_guider(model, "cfg", {"text": TermScale(cfg, cfg)}), tiny.av_latent(), sampler="euler_cfg_pp"
+    )
     assert_close(ours, run(host_guider(model, cfg), tiny.av_latent(), sampler="euler_cfg_pp"))
 
 
@@ -265,7 +285,15 @@ def test_a_latent_of_another_model_is_refused(model) -> None:
 
 @pytest.fixture(scope="module")
 def wan():
-    sizes = {"in_dim": 16, "out_dim": 16, "dim": 48, "ffn_dim": 64, "num_heads": 2, "num_layers": 2, "text_dim": 24}
+    sizes = {
+        "in_dim": 16,
+        "out_dim": 16,
+        "dim": 48,
+        "ffn_dim": 64,
+        "num_heads": 2,
+        "num_layers": 2,
+        "text_dim": 24,
+    }
     return tiny.host_patcher(comfy.supported_models.WAN21_T2V, **sizes)
 
 
@@ -283,13 +311,16 @@ def ltx_latent() -> dict:
 def test_a_wan_model_of_the_host_gets_cfg(wan) -> None:
     latent = {"samples": tiny.latents()[0]}
     assert_close(
-        run(av_guider(wan, "ucg_joint", {"joint": TermScale(4.0, 2.0)}), latent), run(host_guider(wan, 4.0), latent)
+        run(av_guider(wan, "ucg_joint", {"joint": TermScale(4.0, 2.0)}), latent),
+        run(host_guider(wan, 4.0), latent),
     )
 
 
 def test_a_wan_model_of_the_host_reads_the_video_text_of_a_dual_prompt(wan) -> None:
     latent = {"samples": tiny.latents()[0]}
-    dual, plain = (run(host_guider(wan, 4.0, text), latent) for text in (tiny.dual_conditioning(1, 9), POSITIVE))
+    dual, plain = (
+        run(host_guider(wan, 4.0, text), latent) for text in (tiny.dual_conditioning(1, 9), POSITIVE)
+    )
     assert torch.equal(dual[0], plain[0])
 
 

@@ -66,7 +66,9 @@ def two_experts():
     return high
 
 
-def gpu(free: float, model=model, latent: dict | None = None, mode: str = "cfg", **machine) -> tuple[Machine, Plan]:
+def gpu(
+    free: float, model=model, latent: dict | None = None, mode: str = "cfg", **machine
+) -> tuple[Machine, Plan]:
     """A GPU with so many bytes beyond what one step takes, and the plan on it."""
     latent = latent or tiny.av_latent()
     roomy = Machine("test GPU", ram_free=2**40, ram_total=2**40, vram_free=2**40, vram_total=2**40)
@@ -93,7 +95,9 @@ def test_quantised_layers_count_as_they_are_stored():
     found, stored = weights_of(quantised), bytes_of(sd)
     layers = sum(key.endswith("weight_scale") for key in sd)
     assert layers > 40
-    assert sum(stored.values()) <= found.active <= sum(stored.values()) + 64 * layers  # the host's mark of each
+    assert (
+        sum(stored.values()) <= found.active <= sum(stored.values()) + 64 * layers
+    )  # the host's mark of each
     assert found.active < 0.6 * weights_of(model()).active
     name, held = found.largest
     weight = sd[f"{name}.weight"]
@@ -108,7 +112,10 @@ def test_the_largest_layer_and_the_joint_layer():
 
 
 def test_the_second_expert_waits_with_its_video_alone():
-    found, roomy = weights_of(two_experts()), Machine("gpu", ram_free=1, ram_total=1, vram_free=2**40, vram_total=2**40)
+    found, roomy = (
+        weights_of(two_experts()),
+        Machine("gpu", ram_free=1, ram_total=1, vram_free=2**40, vram_total=2**40),
+    )
     assert found.idle == found.parts["video"]
     assert found.parts == weights_of(model()).parts
     text = report(two_experts(), tiny.av_latent(), "cfg", roomy)
@@ -133,7 +140,9 @@ def test_the_hosts_estimate_is_the_one_it_samples_by(latent, monkeypatch):
     guider = AVGuider(patcher)
     guider.set_conds(tiny.conditioning(), tiny.conditioning(3))
     euler = comfy.samplers.sampler_object("euler")
-    guider.sample(latent["samples"], latent["samples"], euler, torch.tensor([1.0, 0.0]), disable_pbar=True, seed=0)
+    guider.sample(
+        latent["samples"], latent["samples"], euler, torch.tensor([1.0, 0.0]), disable_pbar=True, seed=0
+    )
     sampled, asked = set(map(int, asked)), []
     assert host_bytes(patcher, clip) in sampled
     assert host_bytes(patcher, replace(clip, passes=2)) in sampled
@@ -202,7 +211,9 @@ def test_less_vram_streams_what_is_missing(mode, runs):
     )
     assert float(streamed[1]) == pytest.approx(plan.verdict.streamed / 2**10, abs=0.06)
     size, unit = streamed[2].split()
-    assert float(size) * {"KiB": 2**10, "MiB": 2**20}[unit] == pytest.approx(runs * plan.verdict.streamed, rel=0.01)
+    assert float(size) * {"KiB": 2**10, "MiB": 2**20}[unit] == pytest.approx(
+        runs * plan.verdict.streamed, rel=0.01
+    )
     assert ("guidance ucg_joint" in text) is (runs > 2)
 
 
@@ -226,7 +237,9 @@ def test_streaming_more_than_ram_holds_is_told():
 
 
 def long_latent(frames: int = 9, height: int = 32, width: int = 48) -> dict:
-    return {"samples": NestedTensor([torch.zeros(1, 16, frames, height, width), torch.zeros(1, 8, 4 * frames)])}
+    return {
+        "samples": NestedTensor([torch.zeros(1, 16, frames, height, width), torch.zeros(1, 8, 4 * frames)])
+    }
 
 
 def test_too_little_vram_does_not_fit_and_the_advice_does():
@@ -235,10 +248,15 @@ def test_too_little_vram_does_not_fit_and_the_advice_does():
     text = report(model(), long_latent(), "cfg", small)
     assert "Verdict: does not fit, VRAM is" in text
     frames = int(re.search(r"a length of (\d+) frames instead of 33 fits", text)[1])
-    width, height = map(int, re.search(r"a size of (\d+) x (\d+) instead of 384 x 256 pixels fits", text).groups())
+    width, height = map(
+        int, re.search(r"a size of (\d+) x (\d+) instead of 384 x 256 pixels fits", text).groups()
+    )
     for better, worse in (
         (long_latent(frames=frames // 4 + 1), long_latent(frames=frames // 4 + 2)),
-        (long_latent(height=height // 8, width=width // 8), long_latent(height=height // 8 + 2, width=width // 8 + 4)),
+        (
+            long_latent(height=height // 8, width=width // 8),
+            long_latent(height=height // 8 + 2, width=width // 8 + 4),
+        ),
     ):
         assert Plan(model(), better, "cfg", small).verdict.fit != "none"
         assert Plan(model(), worse, "cfg", small).verdict.fit == "none"
@@ -271,7 +289,9 @@ def test_ram_alone_is_judged_too():
 
 
 def test_a_coupling_in_fewer_layers_has_fewer_bytes():
-    half = weights_of(tiny.patcher(interaction=InteractionConfig("cca", (0,), CCAOptions(3)))).parts["interaction"]
+    half = weights_of(tiny.patcher(interaction=InteractionConfig("cca", (0,), CCAOptions(3)))).parts[
+        "interaction"
+    ]
     assert half * 2 == weights_of(model()).parts["interaction"]
 
 

@@ -1,7 +1,8 @@
-"""Number formats through the real loading path: what a file stores is what the model computes with, under every naming.
+"""Number formats through the real loading path: what a file stores is what the model computes with, under
+every naming.
 
-The files are written by the host's own quantiser. On the CPU the host computes with the dequantised weights (fp8,
-nvfp4, mxfp8), which leaves rounding, or rounds the activations too (int8, convrot).
+The files are written by the host's own quantiser. On the CPU the host computes with the dequantised weights
+(fp8, nvfp4, mxfp8), which leaves rounding, or rounds the activations too (int8, convrot).
 """
 
 from __future__ import annotations
@@ -42,14 +43,20 @@ QUANTISED = {
     "nvfp4": 0.3,  # 0.1
     "int8_tensorwise": 0.03,  # 0.01
 }
-SCALED = ("float8_e4m3fn", "float8_e5m2", "nvfp4")  # the quantiser works out their scale only when it is asked to
+SCALED = (
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "nvfp4",
+)  # the quantiser works out their scale only when it is asked to
 ROUNDING = 1e-6
 INT8_ACTIVATIONS = 0.02  # what rounding the inputs of each layer to int8 adds
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """A state dict under our names, what stands beside its quantised weights, and the numbers that it means."""
+    """A state dict under our names, what stands beside its quantised weights, and the numbers that it
+    means.
+    """
 
     plain: dict[str, torch.Tensor]
     beside: dict[str, torch.Tensor]
@@ -58,7 +65,9 @@ class Quantised:
 
 
 def is_matrix(key, value):
-    return value.ndim == 2 and key.endswith(".weight") and ("blocks." in key or key.startswith("interaction."))
+    return (
+        value.ndim == 2 and key.endswith(".weight") and ("blocks." in key or key.startswith("interaction."))
+    )
 
 
 def quantise(sd, form, **options):
@@ -68,7 +77,9 @@ def quantise(sd, form, **options):
         if not is_matrix(key, value):
             plain[key] = meant[key] = value
             continue
-        weight = QuantizedTensor.from_float(value, QUANT_ALGOS[form]["comfy_tensor_layout"], **scale, **options)
+        weight = QuantizedTensor.from_float(
+            value, QUANT_ALGOS[form]["comfy_tensor_layout"], **scale, **options
+        )
         stored = {
             name: part.view(torch.uint8) if part.dtype is torch.float8_e8m0fnu else part
             for name, part in weight.state_dict(key).items()
@@ -128,7 +139,10 @@ def run(path, **options):
     text = torch.randn(1, 4, chosen.video.text_dim, generator=generator)
     with torch.no_grad():
         made = model.diffusion_model(
-            [latent.to(dtype) for latent in latents], torch.tensor([300.0]), text.to(dtype), transformer_options={}
+            [latent.to(dtype) for latent in latents],
+            torch.tensor([300.0]),
+            text.to(dtype),
+            transformer_options={},
         )
     return [value.float() for value in made]
 
@@ -154,7 +168,9 @@ def test_plain_formats(tmp_path, reference, name, dtype):
     """Every tensor of the file in one format without scales, fp8 too, as published for Ovi."""
     stored = {key: value.to(dtype) for key, value in weights(name).items()}
     found = run(exact(tmp_path / "small.safetensors", stored, name))
-    held = run(exact(tmp_path / "held.safetensors", {key: value.float() for key, value in stored.items()}, name))
+    held = run(
+        exact(tmp_path / "held.safetensors", {key: value.float() for key, value in stored.items()}, name)
+    )
     assert error(found, held) < ROUNDING
     assert ROUNDING < error(found, reference[name]) < PLAIN[dtype]
 
@@ -182,7 +198,9 @@ def test_scaled_fp8_from_before_the_host_had_formats(tmp_path, name):
 
 def test_quantised_weights_stay_small_in_memory(tmp_path):
     quantised = quantise(weights("ovi"), "float8_e4m3fn")
-    patcher = load_model(file_of(tmp_path / "small.safetensors", quantised, "ovi", "float8_e4m3fn", "comfy_quant"))
+    patcher = load_model(
+        file_of(tmp_path / "small.safetensors", quantised, "ovi", "float8_e4m3fn", "comfy_quant")
+    )
     model = patcher.model.diffusion_model
     for weight in (model.blocks[0].ffn[0].weight, model.interaction["0"].a2v.k.weight):
         assert isinstance(weight, QuantizedTensor)
@@ -208,7 +226,11 @@ def test_formats_of_wide_layers(tmp_path, form, options, bound):
     quantised = quantise(sd, form, **options)
     entry = {"format": form} | {key: value for key, value in options.items() if key.startswith("convrot")}
     mark = torch.tensor(list(json.dumps(entry).encode()), dtype=torch.uint8)
-    small = quantised.plain | quantised.beside | {f"{layer}.comfy_quant": mark.clone() for layer in quantised.layers}
+    small = (
+        quantised.plain
+        | quantised.beside
+        | {f"{layer}.comfy_quant": mark.clone() for layer in quantised.layers}
+    )
     found = run(save(tmp_path / "small.safetensors", small, chosen))
     assert ROUNDING < error(found, run(save(tmp_path / "exact.safetensors", sd, chosen))) < bound
 

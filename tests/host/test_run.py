@@ -93,7 +93,9 @@ def seen_runs(model: ModelPatcher, runs: list[Run]) -> Callback:
     ],
     ids=["video given", "audio given", "no mask", "a mask of ones", "both given"],
 )
-def test_masks_choose_the_routes_of_the_task(masks: tuple[int, int] | None, routes: tuple[bool, bool]) -> None:
+def test_masks_choose_the_routes_of_the_task(
+    masks: tuple[int, int] | None, routes: tuple[bool, bool]
+) -> None:
     model, runs = patcher(), []
     if masks is not None:
         shapes = (1, 1, 3, 4, 6), (1, 1, 18)
@@ -106,7 +108,9 @@ def test_a_plain_video_latent_has_no_audio_and_closes_both_routes() -> None:
     model, runs = patcher(), []
     video, _ = latents()
     sample(model, {"samples": video}, callback=seen_runs(model, runs))
-    assert {(run.video, run.audio, run.routes) for run in runs} == {(State.GENERATED, State.ABSENT, (False, False))}
+    assert {(run.video, run.audio, run.routes) for run in runs} == {
+        (State.GENERATED, State.ABSENT, (False, False))
+    }
     assert runs[0].shapes == (tuple(video.shape),)
 
 
@@ -128,7 +132,9 @@ def test_a_stream_is_given_where_its_mask_keeps_all_of_it() -> None:
         (State.GENERATED, State.ABSENT, None),
     ],
 )
-def test_the_given_stream_is_one_beside_another_that_is_made(video: State, audio: State, stream: str | None) -> None:
+def test_the_given_stream_is_one_beside_another_that_is_made(
+    video: State, audio: State, stream: str | None
+) -> None:
     assert Run((), video, audio).given == stream
 
 
@@ -307,7 +313,9 @@ def test_a_guider_that_lives_on_holds_nothing_of_its_run() -> None:
     latent = av_latent(masks=given("video"))
     samples, mask = latent["samples"], latent["noise_mask"]
     noise, euler = comfy.sample.prepare_noise(samples, 1), comfy.samplers.sampler_object("euler")
-    guider.sample(noise, samples, euler, SIGMAS, denoise_mask=mask, callback=watched, disable_pbar=True, seed=1)
+    guider.sample(
+        noise, samples, euler, SIGMAS, denoise_mask=mask, callback=watched, disable_pbar=True, seed=1
+    )
     watched.assert_gone()
 
 

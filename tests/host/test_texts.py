@@ -1,4 +1,6 @@
-"""StreamTexts: what nodes of the host do to a text happens to the texts of both streams, whatever their sizes."""
+"""StreamTexts: what nodes of the host do to a text happens to the texts of both streams, whatever their
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -86,9 +88,13 @@ def test_concat_with_a_plain_text_gives_it_to_both_streams() -> None:
     assert_streams(out, [torch.cat([plain, x], dim=1) for x in texts])
 
 
-@pytest.mark.parametrize("node", [average, lambda one, other: host_nodes.ConditioningConcat().concat(one, other)[0]])
+@pytest.mark.parametrize(
+    "node", [average, lambda one, other: host_nodes.ConditioningConcat().concat(one, other)[0]]
+)
 def test_texts_of_other_width_are_refused_with_the_remedy(node: Callable) -> None:
-    with pytest.raises(ValueError, match=r"one is 32 wide, the other 24.*text for the sound with CCLDualPrompt"):
+    with pytest.raises(
+        ValueError, match=r"one is 32 wide, the other 24.*text for the sound with CCLDualPrompt"
+    ):
         node(entry(pair(OTHER)), [[text(9, 5, 24), {}]])
 
 
@@ -137,7 +143,9 @@ def test_what_reads_a_text_reads_the_one_of_the_video() -> None:
     texts = StreamTexts.join(*pair(OTHER))
     assert texts.shape == (1, 5, 24) and texts.ndim == 3 and texts.dtype is torch.float32
     read = torch.nn.functional.linear(texts, torch.ones(2, 24))
-    assert type(read) is Tensor and torch.equal(read, torch.nn.functional.linear(pair(OTHER)[0], torch.ones(2, 24)))
+    assert type(read) is Tensor and torch.equal(
+        read, torch.nn.functional.linear(pair(OTHER)[0], torch.ones(2, 24))
+    )
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
@@ -150,4 +158,6 @@ def test_a_copy_holds_both_texts(copied: Callable[[list], list]) -> None:
 
 def test_of_two_joint_texts_each_gives_that_of_its_stream() -> None:
     one, other = pair(OTHER), pair(OTHER, 2)
-    assert_streams([[StreamTexts.join(StreamTexts.join(*one), StreamTexts.join(*other)), {}]], [one[0], other[1]])
+    assert_streams(
+        [[StreamTexts.join(StreamTexts.join(*one), StreamTexts.join(*other)), {}]], [one[0], other[1]]
+    )

@@ -1,4 +1,6 @@
-"""The audio stream: its stem, its positions and times, and the way from a latent (b, c, a) to tokens and back."""
+"""The audio stream: its stem, its positions and times, and the way from a latent (b, c, a) to tokens and
+back.
+"""
 
 from __future__ import annotations
 

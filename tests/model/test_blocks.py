@@ -1,5 +1,6 @@
-"""A block alone is the host's, its three meeting places stand where they say, and text attention with a second source
-is the formula."""
+"""A block alone is the host's, its three meeting places stand where they say, and text attention with a
+second source is the formula.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def block(kind: str, made: type[WanAttentionBlock] = StreamBlock) -> WanAttentio
     found = made(kind, DIM, 24, HEADS, cross_attn_norm=True, operation_settings=settings)
     shapes = found.state_dict().items()
     weights = {
-        key: noise(i, *value.shape) / value.shape[-1] ** 0.5 + ("norm" in key) for i, (key, value) in enumerate(shapes)
+        key: noise(i, *value.shape) / value.shape[-1] ** 0.5 + ("norm" in key)
+        for i, (key, value) in enumerate(shapes)
     }
     found.load_state_dict(weights)
     return found.requires_grad_(False)
@@ -79,7 +81,11 @@ def nothing_beside(_: Tensor, other: Any) -> tuple[None, Any]:
 
 @pytest.mark.parametrize(
     ("place", "meeting"),
-    [("before_block", lambda x, y: (x, y)), ("inside_text", nothing_beside), ("after_text", lambda x, y: (x, y))],
+    [
+        ("before_block", lambda x, y: (x, y)),
+        ("inside_text", nothing_beside),
+        ("after_text", lambda x, y: (x, y)),
+    ],
 )
 def test_a_meeting_that_changes_nothing_leaves_the_block_and_hands_the_other_stream_on(
     place: str, meeting: Any
@@ -154,7 +160,12 @@ def test_text_attention_with_a_second_source_is_the_formula(kind: str, span: sli
 
 @KINDS
 def test_under_somebody_s_patch_the_second_source_is_added_to_what_the_patch_gives(kind: str) -> None:
-    x, given, found, beside = noise(1, 2, TOKENS, DIM), arguments(kind), block(kind), second_source(slice(3, 9))
+    x, given, found, beside = (
+        noise(1, 2, TOKENS, DIM),
+        arguments(kind),
+        block(kind),
+        second_source(slice(3, 9)),
+    )
     own = found.cross_attn.forward
 
     def run() -> Tensor:

@@ -1,4 +1,6 @@
-"""torch.compile on the host's samplers: by block in whole graphs, by any module within, and by the whole model."""
+"""torch.compile on the host's samplers: by block in whole graphs, by any module within, and by the whole
+model.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class Graphs:
 
 
 def model_of(kind: str, video_layers: int = 2, audio_layers: int = 1) -> ModelPatcher:
-    """By default one joint layer, and one of the video alone: a graph of each is enough to trace every line."""
+    """By default one joint layer, and one of the video alone: a graph of each is enough to trace every
+    line.
+    """
     return patcher(
         video=replace(CONFIG.video, num_layers=video_layers),
         audio=replace(CONFIG.audio, num_layers=audio_layers),
@@ -137,7 +141,9 @@ def test_modules_compiled_within_a_compiled_block_are_part_of_its_graph() -> Non
 @pytest.mark.parametrize("key", ["audio.blocks.0", "interaction.0"])
 def test_a_module_within_a_block_compiles_by_itself(key: str) -> None:
     model, graphs = model_of("cca"), Graphs()
-    assert equal(sample(compiled(model, graphs, [f"diffusion_model.{key}"]), latent()), sample(model, latent()))
+    assert equal(
+        sample(compiled(model, graphs, [f"diffusion_model.{key}"]), latent()), sample(model, latent())
+    )
     assert len(graphs) == 1
 
 

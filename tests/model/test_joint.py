@@ -81,7 +81,9 @@ def test_open_routes_couple_both_streams():
 
 @pytest.mark.parametrize("direction", ["a2v", "v2a"])
 def test_anchored_direction_has_no_effect_and_no_gradient(direction, monkeypatch):
-    monkeypatch.setattr(comfy.model_management, "in_training", True)  # the host's rotary kernel has no backward
+    monkeypatch.setattr(
+        comfy.model_management, "in_training", True
+    )  # the host's rotary kernel has no backward
     model = joint()
     time, context = inputs()
     video, audio = (x.requires_grad_() for x in latents(batch=2))
@@ -103,7 +105,11 @@ def test_route_per_sample_equals_each_sample_alone():
     for i in range(3):
         rows = slice(i, i + 1)
         alone = model(
-            [video[rows], audio[rows]], time[rows], context[rows], transformer_options={}, routes=(a2v[i], v2a[i])
+            [video[rows], audio[rows]],
+            time[rows],
+            context[rows],
+            transformer_options={},
+            routes=(a2v[i], v2a[i]),
         )
         for whole, part in zip(mixed, alone, strict=True):
             torch.testing.assert_close(whole[rows], part, rtol=1e-4, atol=1e-4)
@@ -113,7 +119,9 @@ def test_host_flags_mean_the_anchor():
     model = joint()
     time, context = inputs()
     streams = list(latents(batch=2))
-    flagged = model(streams, time, context, transformer_options={"a2v_cross_attn": False, "v2a_cross_attn": False})
+    flagged = model(
+        streams, time, context, transformer_options={"a2v_cross_attn": False, "v2a_cross_attn": False}
+    )
     routed = model(streams, time, context, transformer_options={}, routes=(False, False))
     assert all(torch.equal(x, y) for x, y in zip(flagged, routed, strict=True))
 
@@ -157,7 +165,10 @@ def test_replaced_block_runs_the_whole_layer_inside():
         return extra["original_block"](args)
 
     replaced = model(
-        streams, time, context, transformer_options={"patches_replace": {"dit": {("double_block", 1): around}}}
+        streams,
+        time,
+        context,
+        transformer_options={"patches_replace": {"dit": {("double_block", 1): around}}},
     )
     assert len(calls) == 1
     plain = model(streams, time, context, transformer_options={})
@@ -180,7 +191,9 @@ def test_half_precision_stays_close(dtype):
     exact = model(list(streams), time, context, transformer_options={})
     half = JointModel(CONFIG, dtype=dtype, operations=comfy.ops.manual_cast)
     half.load_state_dict(state_dict(CONFIG))
-    out = half.requires_grad_(False)([x.to(dtype) for x in streams], time, context.to(dtype), transformer_options={})
+    out = half.requires_grad_(False)(
+        [x.to(dtype) for x in streams], time, context.to(dtype), transformer_options={}
+    )
     for x, y in zip(out, exact, strict=True):
         assert x.dtype is dtype
         assert (x.float() - y).norm() / y.norm() < 0.05

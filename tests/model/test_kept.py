@@ -26,8 +26,12 @@ def model() -> JointModel:
 
 
 @torch.no_grad()
-def run(model: JointModel, given: str, step: int = 0, routes: Any = None, conds: Any = None, **options: Any) -> Tensor:
-    """The velocity of the stream that is made, from the noise and at the time of a step; the other one is given."""
+def run(
+    model: JointModel, given: str, step: int = 0, routes: Any = None, conds: Any = None, **options: Any
+) -> Tensor:
+    """The velocity of the stream that is made, from the noise and at the time of a step; the other one is
+    given.
+    """
     clean, noise = latents(2, batch=2), latents(10 + step, batch=2)
     pair = [clean[0], noise[1]] if given == "video" else [noise[0], clean[1]]
     time = torch.tensor([900.0, 700.0]) - 100 * step
@@ -39,7 +43,9 @@ def run(model: JointModel, given: str, step: int = 0, routes: Any = None, conds:
 
 
 @GIVEN
-def test_each_step_is_equal_bit_for_bit_and_runs_no_block_of_the_given_stream(model: JointModel, given: str) -> None:
+def test_each_step_is_equal_bit_for_bit_and_runs_no_block_of_the_given_stream(
+    model: JointModel, given: str
+) -> None:
     wanted = [run(model, given, step) for step in range(3)]
     calls, kept = count_blocks(model), Kept(given)
     made = [run(model, given, step, **{KEPT: kept}) for step in range(3)]
@@ -48,7 +54,9 @@ def test_each_step_is_equal_bit_for_bit_and_runs_no_block_of_the_given_stream(mo
 
 
 @GIVEN
-def test_what_is_kept_are_keys_and_values_in_the_width_of_the_stream_that_reads(model: JointModel, given: str) -> None:
+def test_what_is_kept_are_keys_and_values_in_the_width_of_the_stream_that_reads(
+    model: JointModel, given: str
+) -> None:
     kept = Kept(given)
     run(model, given, **{KEPT: kept})
     tokens = {"video": 18, "audio": 18}[given]
@@ -67,7 +75,9 @@ def test_a_pass_on_the_anchor_alone_needs_no_given_stream(model: JointModel, giv
 
 
 @GIVEN
-def test_a_given_stream_that_a_pass_leaves_out_is_not_read_from_what_is_kept(model: JointModel, given: str) -> None:
+def test_a_given_stream_that_a_pass_leaves_out_is_not_read_from_what_is_kept(
+    model: JointModel, given: str
+) -> None:
     flag = {"video": "run_vx", "audio": "run_ax"}[given]
     wanted, kept = run(model, given, **{flag: False}), Kept(given)
     run(model, given, **{KEPT: kept})
@@ -75,7 +85,9 @@ def test_a_given_stream_that_a_pass_leaves_out_is_not_read_from_what_is_kept(mod
 
 
 @GIVEN
-def test_a_stream_that_a_pass_leaves_out_gives_zeros_beside_a_given_one(model: JointModel, given: str) -> None:
+def test_a_stream_that_a_pass_leaves_out_gives_zeros_beside_a_given_one(
+    model: JointModel, given: str
+) -> None:
     flag = {"video": "run_ax", "audio": "run_vx"}[given]
     calls = count_blocks(model)
     assert not run(model, given, **{KEPT: Kept(given), flag: False}).any()

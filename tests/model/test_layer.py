@@ -1,4 +1,6 @@
-"""A joint layer enters each module once: the audio block inside the video block, the interaction inside both."""
+"""A joint layer enters each module once: the audio block inside the video block, the interaction inside
+both.
+"""
 
 from __future__ import annotations
 

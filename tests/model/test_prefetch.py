@@ -1,4 +1,6 @@
-"""The host brings weights in ahead by a queue of layers: what stands in it is what a pass enters, once and in order."""
+"""The host brings weights in ahead by a queue of layers: what stands in it is what a pass enters, once
+and in order.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ from support.tiny import latents, patcher
 
 Modules = list[torch.nn.Module]
 # The streams that run, and the option that leaves the other one out.
-STREAMS: dict[str, dict[str, bool]] = {"video audio": {}, "video": {"run_ax": False}, "audio": {"run_vx": False}}
+STREAMS: dict[str, dict[str, bool]] = {
+    "video audio": {},
+    "video": {"run_ax": False},
+    "audio": {"run_vx": False},
+}
 
 
 @pytest.fixture

@@ -56,7 +56,9 @@ def test_interleaved_pairs_turn_as_the_host_turns_them(heads: int) -> None:
     x, table = torch.randn(2, 3, 8), axis_table(torch.tensor([0.0, 1.0, 2.5]), 8 // heads)
     of_heads = x.unflatten(2, (heads, -1))
     assert torch.equal(rotate(x, table, heads), apply_rope1(of_heads, table).flatten(2))
-    torch.testing.assert_close(rotate(x, table, heads), pairs(of_heads.unflatten(3, (-1, 2)), table).flatten(2))
+    torch.testing.assert_close(
+        rotate(x, table, heads), pairs(of_heads.unflatten(3, (-1, 2)), table).flatten(2)
+    )
 
 
 @pytest.mark.parametrize("heads", [1, 2])

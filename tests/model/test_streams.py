@@ -1,4 +1,6 @@
-"""The video stream of a fresh coupling against the host's WanModel, with all that may stand beside the latent."""
+"""The video stream of a fresh coupling against the host's WanModel, with all that may stand beside the
+latent.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def beside(channels: int, size: tuple[int, int] = (4, 6)) -> dict[str, dict[str,
 CASES = [(T2V, way) for way in beside(16)] + [(I2V, "all of them"), (FLF, "a reference")]
 
 
-@pytest.mark.parametrize(("stream", "way"), CASES, ids=lambda case: case if isinstance(case, str) else case.model_type)
+@pytest.mark.parametrize(
+    ("stream", "way"), CASES, ids=lambda case: case if isinstance(case, str) else case.model_type
+)
 @SIZES
 def test_a_fresh_model_with_references_and_sound_is_the_host_s_wan(
     stream: StreamConfig, way: str, size: tuple[int, int]
@@ -100,7 +104,9 @@ def test_a_row_of_the_table_of_times_is_the_embedding_of_its_time() -> None:
     assert time.shape == (2, 2, 48) and e.shape == (2, 2, 6, 48)
     wave = sinusoidal_embedding_1d(32, torch.tensor([900.0]))
     torch.testing.assert_close(time[1, 0], model.time_embedding(wave)[0])
-    torch.testing.assert_close(e[1, 0], model.time_projection(model.time_embedding(wave)).unflatten(1, (6, 48))[0])
+    torch.testing.assert_close(
+        e[1, 0], model.time_projection(model.time_embedding(wave)).unflatten(1, (6, 48))[0]
+    )
 
 
 # ---- texts
@@ -133,7 +139,9 @@ def test_each_stream_reads_texts_of_its_own_width() -> None:
     model = patcher(audio=WIDE).model.diffusion_model
     video_text, audio_text, time = noise(6, 2, 5, 24), noise(8, 2, 7, 40), torch.tensor([400.0, 700.0])
     made = model(list(latents(batch=2)), time, video_text, audio_context=audio_text, transformer_options={})
-    other = model(list(latents(batch=2)), time, video_text, audio_context=audio_text + 1, transformer_options={})
+    other = model(
+        list(latents(batch=2)), time, video_text, audio_context=audio_text + 1, transformer_options={}
+    )
     assert [stream.shape for stream in made] == [stream.shape for stream in latents(batch=2)]
     assert (made[1] - other[1]).abs().max() > 1e-3
 

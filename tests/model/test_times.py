@@ -21,7 +21,11 @@ TOKENS = FRAMES * SPATIAL
 BESIDE: dict[str, tuple[dict[str, Any], int, int]] = {
     "nothing": ({}, 0, 0),
     "reference_latent": ({"reference_latent": torch.randn(1, 16, 4, 6)}, 6, 0),
-    "context_latents": ({"context_latents": [torch.randn(1, 16, 1, 4, 6), torch.randn(1, 16, 2, 6, 4)]}, 0, 6 + 12),
+    "context_latents": (
+        {"context_latents": [torch.randn(1, 16, 1, 4, 6), torch.randn(1, 16, 2, 6, 4)]},
+        0,
+        6 + 12,
+    ),
     "time_dim_concat": ({"time_dim_concat": torch.randn(1, 16, 2, 4, 6)}, 0, 12),
 }
 BESIDE["all of them"] = ({key: value for way in BESIDE.values() for key, value in way[0].items()}, 6, 12 + 18)
@@ -68,7 +72,9 @@ def test_a_spread_table_is_that_of_the_host(tokens: int, count: int) -> None:
     table = torch.randn(2, count, 5)
     timestep = torch.arange(float(count)).expand(2, -1)
     spread = of_tokens(table, times_of(timestep, tokens).rows)
-    assert torch.equal(spread.expand(-1, tokens, -1), repeat_e(table, torch.empty(2, tokens, 5)).expand(-1, tokens, -1))
+    assert torch.equal(
+        spread.expand(-1, tokens, -1), repeat_e(table, torch.empty(2, tokens, 5)).expand(-1, tokens, -1)
+    )
 
 
 # ---- in the model

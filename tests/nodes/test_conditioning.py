@@ -38,7 +38,9 @@ def streams(latent: dict) -> list[torch.Tensor]:
 
 def ksampled(model: ModelPatcher, positive: list, latent: dict | None = None) -> list[torch.Tensor]:
     latent = latent or tiny.av_latent()
-    return streams(host_nodes.common_ksampler(model, 5, 4, 4.0, "euler", "simple", positive, NEGATIVE, latent)[0])
+    return streams(
+        host_nodes.common_ksampler(model, 5, 4, 4.0, "euler", "simple", positive, NEGATIVE, latent)[0]
+    )
 
 
 def jointly_sampled(model: ModelPatcher, positive: list) -> list[torch.Tensor]:
@@ -84,7 +86,9 @@ def test_a_zeroed_prompt_is_the_empty_one_for_both_streams(model: ModelPatcher, 
 
 
 @pytest.mark.parametrize("sampled", SAMPLERS)
-def test_average_at_strength_0_is_the_second_prompt_for_both_streams(model: ModelPatcher, sampled: Callable) -> None:
+def test_average_at_strength_0_is_the_second_prompt_for_both_streams(
+    model: ModelPatcher, sampled: Callable
+) -> None:
     second = dual(3, 4)
     average = host_nodes.ConditioningAverage().addWeighted(dual(1, 9), second, 0.0)[0]
     assert_same(sampled(model, average), sampled(model, second))
@@ -94,11 +98,15 @@ def test_average_at_strength_0_is_the_second_prompt_for_both_streams(model: Mode
 def test_concat_is_read_by_both_streams(model: ModelPatcher, sampled: Callable) -> None:
     joined = host_nodes.ConditioningConcat().concat(dual(1, 9), dual(3, 4))[0]
     texts = [torch.cat([text(one), text(other)], dim=1) for one, other in ((1, 3), (9, 4))]
-    assert_same(sampled(model, joined), sampled(model, CCLDualPrompt.execute(*([[text, {}]] for text in texts))[0]))
+    assert_same(
+        sampled(model, joined), sampled(model, CCLDualPrompt.execute(*([[text, {}]] for text in texts))[0])
+    )
 
 
 @pytest.mark.parametrize("sampled", SAMPLERS)
-def test_a_prompt_for_a_part_of_the_run_acts_on_both_streams_there(model: ModelPatcher, sampled: Callable) -> None:
+def test_a_prompt_for_a_part_of_the_run_acts_on_both_streams_there(
+    model: ModelPatcher, sampled: Callable
+) -> None:
     """Two ranges that meet, of one prompt, are that prompt."""
 
     def part(prompt: list, start: float, end: float) -> list:
@@ -118,7 +126,9 @@ def in_windows(model: ModelPatcher) -> ModelPatcher:
 
 
 def cached(model: ModelPatcher) -> ModelPatcher:
-    return EasyCacheNode.execute(model, reuse_threshold=0.1, start_percent=0.0, end_percent=1.0, verbose=False)[0]
+    return EasyCacheNode.execute(
+        model, reuse_threshold=0.1, start_percent=0.0, end_percent=1.0, verbose=False
+    )[0]
 
 
 @pytest.mark.parametrize(("patch", "batch"), [(ModelPatcher.clone, 2), (in_windows, 1), (cached, 2)])

@@ -10,7 +10,12 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_api.latest._io import get_finalized_class_inputs
-from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, RandomNoise, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import (
+    BasicScheduler,
+    KSamplerSelect,
+    RandomNoise,
+    SamplerCustomAdvanced,
+)
 
 import nodes as host_nodes
 from ccl_pack.ccl_core.families import FAMILIES
@@ -42,7 +47,9 @@ def joint(model, latent: dict, **changes: Any) -> dict:
 
 
 def ksampler(model, latent: dict, denoise: float = 1.0) -> dict:
-    return host_nodes.common_ksampler(model, 5, 3, 4.0, "euler", "simple", POSITIVE, NEGATIVE, latent, denoise)[0]
+    return host_nodes.common_ksampler(
+        model, 5, 3, 4.0, "euler", "simple", POSITIVE, NEGATIVE, latent, denoise
+    )[0]
 
 
 def streams(latent: dict) -> list[torch.Tensor]:
@@ -134,7 +141,9 @@ def test_each_mode_shows_its_own_scales_behind_the_combo(node: type, name: str) 
 def test_the_widgets_start_at_the_defaults_of_the_mode(name: str) -> None:
     inputs, *_ = get_finalized_class_inputs(CCLGuider.INPUT_TYPES(), {"mode": name})
     widgets = {**inputs["required"], **inputs["optional"]}
-    values = {key.removeprefix("mode."): spec[1]["default"] for key, spec in widgets.items() if "mode." in key}
+    values = {
+        key.removeprefix("mode."): spec[1]["default"] for key, spec in widgets.items() if "mode." in key
+    }
     assert settings_of({"mode": name, **values}) == default_settings(name)
 
 

@@ -1,4 +1,6 @@
-"""CCLEmptyAVLatent, CCLEncodeAV and CCLDecodeAV as the host calls them, from an empty latent to a playable file."""
+"""CCLEmptyAVLatent, CCLEncodeAV and CCLDecodeAV as the host calls them, from an empty latent to a
+playable file.
+"""
 
 from fractions import Fraction
 from functools import cache, partial
@@ -105,7 +107,11 @@ def test_a_size_of_a_family_brings_its_length(choice: str, video: tuple[int, int
 def test_every_trained_size_can_be_chosen():
     (size,) = (entry for entry in CCLEmptyAVLatent.define_schema().inputs if entry.id == "size")
     presets = [preset for family in FAMILIES.values() for preset in family.presets]
-    assert [option.key for option in size.options] == ["from model", "custom", *(preset.title for preset in presets)]
+    assert [option.key for option in size.options] == [
+        "from model",
+        "custom",
+        *(preset.title for preset in presets),
+    ]
 
 
 def test_empty_for_the_paper_clock_has_c_tokens_in_every_latent_frame():
@@ -194,7 +200,11 @@ def test_a_plain_wan_latent_gets_its_sound_in_this_one_node():
         (plain_wan(), {"audio": sound(5000)}, "audio_vae is not connected, but audio needs it"),
         (plain_wan(), {"images": frames(5)}, "video_vae is not connected, but images needs it"),
         (plain_wan(), {"start_image": frames(1)}, "video_vae is not connected, but start_image needs it"),
-        (plain_wan(), {"video_vae": video_vae, "images": frames(5), "start_image": frames(1)}, "disconnect either"),
+        (
+            plain_wan(),
+            {"video_vae": video_vae, "images": frames(5), "start_image": frames(1)},
+            "disconnect either",
+        ),
         (plain_wan(), {"video_vae": audio_vae, "images": frames(5)}, "video_vae input holds an audio VAE"),
         (plain_wan(), {"audio_vae": video_vae, "fps": 16.0}, "audio_vae input holds a video VAE"),
         ({"samples": torch.full((1, 16, 2, 4, 4), float("nan"))}, {}, "the video part of latent holds NaN"),
@@ -254,7 +264,8 @@ def test_the_saved_files_streams_are_equally_long(tmp_path, rate):
     video.save_to(str(tmp_path / "clip.mp4"))
     with pyav.open(str(tmp_path / "clip.mp4")) as file:
         seconds = [
-            float(stream.duration * stream.time_base) for stream in (file.streams.video[0], file.streams.audio[0])
+            float(stream.duration * stream.time_base)
+            for stream in (file.streams.video[0], file.streams.audio[0])
         ]
         assert file.streams.video[0].frames == images.shape[0]
     assert seconds[0] == pytest.approx(images.shape[0] / rate, abs=0.001)
@@ -277,7 +288,11 @@ def spoilt(stream: int) -> dict:
         (tiny.av_latent(), {"video_vae": audio_vae}, "video_vae input holds an audio VAE"),
         (tiny.av_latent(), {"audio_vae": video_vae}, "audio_vae input holds a video VAE"),
         (tiny.av_latent(channels=48), {}, "48 channels, the VAE in video_vae makes 16"),
-        (tiny.av_latent(), {"audio_vae": partial(audio_vae, mels=12)}, "8 channels, the VAE in audio_vae makes 12"),
+        (
+            tiny.av_latent(),
+            {"audio_vae": partial(audio_vae, mels=12)},
+            "8 channels, the VAE in audio_vae makes 12",
+        ),
         (spoilt(0), {}, "the video part of latent holds NaN"),
         (spoilt(1), {}, "the audio part of latent holds NaN"),
         (EmptyLatentImage().generate(64, 64)[0], {"fps": 16.0}, "wanted a video latent"),

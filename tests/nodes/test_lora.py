@@ -29,7 +29,9 @@ def loras(tmp_path, monkeypatch):
         tensors[f"diffusion_model.{key}.lora_B.weight"] = torch.ones(rows, 1)
     save_file(tensors, tmp_path / "ones.safetensors")
     torch.save({"lora_state_dict": {}}, tmp_path / "pickle.pt")
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors", ".pt"}))
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors", ".pt"})
+    )
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     return tmp_path
 
@@ -47,7 +49,14 @@ def change(patched, model, key: str) -> torch.Tensor:
 def test_schema():
     schema = CCLLoraLoader.GET_SCHEMA()
     inputs = {entry.id: entry for entry in schema.inputs}
-    assert list(inputs) == ["model", "lora_name", "strength_video", "strength_audio", "strength_coupling", "expert"]
+    assert list(inputs) == [
+        "model",
+        "lora_name",
+        "strength_video",
+        "strength_audio",
+        "strength_coupling",
+        "expert",
+    ]
     assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])
     for name in ("strength_video", "strength_audio", "strength_coupling"):
         entry = inputs[name]
@@ -57,13 +66,15 @@ def test_schema():
 
 
 def test_only_safetensors_are_offered():
-    assert next(entry for entry in CCLLoraLoader.define_schema().inputs if entry.id == "lora_name").options == [
-        "ones.safetensors"
-    ]
+    assert next(
+        entry for entry in CCLLoraLoader.define_schema().inputs if entry.id == "lora_name"
+    ).options == ["ones.safetensors"]
 
 
 def test_each_strength_reaches_its_part(model):
-    patched = run(model, lora_name="ones.safetensors", strength_video=0.5, strength_audio=-2.0, strength_coupling=3.0)
+    patched = run(
+        model, lora_name="ones.safetensors", strength_video=0.5, strength_audio=-2.0, strength_coupling=3.0
+    )
     for key, strength in ((VIDEO, 0.5), (AUDIO, -2.0), (COUPLING, 3.0)):
         torch.testing.assert_close(change(patched, model, key), torch.full(SIZES[key], strength))
     assert not model.patches
@@ -84,7 +95,9 @@ def test_a_second_run_reads_no_file_and_the_class_keeps_none(model, monkeypatch)
     import comfy.utils
 
     read, load = [], comfy.utils.load_torch_file
-    monkeypatch.setattr(comfy.utils, "load_torch_file", lambda path, **more: read.append(path) or load(path, **more))
+    monkeypatch.setattr(
+        comfy.utils, "load_torch_file", lambda path, **more: read.append(path) or load(path, **more)
+    )
     before = set(vars(CCLLoraLoader))
     run(model, lora_name="ones.safetensors", strength_video=0.5)
     run(model, lora_name="ones.safetensors", strength_video=0.6)
@@ -96,7 +109,11 @@ def test_a_second_run_reads_no_file_and_the_class_keeps_none(model, monkeypatch)
     [
         ({"lora_name": "absent.safetensors"}, FileNotFoundError, "absent"),
         ({"lora_name": "pickle.pt"}, ValueError, r"pickle\.pt is not a safetensors file"),
-        ({"lora_name": "ones.safetensors", "expert": "low noise"}, ValueError, "this model has one video expert"),
+        (
+            {"lora_name": "ones.safetensors", "expert": "low noise"},
+            ValueError,
+            "this model has one video expert",
+        ),
     ],
 )
 def test_refusals(model, inputs, error, words):

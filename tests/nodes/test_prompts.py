@@ -1,4 +1,6 @@
-"""CCLPrompt and CCLPromptTags: the texts of each family, encoded by a real text encoder, and their options."""
+"""CCLPrompt and CCLPromptTags: the texts of each family, encoded by a real text encoder, and their
+options.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PROMPT = 'She says "Good morning."'
 
 
 def run(variant: str, **options: bool) -> str:
-    return CCLPromptTags.execute(prompt=PROMPT, sound="A kettle", variant={"variant": variant, **options}).result[0]
+    return CCLPromptTags.execute(
+        prompt=PROMPT, sound="A kettle", variant={"variant": variant, **options}
+    ).result[0]
 
 
 def variant_input() -> object:
@@ -111,12 +115,16 @@ def test_an_empty_negative_prompt_is_the_published_one(clip: CLIP, name: str) ->
 
 
 def test_negative_prompts_of_ones_own_take_the_place_of_the_published_ones(clip: CLIP) -> None:
-    _, negative = CCLPrompt.execute(of_family("mova"), clip, "a dog", negative="blur", negative_sound="hum").args
+    _, negative = CCLPrompt.execute(
+        of_family("mova"), clip, "a dog", negative="blur", negative_sound="hum"
+    ).args
     video, audio = texts(negative)
     assert torch.equal(video, encoded(clip, "blur")) and torch.equal(audio, encoded(clip, "hum"))
 
 
-def test_a_family_whose_sound_reads_a_text_of_its_own_gets_two(clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_whose_sound_reads_a_text_of_its_own_gets_two(
+    clip: CLIP, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, "ccl", replace(FAMILIES["ccl"], audio_text=True))
     video, audio = texts(CCLPrompt.execute(of_family("ccl"), clip, **WORDS).args[0])
     assert torch.equal(video, encoded(clip, 'A woman waves. "Hello there."'))
@@ -126,7 +134,9 @@ def test_a_family_whose_sound_reads_a_text_of_its_own_gets_two(clip: CLIP, monke
 def test_prompt_says_what_is_missing(clip: CLIP) -> None:
     with pytest.raises(ValueError, match="clip holds no text encoder"):
         CCLPrompt.execute(of_family("ccl"), None, "a dog")
-    with pytest.raises(ValueError, match=r"this pack knows no prompts of: load a joint model \(CCL, Ovi, MOVA"):
+    with pytest.raises(
+        ValueError, match=r"this pack knows no prompts of: load a joint model \(CCL, Ovi, MOVA"
+    ):
         CCLPrompt.execute(tiny.other_model(), clip, "a dog")
 
 

@@ -59,7 +59,9 @@ def run(model, sigmas, latent=None, sampler="euler", callback=None):
 
 
 def constant_field():
-    """The tiny model with a head that gives one velocity everywhere, 0.7 for the audio and 0.4 for the video."""
+    """The tiny model with a head that gives one velocity everywhere, 0.7 for the audio and 0.4 for the
+    video.
+    """
     weights = state_dict(config())
     for prefix, velocity in (("", 0.4), ("audio.", 0.7)):
         weights[f"{prefix}head.head.weight"].zero_()
@@ -75,9 +77,13 @@ def same(x, y) -> list[bool]:
 def test_equal_shifts_are_the_shift_of_the_host_bit_for_bit(video):
     model = patcher()
     host = ModelSamplingSD3().patch(model, video)[0]
-    wanted = host_nodes.common_ksampler(host, 1, 3, 2.0, "euler", "simple", *TEXT, av_latent())[0]["samples"].unbind()
+    wanted = host_nodes.common_ksampler(host, 1, 3, 2.0, "euler", "simple", *TEXT, av_latent())[0][
+        "samples"
+    ].unbind()
     ours = shifted(model, video, video)
-    got = host_nodes.common_ksampler(ours, 1, 3, 2.0, "euler", "simple", *TEXT, av_latent())[0]["samples"].unbind()
+    got = host_nodes.common_ksampler(ours, 1, 3, 2.0, "euler", "simple", *TEXT, av_latent())[0][
+        "samples"
+    ].unbind()
     assert same(got, wanted) == [True, True]
 
 
@@ -113,7 +119,9 @@ def test_each_euler_step_of_the_audio_is_the_euler_step_of_its_own_schedule():
     """The latents that the model sees, on its real velocities, stepped by hand on the audio's sigmas."""
     model = patcher()
     calls, outputs = recorded(model), []
-    model.model.diffusion_model.register_forward_hook(lambda _module, _arguments, output: outputs.append(output[1]))
+    model.model.diffusion_model.register_forward_hook(
+        lambda _module, _arguments, output: outputs.append(output[1])
+    )
     clone = shifted(model, 5.0, 1.5)
     sigmas = comfy.samplers.calculate_sigmas(clone.get_model_object("model_sampling"), "simple", 6)
     result = run(clone, sigmas)[1]
@@ -129,7 +137,9 @@ def test_each_euler_step_of_the_audio_is_the_euler_step_of_its_own_schedule():
 def test_samplers_of_higher_order_converge_to_the_own_schedule(sampler):
     """The audio by itself: 5 for the video and 2 for the audio ends where a shift of 2 for all does."""
     weights = state_dict(config())
-    weights = {k: torch.zeros_like(v) if "interaction." in k and ".o." in k else v for k, v in weights.items()}
+    weights = {
+        k: torch.zeros_like(v) if "interaction." in k and ".o." in k else v for k, v in weights.items()
+    }
     base = ModelSamplingSD3().patch(patcher(weights=weights), 2.0)[0]
     ours = shifted(base, 5.0, 2.0)
 
@@ -146,9 +156,13 @@ def test_samplers_of_higher_order_converge_to_the_own_schedule(sampler):
     assert many < 0.03 and many < few / 3
 
 
-@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_2m_sde", "er_sde", "sa_solver"])
+@pytest.mark.parametrize(
+    "sampler", ["euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_2m_sde", "er_sde", "sa_solver"]
+)
 def test_the_noise_that_a_sampler_adds_has_the_level_of_the_audio_s_own_sigma(sampler):
-    """A model whose every prediction is the same clean latent: what is left of each of its inputs is unit noise."""
+    """A model whose every prediction is the same clean latent: what is left of each of its inputs is unit
+    noise.
+    """
     model = shifted(patcher(), 5.0, 1.5)
     clean, seen = latents(tokens=2000)[1], []
 
@@ -195,15 +209,18 @@ def test_a_kept_region_is_read_clean_at_time_zero_and_comes_back_bit_exact():
     masks[1][..., :7] = 0
     latent = av_latent(masks=masks)
     clone = shifted(model, 5.0, 2.0)
-    audio = run(clone, comfy.samplers.calculate_sigmas(clone.get_model_object("model_sampling"), "simple", 3), latent)[
-        1
-    ]
+    audio = run(
+        clone, comfy.samplers.calculate_sigmas(clone.get_model_object("model_sampling"), "simple", 3), latent
+    )[1]
     clean = latent["samples"].unbind()[1]
     for seen, video_time, audio_time in calls:
         torch.testing.assert_close(seen[..., :7], clean[..., :7])
         own = own_sigma(video_time[:, None] / 1000, 5.0, 2.0) * 1000
         torch.testing.assert_close(audio_time, torch.where(masks[1][0] == 0, 0.0, own))
-    assert torch.equal(audio[..., :7], clean[..., :7]) and not torch.isclose(audio[..., 7:], clean[..., 7:]).all()
+    assert (
+        torch.equal(audio[..., :7], clean[..., :7])
+        and not torch.isclose(audio[..., 7:], clean[..., 7:]).all()
+    )
 
 
 def test_the_preview_of_the_audio_is_its_clean_prediction():
@@ -259,7 +276,9 @@ def test_the_host_s_own_node_of_two_shifts_sets_both_where_its_schedule_carries_
 
 
 def test_the_schedule_tells_by_how_much_the_audio_is_scaled() -> None:
-    """As the samplers and nodes of other packs read it: by this the clean audio is larger while it is sampled."""
+    """As the samplers and nodes of other packs read it: by this the clean audio is larger while it is
+    sampled.
+    """
     video, audio = av_latent()["samples"].unbind()
     pair = comfy.nested_tensor.NestedTensor([video, audio])
     for model in (shifted(patcher(), 6.0, 1.5), patcher(audio_shift=1.5, shift=6.0)):
@@ -327,7 +346,14 @@ def video_only():
     import comfy.model_patcher
     import comfy.supported_models
 
-    unet = {"image_model": "wan2.1", "model_type": "t2v", "dim": 48, "num_heads": 2, "num_layers": 1, "ffn_dim": 64}
+    unet = {
+        "image_model": "wan2.1",
+        "model_type": "t2v",
+        "dim": 48,
+        "num_heads": 2,
+        "num_layers": 1,
+        "ffn_dim": 64,
+    }
     model_config = comfy.supported_models.WAN21_T2V(unet | {"freq_dim": 32, "text_dim": 24})
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model_config.get_model({}), load_device=cpu, offload_device=cpu)

@@ -1,4 +1,6 @@
-"""Copies a large file tensor by tensor and prints by how many bytes the process grew; run by test_convert_mova.py."""
+"""Copies a large file tensor by tensor and prints by how many bytes the process grew; run by
+test_convert_mova.py.
+"""
 
 from __future__ import annotations
 

@@ -39,9 +39,13 @@ def write(path: Path, sd: dict[str, torch.Tensor], fields: dict[str, str]) -> di
     for name, value in sd.items():
         kind, raw, held[name] = encoded(value)
         data += b"\0" * (-len(data) % 32)
-        infos += text(name) + struct.pack(f"<I{value.ndim}QIQ", value.ndim, *reversed(value.shape), kind, len(data))
+        infos += text(name) + struct.pack(
+            f"<I{value.ndim}QIQ", value.ndim, *reversed(value.shape), kind, len(data)
+        )
         data += raw
     head = b"GGUF" + struct.pack("<IQQ", 3, len(sd), len(fields))
-    head += b"".join(text(name) + struct.pack("<I", 8) + text(value) for name, value in fields.items()) + infos
+    head += (
+        b"".join(text(name) + struct.pack("<I", 8) + text(value) for name, value in fields.items()) + infos
+    )
     path.write_bytes(head + b"\0" * (-len(head) % 32) + data)
     return held

@@ -1,8 +1,10 @@
-"""A custom node pack with the interface of ComfyUI-GGUF as far as ours uses it: a real reader of GGUF, real Q8_0.
+"""A custom node pack with the interface of ComfyUI-GGUF as far as ours uses it: a real reader of GGUF, real
+Q8_0.
 
-Written for the tests from the description of the format (gguf.md of ggml). It stands in for that pack, which the
-test environment does not install: same names in the same places, tensors that stay quantised inside the model, and
-linear layers that dequantise at each call.
+Written for the tests from the description of the format (gguf.md of ggml). It stands in for that pack, which
+the
+test environment does not install: same names in the same places, tensors that stay quantised inside the
+model, and linear layers that dequantise at each call.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ ALIGNMENT = 32
 
 
 class GGUFReader:
-    """Header and tensors of a version 3 file: strings among its fields, tensors as (name, shape, type, bytes)."""
+    """Header and tensors of a version 3 file: strings among its fields, tensors as (name, shape, type,
+    bytes).
+    """
 
     def __init__(self, path: str) -> None:
         self.fields: dict[str, str] = {}
@@ -82,7 +86,9 @@ class GGMLTensor(torch.Tensor):
         return tensor
 
     def to(self, *args: Any, **kwargs: Any) -> GGMLTensor:
-        return GGMLTensor(super().to(*args, **kwargs).as_subclass(Tensor), self.tensor_type, self.tensor_shape)
+        return GGMLTensor(
+            super().to(*args, **kwargs).as_subclass(Tensor), self.tensor_type, self.tensor_shape
+        )
 
     def clone(self, *_: Any, **__: Any) -> GGMLTensor:
         return self
@@ -107,7 +113,9 @@ def dequantize_tensor(tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return data.view(torch.bfloat16).to(dtype).reshape(tensor.tensor_shape)
     blocks = data.view(-1, BLOCK_BYTES)
     scales = blocks[:, :2].contiguous().view(torch.float16)  # (blocks, 1)
-    return (scales.float() * blocks[:, 2:].contiguous().view(torch.int8)).to(dtype).reshape(tensor.tensor_shape)
+    return (
+        (scales.float() * blocks[:, 2:].contiguous().view(torch.int8)).to(dtype).reshape(tensor.tensor_shape)
+    )
 
 
 def gguf_sd_loader(path: str) -> dict[str, Tensor]:
@@ -140,7 +148,9 @@ class GGMLOps(comfy.ops.manual_cast):
         def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
             for name in ("weight", "bias"):
                 if f"{prefix}{name}" in state_dict:
-                    setattr(self, name, torch.nn.Parameter(state_dict[f"{prefix}{name}"], requires_grad=False))
+                    setattr(
+                        self, name, torch.nn.Parameter(state_dict[f"{prefix}{name}"], requires_grad=False)
+                    )
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:
             weight = dequantize_tensor(self.weight, input.dtype).to(input.device)

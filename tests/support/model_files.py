@@ -1,4 +1,6 @@
-"""Files of joint models in small, as the loaders see them: told what they are, and put together by their roles."""
+"""Files of joint models in small, as the loaders see them: told what they are, and put together by their
+roles.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def file(
     metadata: dict[str, str] | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> ModelFile:
-    """The file of these tensors, or of tensors without data in these shapes, as the loaders tell what it is."""
+    """The file of these tensors, or of tensors without data in these shapes, as the loaders tell what it
+    is.
+    """
     tensors = shapes if isinstance(next(iter(shapes.values())), torch.Tensor) else p.meta(shapes, dtype)
     return identify(RawFile(name, tensors, metadata or {}, {}, False))
 

@@ -25,7 +25,9 @@ ARGUMENTS = (
 
 
 class Page:
-    """One tab; entering the context starts the browser with a folder of its own, leaving it ends the browser."""
+    """One tab; entering the context starts the browser with a folder of its own, leaving it ends the
+    browser.
+    """
 
     def __init__(self, program: str, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,5 @@
-"""Two processes that train the tiny model under FSDP2, and how far they are from one process with the whole model.
+"""Two processes that train the tiny model under FSDP2, and how far they are from one process with the whole
+model.
 
 The host has to be loaded before its modules are named, so each function imports what it needs of it.
 """
@@ -55,7 +56,9 @@ def _work(rank: int, meeting: str, found: str) -> None:
 
 
 def compared(kind: str, loss: str, rank: int) -> dict[str, Any]:
-    """The loss of this process and the gradients of all, sharded, against the whole model on each one's batch."""
+    """The loss of this process and the gradients of all, sharded, against the whole model on each one's
+    batch.
+    """
     whole = model_of(kind)
     many = shard(copy.deepcopy(whole))
     own = loss_of(many, rank, loss)
@@ -103,7 +106,9 @@ def model_of(kind: str) -> torch.nn.Module:
 
 
 def shard(model: Any) -> Any:
-    """Each layer's modules as a group, which works since each is entered once a pass, and one root over all."""
+    """Each layer's modules as a group, which works since each is entered once a pass, and one root over
+    all.
+    """
     for i, block in enumerate(model.blocks):
         parts = [block, *model.audio.blocks[i : i + 1]]
         parts += [model.interaction[str(i)]] if str(i) in model.interaction else []
@@ -118,4 +123,6 @@ def loss_of(model: torch.nn.Module, seed: int, loss: str) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     text, times = torch.randn(1, 5, 24, generator=generator), torch.rand(2, 1, generator=generator) * 1000
     made = model([*latents(seed)], tuple(times), text, transformer_options={})
-    return sum(velocity.square().mean() for velocity, counts in zip(made, LOSSES[loss], strict=True) if counts)
+    return sum(
+        velocity.square().mean() for velocity, counts in zip(made, LOSSES[loss], strict=True) if counts
+    )

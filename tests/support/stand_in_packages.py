@@ -91,7 +91,12 @@ def module(name: str, version: str) -> dict[str, str]:
 def write_packages(folder: Path) -> None:
     """Wheels of everything, and ccl-slow as a source that stops in the middle of its installation."""
     folder.mkdir()
-    for name, version in (("ccl_engine", "1.0"), ("ccl_tool", "1.0"), ("ccl_part", "1.0"), ("ccl_part", "2.0")):
+    for name, version in (
+        ("ccl_engine", "1.0"),
+        ("ccl_tool", "1.0"),
+        ("ccl_part", "1.0"),
+        ("ccl_part", "2.0"),
+    ):
         wheel = folder / f"{name}-{version}-py3-none-any.whl"
         wheel.write_bytes(wheel_bytes(name, version, module(name, version)))
     slow = wheel_bytes("ccl_slow", "1.0", module("ccl_slow", "1.0"))
@@ -119,7 +124,9 @@ def write_host(folder: Path, *requirements: str) -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with the packages, the hosts, the gate of ccl-slow and the environments that are made of them."""
+    """A folder with the packages, the hosts, the gate of ccl-slow and the environments that are made of
+    them.
+    """
 
     folder: Path
 

@@ -19,7 +19,9 @@ from ccl_pack.ccl_core.metadata import write_config
 
 CONFIG = CCLConfig(
     fps=Fraction(16),
-    video=StreamConfig(in_dim=16, out_dim=16, dim=48, ffn_dim=64, num_heads=2, num_layers=3, text_dim=24, freq_dim=32),
+    video=StreamConfig(
+        in_dim=16, out_dim=16, dim=48, ffn_dim=64, num_heads=2, num_layers=3, text_dim=24, freq_dim=32
+    ),
     audio=StreamConfig(
         in_dim=8,
         out_dim=8,
@@ -102,7 +104,9 @@ def av_latent(seed: int = 2, masks: tuple | None = None, **sizes) -> dict:
     return latent if masks is None else latent | {"noise_mask": NestedTensor(masks)}
 
 
-def given(stream: str, batch: int = 1, frames: int = 3, tokens: int = 18) -> tuple[torch.Tensor, torch.Tensor]:
+def given(
+    stream: str, batch: int = 1, frames: int = 3, tokens: int = 18
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Masks of `av_latent` that keep all of the stream "video" or "audio" and generate the other one."""
     masks = {"video": torch.ones(batch, 1, frames, 4, 6), "audio": torch.ones(batch, 1, tokens)}
     masks[stream].zero_()

@@ -1,4 +1,6 @@
-"""Tiny DAC and MMAudio files with random weights: real classes, real key names, the host's own sizes made small."""
+"""Tiny DAC and MMAudio files with random weights: real classes, real key names, the host's own sizes made
+small.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from ccl_pack.ccl_core.host.vae.mmaudio import fold_magnitudes, fold_weight_norm
 from ccl_pack.ccl_core.model.audio.dac import DAC, DACConfig
 
 DAC_CONFIG = DACConfig(
-    encoder_dim=4, encoder_rates=(2, 3, 4), latent_dim=6, decoder_dim=32, decoder_rates=(4, 3, 2), sample_rate=48000
+    encoder_dim=4,
+    encoder_rates=(2, 3, 4),
+    latent_dim=6,
+    decoder_dim=32,
+    decoder_rates=(4, 3, 2),
+    sample_rate=48000,
 )
 MEL_VAE_WIDTH, VOCODER_WIDTH = 8, 64
 
@@ -40,15 +47,21 @@ def small_mmaudio() -> Iterator[None]:
     """The host's MMAudio class with narrow layers; its sizes are written into its constructor."""
     vocoder = autoencoder.BigVGANVocoder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(autoencoder, "VAE_16k", lambda: MelVAE(data_dim=80, embed_dim=20, hidden_dim=MEL_VAE_WIDTH))
         patch.setattr(
-            autoencoder, "BigVGANVocoder", lambda sizes: vocoder({**sizes, "upsample_initial_channel": VOCODER_WIDTH})
+            autoencoder, "VAE_16k", lambda: MelVAE(data_dim=80, embed_dim=20, hidden_dim=MEL_VAE_WIDTH)
+        )
+        patch.setattr(
+            autoencoder,
+            "BigVGANVocoder",
+            lambda sizes: vocoder({**sizes, "upsample_initial_channel": VOCODER_WIDTH}),
         )
         yield
 
 
 def mmaudio_published(seed: int = 0) -> tuple[StateDict, StateDict]:
-    """What v1-16.pth and the `generator` of best_netG.pt hold: raw convolutions, weight norms, no prefixes."""
+    """What v1-16.pth and the `generator` of best_netG.pt hold: raw convolutions, weight norms, no
+    prefixes.
+    """
     mel_vae, vocoder = _published(seed)
     return dict(mel_vae), dict(vocoder)
 
@@ -62,7 +75,9 @@ def _published(seed: int) -> tuple[StateDict, StateDict]:
     for key, value in network.state_dict().items():
         part, _, name = key.partition(".")
         if part == "vae":
-            mel_vae[name] = torch.randn(value.shape, generator=generator) if key.endswith(".weight") else value.clone()
+            mel_vae[name] = (
+                torch.randn(value.shape, generator=generator) if key.endswith(".weight") else value.clone()
+            )
             if "learnable_gain" in key:
                 mel_vae[name] = torch.tensor(0.25)
         elif part == "vocoder":

@@ -1,8 +1,8 @@
 """Files of every published layout in small: what a template names, in the folders a loader looks in.
 
-Towers have heads of 128 as all published ones, two or three layers, and the text width of ccl-tiny, whose text encoder
-stands in for umT5-XXL. The host reads its Wan 2.2 VAE and MMAudio in one size only: the place of the former is taken by
-its small 48-channel autoencoder, MMAudio is written once at its full size.
+Towers have heads of 128 as all published ones, two or three layers, and the text width of ccl-tiny, whose
+text encoder stands in for umT5-XXL. The host reads its Wan 2.2 VAE and MMAudio in one size only: the place of
+the former is taken by its small 48-channel autoencoder, MMAudio is written once at its full size.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def write_ovi(folder: Path) -> None:
     _save(folder / OVI_FP8, merged, torch.float8_e4m3fn)
     split = published.weights(published.ovi(*OVI, modulation="modulation", split=True))
     audio = {key: value for key, value in split.items() if key.startswith("audio_model.")}
-    for name, part in zip(OVI_SPLIT, ({k: v for k, v in split.items() if k not in audio}, audio), strict=True):
+    for name, part in zip(
+        OVI_SPLIT, ({k: v for k, v in split.items() if k not in audio}, audio), strict=True
+    ):
         _save(folder / name, part, torch.bfloat16)
     save_file(published.fp8_scaled(split), folder / OVI_SCALED)
 
@@ -80,22 +82,35 @@ def write_vaes(folder: Path) -> None:
     wan = WanVAE(dim=4, z_dim=16, num_res_blocks=2, temperal_downsample=[False, True, True])
     _save(folder / VAE_WAN21, _random(wan), torch.float32)
     _save(folder / VAE_WAN22, _random(TAEHV(latent_channels=48, latent_format=None)), torch.float32)
-    sizes = {"mel_n_fft": 2048, "n_fft": 2048, "dim": 16, "intermediate_dim": 24, "layers": 2, "padding": "same"}
+    sizes = {
+        "mel_n_fft": 2048,
+        "n_fft": 2048,
+        "dim": 16,
+        "intermediate_dim": 24,
+        "layers": 2,
+        "padding": "same",
+    }
     vocos = Vocos(VocosConfig(sample_rate=16000, hop=512, mels=20, **sizes), operations=torch.nn)
     stated = {"vocos_config": json.dumps({"sample_rate": 16000, "hop_length": 512, "padding": "same"})}
-    save_file({key: value.contiguous() for key, value in vocos.state_dict().items()}, folder / VAE_VOCOS, stated)
+    save_file(
+        {key: value.contiguous() for key, value in vocos.state_dict().items()}, folder / VAE_VOCOS, stated
+    )
     dac = DACConfig(4, (2, 3, 4, 5, 8), 128, 64, (8, 5, 4, 3, 2))
     _save(folder / VAE_DAC, _random(DAC(dac, operations=torch.nn)), torch.bfloat16)
 
 
 def write_mmaudio(folder: Path) -> None:
-    """Both files of the split repack at the only size there is, random rows cut from one pattern to save time."""
+    """Both files of the split repack at the only size there is, random rows cut from one pattern to save
+    time.
+    """
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in AudioAutoencoder(mode="16k").state_dict().items()}
     pattern = torch.randn(1_000_003, generator=torch.Generator().manual_seed(5))
     for part, name in zip(("vae.", "vocoder."), MMAUDIO, strict=True):
         tensors = {key: _cut(pattern, shape) for key, shape in shapes.items() if key.startswith(part)}
-        _save(folder / name, {key.removeprefix(part): value for key, value in tensors.items()}, torch.bfloat16)
+        _save(
+            folder / name, {key.removeprefix(part): value for key, value in tensors.items()}, torch.bfloat16
+        )
 
 
 def _cut(pattern: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -55,7 +55,13 @@ def configuration(
     whole = {
         "model": {"video": "tiny.safetensors"} | (model or {}),
         "encoders": {"checkpoint": "tiny.safetensors"},
-        "data": {"clips": "clips", "cache": "cache", "sizes": [[48, 32]], "frames": [5], "validation_clips": held_out},
+        "data": {
+            "clips": "clips",
+            "cache": "cache",
+            "sizes": [[48, 32]],
+            "frames": [5],
+            "validation_clips": held_out,
+        },
         "train": TRAIN | (train or {}),
     }
     (folder / "train.json").write_text(json.dumps(whole))

@@ -1,4 +1,6 @@
-"""Tiny VAEs with random weights: the host's Wan 2.1 VAE and a Vocos vocoder at the sizes of the tiny model."""
+"""Tiny VAEs with random weights: the host's Wan 2.1 VAE and a Vocos vocoder at the sizes of the tiny
+model.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def video_vae(seed: int = 0) -> comfy.sd.VAE:
 def _weight(name: str, shape: torch.Size) -> torch.Tensor:
     if name.endswith("gamma"):
         return torch.ones(shape)
-    return torch.randn(shape) / max(1, shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1 * torch.randn(shape)
+    return (
+        torch.randn(shape) / max(1, shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1 * torch.randn(shape)
+    )
 
 
 @cache

@@ -1,4 +1,6 @@
-"""Tiny models under the names of the published checkpoints: ours turned back into those of Ovi and of MOVA."""
+"""Tiny models under the names of the published checkpoints: ours turned back into those of Ovi and of
+MOVA.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ CONDITIONERS = {"a2v": "audio_to_video_conditioners", "v2a": "video_to_audio_con
 
 def ovi_config(width: int = 48, heads: int = 2, layers: int = 2, text_len: int = 9) -> CCLConfig:
     video = StreamConfig(
-        in_dim=48, out_dim=48, dim=width, ffn_dim=64, num_heads=heads, num_layers=layers, text_dim=24, freq_dim=32,
-        text_len=text_len,
+        in_dim=48, out_dim=48, dim=width, ffn_dim=64, num_heads=heads, num_layers=layers, text_dim=24,
+        freq_dim=32, text_len=text_len,
     )  # fmt: skip
     return CCLConfig(
         video=video,
@@ -34,7 +36,9 @@ def ovi_config(width: int = 48, heads: int = 2, layers: int = 2, text_len: int =
     )
 
 
-def mova_config(width: int = 64, audio_width: int = 32, head: int = 16, layers: int = 3, paired: int = 2) -> CCLConfig:
+def mova_config(
+    width: int = 64, audio_width: int = 32, head: int = 16, layers: int = 3, paired: int = 2
+) -> CCLConfig:
     video = StreamConfig(
         in_dim=36, out_dim=16, dim=width, ffn_dim=64, num_heads=width // head, num_layers=layers, text_dim=24,
         freq_dim=32,
@@ -58,7 +62,9 @@ def ovi_name(key: str) -> str:
         return ".".join([TOWERS[direction], "blocks", layer, "cross_attn", FUSION[module], *rest])
     tower, own = ("audio_model", key[6:]) if parts[0] == "audio" else ("video_model", key)
     return (
-        f"{tower}.{own}.modulation" if own.startswith("blocks.") and own.endswith(".modulation") else f"{tower}.{own}"
+        f"{tower}.{own}.modulation"
+        if own.startswith("blocks.") and own.endswith(".modulation")
+        else f"{tower}.{own}"
     )
 
 

@@ -1,4 +1,6 @@
-"""scripts/convert_mmaudio.py: real pickles of the published structure, small, into a file that the loader reads."""
+"""scripts/convert_mmaudio.py: real pickles of the published structure, small, into a file that the loader
+reads.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,11 @@ def test_the_pickles_become_one_file(
     shown = capsys.readouterr().out
     assert "reading v1-16.pth and best_netG.pt" in shown
     assert "writing mmaudio.safetensors" in shown
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_netG.pt", "mmaudio.safetensors", "v1-16.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best_netG.pt",
+        "mmaudio.safetensors",
+        "v1-16.pth",
+    ]
 
 
 def test_a_converted_file_converted_again_stays_the_same(pickles: tuple[Path, Path], tmp_path: Path) -> None:
@@ -95,7 +101,9 @@ def test_code_in_a_pickle_does_not_run(pickles: tuple[Path, Path], tmp_path: Pat
         ({"blocks.0.weight": torch.zeros(2, 2)}, "vocoder of MMAudio without its VAE"),
     ],
 )
-def test_a_wrong_file_is_named(pickles: tuple[Path, Path], tmp_path: Path, content: Any, message: str) -> None:
+def test_a_wrong_file_is_named(
+    pickles: tuple[Path, Path], tmp_path: Path, content: Any, message: str
+) -> None:
     pickles[0].unlink()
     if isinstance(content, bytes):
         pickles[0].write_bytes(content)
@@ -114,7 +122,9 @@ def test_a_cut_off_file_is_named(pickles: tuple[Path, Path], tmp_path: Path) -> 
 
 
 def test_the_same_file_twice_and_odd_outputs_are_named(pickles: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ScriptError, match=r"both files hold [\s\S]*v1-16\.pth first and best_netG\.pt second"):
+    with pytest.raises(
+        ScriptError, match=r"both files hold [\s\S]*v1-16\.pth first and best_netG\.pt second"
+    ):
         convert_mmaudio.convert(pickles[0], pickles[0], tmp_path / "out.safetensors")
     with pytest.raises(ScriptError, match=r"out\.pth does not end in \.safetensors"):
         convert_mmaudio.convert(*pickles, tmp_path / "out.pth")

@@ -96,7 +96,9 @@ def test_keys_are_the_published_ones_behind_their_parts(tmp_path):
         for key, value in load_file(file).items()
     }
     assert found.keys() == wanted.keys()
-    assert all(found[key].dtype == value.dtype and torch.equal(found[key], value) for key, value in wanted.items())
+    assert all(
+        found[key].dtype == value.dtype and torch.equal(found[key], value) for key, value in wanted.items()
+    )
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -132,7 +134,11 @@ def test_a_trained_bridge_strength_is_refused_and_a_neutral_one_kept(tmp_path, s
 
 
 def test_fp8_quantises_the_matrices_and_nothing_else(tmp_path):
-    source, plain, small = folder(tmp_path / "MOVA-tiny"), tmp_path / "plain.safetensors", tmp_path / "fp8.safetensors"
+    source, plain, small = (
+        folder(tmp_path / "MOVA-tiny"),
+        tmp_path / "plain.safetensors",
+        tmp_path / "fp8.safetensors",
+    )
     convert_mova.convert(source, plain)
     convert_mova.convert(source, small, quantise=True)
     found, wanted = load_file(small), load_file(plain)
@@ -149,7 +155,9 @@ def test_fp8_quantises_the_matrices_and_nothing_else(tmp_path):
         assert (restored - wanted[key].float()).abs().max() <= wanted[key].float().abs().max() / 16
     assert all(torch.equal(found[key], wanted[key]) for key in wanted.keys() - matrices)
     options = {"dtype": torch.float32}
-    for mine, exact in zip(run(load_model(str(small), options)), run(load_model(str(plain), options)), strict=True):
+    for mine, exact in zip(
+        run(load_model(str(small), options)), run(load_model(str(plain), options)), strict=True
+    ):
         assert 0 < (mine.float() - exact).abs().max() < 0.15 * exact.abs().max()
 
 
@@ -162,12 +170,24 @@ def broken(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda path: (path / "dual_tower_bridge" / FIRST).unlink(), "dual_tower_bridge holds no safetensors"),
-        (lambda path: (path / "video_dit" / SHARD.format(2)).unlink(), "lacks .*00002-of-00002.*which .*index.json"),
-        (lambda path: save_file({"x": torch.zeros(1)}, path / "video_dit_2" / SHARD.format(2)), "video_dit_2 lacks "),
+        (
+            lambda path: (path / "dual_tower_bridge" / FIRST).unlink(),
+            "dual_tower_bridge holds no safetensors",
+        ),
+        (
+            lambda path: (path / "video_dit" / SHARD.format(2)).unlink(),
+            "lacks .*00002-of-00002.*which .*index.json",
+        ),
+        (
+            lambda path: save_file({"x": torch.zeros(1)}, path / "video_dit_2" / SHARD.format(2)),
+            "video_dit_2 lacks ",
+        ),
         (lambda path: (path / "audio_dit" / FIRST).write_bytes(b"<html>"), "cannot be read as safetensors"),
         (lambda path: (path / "audio_dit" / "config.json").write_text("{"), "config.json is no JSON"),
-        (lambda path: save_file({"x": torch.zeros(1)}, path / "audio_dit" / FIRST), "not MOVA as it was published"),
+        (
+            lambda path: save_file({"x": torch.zeros(1)}, path / "audio_dit" / FIRST),
+            "not MOVA as it was published",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, change, words):

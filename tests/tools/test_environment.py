@@ -32,15 +32,21 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_venv(venv: Path, python: str = sys.version.split()[0]) -> None:
-    """What the scripts look at of a virtual environment, with the stamps of the requirements that are wanted now."""
+    """What the scripts look at of a virtual environment, with the stamps of the requirements that are
+    wanted now.
+    """
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(Path(BASE_PYTHON).resolve())
-    (venv / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\n")
+    (venv / "pyvenv.cfg").write_text(
+        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\n"
+    )
     for step in environment.locate().steps:
         (venv / f".ccl-{step.name}").write_text(step.stamp)
 
 
-def test_each_set_of_requirements_has_an_environment_of_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_set_of_requirements_has_an_environment_of_its_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = environment.locate().venv
     monkeypatch.setenv("COMFYUI_PATH", str(write_host(root / "same", "torch", "einops")))
     assert environment.locate().venv == mine

@@ -30,7 +30,9 @@ HEADS = ("--video-heads", "2", "--audio-heads", "2")
 @pytest.fixture
 def streams(tmp_path) -> tuple[Path, Path, dict[str, torch.Tensor]]:
     """A Wan file, a file of an audio stream under the same names behind `audio.`, and all their tensors."""
-    sd = {key: value for key, value in state_dict(CONFIG, seed=4).items() if not key.startswith("interaction.")}
+    sd = {
+        key: value for key, value in state_dict(CONFIG, seed=4).items() if not key.startswith("interaction.")
+    }
     audio = {key: value for key, value in sd.items() if key.startswith("audio.")}
     save_file(audio, tmp_path / "audio.safetensors")
     save_file({key: sd[key] for key in sd.keys() - audio.keys()}, tmp_path / "wan.safetensors")
@@ -53,9 +55,17 @@ def test_fresh_model_is_wan_exactly(streams):
     video, audio, sd = streams
     interaction = made(video, audio, *VOCOS, *HEADS)
     patcher = load_files(ModelPaths(str(video), str(audio), str(interaction)), {"dtype": torch.float32})
-    sizes = {name: getattr(CONFIG.video, name) for name in ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim")}
+    sizes = {
+        name: getattr(CONFIG.video, name)
+        for name in ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim")
+    }
     wan = WanModel(
-        model_type="t2v", in_dim=16, out_dim=16, text_dim=24, operations=comfy.ops.disable_weight_init, **sizes
+        model_type="t2v",
+        in_dim=16,
+        out_dim=16,
+        text_dim=24,
+        operations=comfy.ops.disable_weight_init,
+        **sizes,
     )
     wan.load_state_dict({key: value for key, value in sd.items() if not key.startswith("audio.")})
     latent, sound = latents()
@@ -86,9 +96,13 @@ def test_training_moves_it_away_from_wan(streams):
     video, audio, _ = streams
     path = made(video, audio, *VOCOS, *HEADS)
     sd = load_file(path)
-    trained = {key: torch.eye(len(value)) if key.endswith("a2v.o.weight") else value for key, value in sd.items()}
+    trained = {
+        key: torch.eye(len(value)) if key.endswith("a2v.o.weight") else value for key, value in sd.items()
+    }
     save_file(trained, path, metadata={"ccl_config": write_config(config_in(path))})
-    model = load_files(ModelPaths(str(video), str(audio), str(path)), {"dtype": torch.float32}).model.diffusion_model
+    model = load_files(
+        ModelPaths(str(video), str(audio), str(path)), {"dtype": torch.float32}
+    ).model.diffusion_model
     latent, sound = latents()
     text, time = torch.randn(1, 5, 24), torch.tensor([640.0])
     with torch.no_grad():
@@ -101,7 +115,11 @@ def test_options_reach_the_configuration(streams):
     more = ("--layers", "1", "--context-tokens", "5", "--clock", "uniform", "--fps", "24", "--shift", "5")
     path = made(video, audio, *VOCOS, *HEADS, *more, "--dtype", "float16")
     found = config_in(path)
-    assert (found.interaction.layers, found.interaction.options.context_tokens, found.clock) == ((1,), 5, "uniform")
+    assert (found.interaction.layers, found.interaction.options.context_tokens, found.clock) == (
+        (1,),
+        5,
+        "uniform",
+    )
     assert (found.fps, found.shift, found.audio_latent.rate) == (Fraction(24), 5.0, Fraction(32))
     sd = load_file(path)
     assert {key.split(".")[1] for key in sd} == {"1"}
@@ -128,11 +146,17 @@ def test_what_the_audio_file_says_need_not_be_said(tmp_path, streams):
 
     tower = upstream.mova_config(128, 128, 128, layers=2)
     parts = upstream.mova(state_dict(replace(tower, video=replace(tower.video, in_dim=16)), seed=6))
-    mova = {key.removeprefix("audio_dit."): value for key, value in parts.items() if key.startswith("audio_dit.")}
+    mova = {
+        key.removeprefix("audio_dit."): value for key, value in parts.items() if key.startswith("audio_dit.")
+    }
     save_file(mova, audio)
     (tmp_path / "interaction.safetensors").unlink()
     found = config_in(path := made(video, audio, "--video-heads", "2"))
-    assert (found.audio.rope, found.audio_latent.vae, found.audio_latent.rate) == ("token", "dac", Fraction(50))
+    assert (found.audio.rope, found.audio_latent.vae, found.audio_latent.rate) == (
+        "token",
+        "dac",
+        Fraction(50),
+    )
     assert load_files(ModelPaths(str(video), str(audio), str(path))).model.ccl_config == found
 
 
@@ -143,7 +167,9 @@ def test_any_wan_is_a_video_stream(tmp_path, streams):
         chosen = config(video=replace(CONFIG.video, in_dim=channels, out_dim=48 if channels == 48 else 16))
         sd = state_dict(chosen)
         video = tmp_path / "other.safetensors"
-        save_file({key: value for key, value in sd.items() if not key.startswith(("audio.", "interaction."))}, video)
+        save_file(
+            {key: value for key, value in sd.items() if not key.startswith(("audio.", "interaction."))}, video
+        )
         path = made(video, audio, *VOCOS, *HEADS)
         found = load_files(ModelPaths(str(video), str(audio), str(path))).model.ccl_config
         assert (found.video.in_dim, found.fps) == (channels, fps)
@@ -180,9 +206,13 @@ def test_what_is_missing_is_asked_for(streams, more, words):
 
 def test_other_files_are_told_apart(tmp_path, streams):
     video, audio, _ = streams
-    with pytest.raises(ScriptError, match=r"wan\.safetensors is a Wan model(.|\n)*name an audio stream alone"):
+    with pytest.raises(
+        ScriptError, match=r"wan\.safetensors is a Wan model(.|\n)*name an audio stream alone"
+    ):
         made(video, video)
-    with pytest.raises(ScriptError, match=r"audio\.safetensors is an audio stream(.|\n)*name a Wan video model alone"):
+    with pytest.raises(
+        ScriptError, match=r"audio\.safetensors is an audio stream(.|\n)*name a Wan video model alone"
+    ):
         made(audio, audio)
     save_file({"decoder.head.0.gamma": torch.zeros(1)}, tmp_path / "vae.safetensors")
     with pytest.raises(ScriptError, match="a Wan VAE"):
@@ -205,6 +235,8 @@ def test_a_whole_file_loads_when_the_parts_are_joined(tmp_path, streams):
     video, audio, sd = streams
     path = made(video, audio, *VOCOS, *HEADS)
     save_file(
-        sd | load_file(path), tmp_path / "one.safetensors", metadata={"ccl_config": write_config(config_in(path))}
+        sd | load_file(path),
+        tmp_path / "one.safetensors",
+        metadata={"ccl_config": write_config(config_in(path))},
     )
     assert load_model(str(tmp_path / "one.safetensors")).model.ccl_config == config_in(path)

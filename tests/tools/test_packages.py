@@ -1,4 +1,6 @@
-"""The packages of scripts, benchmarks and tests: no import in a circle, and ComfyUI's nodes.py in nobody's way."""
+"""The packages of scripts, benchmarks and tests: no import in a circle, and ComfyUI's nodes.py in
+nobody's way.
+"""
 
 from __future__ import annotations
 

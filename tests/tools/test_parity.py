@@ -82,7 +82,9 @@ def test_settings_come_from_the_file(tmp_path, case, path, value):
 
 
 def test_a_bridge_that_counts_a_short_first_frame():
-    """Made from the same reference as mova_dev, with the one published switch that no published model turns on."""
+    """Made from the same reference as mova_dev, with the one published switch that no published model
+    turns on.
+    """
     assert parity.main([FIXTURES / "mova_first_frame_bias.safetensors"]) == 0
 
 
@@ -91,7 +93,9 @@ def test_unknown_and_misshapen_outputs_are_never_passed_over(tmp_path, capsys, c
     tensors, info = load(case)
     info["tolerance"]["max_abs"]["outputs/{*}"] = 10.0
     known = next(key for key in tensors if key.startswith("outputs/"))
-    path = save(tmp_path / "unknown.safetensors", tensors | {"outputs/joint/block99_video": torch.zeros(2)}, info)
+    path = save(
+        tmp_path / "unknown.safetensors", tensors | {"outputs/joint/block99_video": torch.zeros(2)}, info
+    )
     assert parity.main([path]) == 1
     assert "this script does not know how to compute it" in capsys.readouterr().out
     path = save(tmp_path / "shape.safetensors", tensors | {known: torch.zeros(7)}, info)
@@ -101,7 +105,9 @@ def test_unknown_and_misshapen_outputs_are_never_passed_over(tmp_path, capsys, c
 
 def test_numbers_that_are_none_are_outside(tmp_path):
     tensors, info = load("vocos")
-    tensors["weights/backbone.embed.bias"] = torch.full_like(tensors["weights/backbone.embed.bias"], torch.nan)
+    tensors["weights/backbone.embed.bias"] = torch.full_like(
+        tensors["weights/backbone.embed.bias"], torch.nan
+    )
     info["tolerance"]["max_abs"] = {"outputs/{*}": 1e9}
     assert parity.main([save(tmp_path / "nan.safetensors", tensors, info)]) == 1
 
@@ -128,7 +134,10 @@ def test_the_longest_pattern_gives_the_bound():
         (lambda _, info: info["tolerance"].update(max_abs={"outputs/x": 1.0}), "states no bound"),
         (lambda tensors, _: tensors.pop("inputs/timestep"), "lacks the entry 'timestep'"),
         (lambda _, info: info["config"].pop("slg_layer"), "lacks the entry 'slg_layer'"),
-        (lambda tensors, _: [tensors.pop(key) for key in list(tensors) if "outputs/" in key], "holds no outputs"),
+        (
+            lambda tensors, _: [tensors.pop(key) for key in list(tensors) if "outputs/" in key],
+            "holds no outputs",
+        ),
     ],
 )
 def test_files_that_are_no_fixture(tmp_path, capsys, change, words):
@@ -181,7 +190,9 @@ def test_other_sizes_of_mova(tmp_path):
         "timestep": torch.tensor([600.0]),
         "audio_timestep": torch.tensor([100.0]),
     }
-    weights = {key.replace(".", "/", 1): value for key, value in upstream.mova(state_dict(config, seed=5)).items()}
+    weights = {
+        key.replace(".", "/", 1): value for key, value in upstream.mova(state_dict(config, seed=5)).items()
+    }
     info = {
         "case": "mova",
         "config": {

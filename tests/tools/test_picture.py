@@ -75,8 +75,12 @@ def test_the_title_says_how_well_they_meet(tmp_path: Path) -> None:
     title, numbers = (text.get_text() for text in figure.texts)
     count = len(clip.contacts)
     assert title == ONE
-    assert numbers.startswith(f"contacts {count}, within 62.5 ms {count}, median error ") and numbers.endswith(" ms")
-    assert [line.get_label() for line in rows["motion"].lines if line.get_gid() is None] == ["red ball: height"]
+    assert numbers.startswith(
+        f"contacts {count}, within 62.5 ms {count}, median error "
+    ) and numbers.endswith(" ms")
+    assert [line.get_label() for line in rows["motion"].lines if line.get_gid() is None] == [
+        "red ball: height"
+    ]
 
 
 def test_without_contacts_or_known_words_there_is_still_a_picture(tmp_path: Path) -> None:

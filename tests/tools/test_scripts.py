@@ -61,7 +61,10 @@ INFO: dict[str, Any] = {
                     },
                 ],
             },
-            "optional": {"skip": ["STRING", {"default": ""}], "hidden_by_link": ["FLOAT", {"forceInput": True}]},
+            "optional": {
+                "skip": ["STRING", {"default": ""}],
+                "hidden_by_link": ["FLOAT", {"forceInput": True}],
+            },
         }
     },
     "Patch": {"input": {"required": {"model": ["MODEL"], "strength": ["FLOAT", {"default": 1.0}]}}},
@@ -71,14 +74,25 @@ INFO: dict[str, Any] = {
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A program of ours under the plain Python, outside the virtual environment."""
     env = {**os.environ, **variables}
-    return subprocess.run([BASE_PYTHON, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [BASE_PYTHON, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
 
 
-def graph_node(key: int, kind: str, links: list[int | None], values: list[Any], mode: int = 0) -> dict[str, Any]:
+def graph_node(
+    key: int, kind: str, links: list[int | None], values: list[Any], mode: int = 0
+) -> dict[str, Any]:
     """A node whose inputs and only output are models."""
     inputs = [{"name": "model", "type": "MODEL", "link": link} for link in links]
     outputs = [{"name": "model", "type": "MODEL"}]
-    return {"id": key, "type": kind, "mode": mode, "inputs": inputs, "outputs": outputs, "widgets_values": values}
+    return {
+        "id": key,
+        "type": kind,
+        "mode": mode,
+        "inputs": inputs,
+        "outputs": outputs,
+        "widgets_values": values,
+    }
 
 
 def graph(middle: dict[str, Any] | None, values: list[Any]) -> dict[str, Any]:
@@ -250,7 +264,14 @@ def test_the_demo_measures_every_object_that_the_prompt_names() -> None:
 def test_the_demo_names_what_it_cannot_do(
     server: ComfyServer, tmp_path: Path, changes: dict[str, Any], word: str
 ) -> None:
-    wanted = {"prompt": "a ball", "seed": 1, "output": tmp_path, "steps": None, "seconds": None, "workflow": None}
+    wanted = {
+        "prompt": "a ball",
+        "seed": 1,
+        "output": tmp_path,
+        "steps": None,
+        "seconds": None,
+        "workflow": None,
+    }
     with pytest.raises(ScriptError, match=word):
         demo.generate(argparse.Namespace(**{**wanted, **changes}), server)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
-"""Set-ups beside a program that runs, with small stand-ins for the packages: nothing that runs is ever touched."""
+"""Set-ups beside a program that runs, with small stand-ins for the packages: nothing that runs is ever
+touched.
+"""
 
 from __future__ import annotations
 
@@ -64,14 +66,19 @@ def wait_for(path: Path) -> None:
 
 def version_in(venv: Path, name: str) -> str:
     program = f"import {name}; print({name}.VERSION)"
-    return subprocess.run([venv / "bin" / "python", "-c", program], capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [venv / "bin" / "python", "-c", program], capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_two_set_ups_at_once_for_two_hosts_leave_a_running_server_untouched(
     place: Place, server: subprocess.Popen[str], served: Path
 ) -> None:
     before = snapshot(served)
-    hosts = [write_host(place.folder / name, "ccl-part==2.0", extra) for name, extra in (("b", ""), ("c", "ccl-tool"))]
+    hosts = [
+        write_host(place.folder / name, "ccl-part==2.0", extra)
+        for name, extra in (("b", ""), ("c", "ccl-tool"))
+    ]
     calls = [place.start(SET_UP, host) for host in hosts]
     made = [finished(call) for call in calls]
     assert len({served, *made}) == 3
@@ -135,7 +142,8 @@ def test_a_child_that_outlives_its_script_holds_the_environment(place: Place, tm
 import pathlib, subprocess
 from ccl_tools.environment import held_locks
 hold(pathlib.Path({str(venv)!r}))
-print(subprocess.Popen([sys.executable, "-c", "input()"], stdin=sys.stdin, stdout=2, pass_fds=held_locks()).pid)
+waiting = [sys.executable, "-c", "input()"]
+print(subprocess.Popen(waiting, stdin=sys.stdin, stdout=2, pass_fds=held_locks()).pid)
 """
     parent = place.start(program, place.folder / "first", stdin=subprocess.PIPE)
     parent.wait(SECONDS)

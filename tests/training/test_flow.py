@@ -64,7 +64,9 @@ def test_a_batch_of_several_tasks_is_the_tasks_one_by_one() -> None:
     tasks = list(PAPER_MIX)
     data = random_batch(count=len(tasks))
     generator = torch.Generator().manual_seed(3)
-    draw = Draw(torch.randn(data.video.shape), torch.randn(data.audio.shape), *torch.rand(2, 4, generator=generator))
+    draw = Draw(
+        torch.randn(data.video.shape), torch.randn(data.audio.shape), *torch.rand(2, 4, generator=generator)
+    )
     mixed = losses(model, data, tasks, draw)
     assert routes(tasks) == ((True, True, False, False), (True, False, True, False))
     for i, task in enumerate(tasks):
@@ -95,7 +97,9 @@ def test_a_shift_keeps_the_ends_and_is_undone_by_its_inverse() -> None:
 def test_a_fresh_model_predicts_nothing_and_its_interaction_adds_nothing() -> None:
     model = model_of(CONFIG)
     initialise(model)
-    assert not any(layer.a2v.o.weight.any() or layer.v2a.o.weight.any() for layer in model.interaction.values())
+    assert not any(
+        layer.a2v.o.weight.any() or layer.v2a.o.weight.any() for layer in model.interaction.values()
+    )
     assert not model.head.head.weight.any() and not model.audio.head.head.weight.any()
     assert all(layer.a2v.context.any() for layer in model.interaction.values())
 

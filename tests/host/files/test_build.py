@@ -46,10 +46,18 @@ def test_key_names_are_wans():
     for keys, layers in ((video, 3), (audio, 2)):
         assert keys == set(
             WanModel(
-                dim=48, ffn_dim=8, num_heads=2, num_layers=layers, text_dim=8, operations=comfy.ops.disable_weight_init
+                dim=48,
+                ffn_dim=8,
+                num_heads=2,
+                num_layers=layers,
+                text_dim=8,
+                operations=comfy.ops.disable_weight_init,
             ).state_dict()
         )
-    assert {key.split(".")[2] for key in state_dict(CONFIG) if key.startswith("interaction.")} == {"a2v", "v2a"}
+    assert {key.split(".")[2] for key in state_dict(CONFIG) if key.startswith("interaction.")} == {
+        "a2v",
+        "v2a",
+    }
 
 
 def test_prefix_of_all_in_one_files_is_accepted(tmp_path):
@@ -61,15 +69,20 @@ def test_patcher_can_be_rebuilt_by_the_host(tmp_path):
     patcher = load_model(str(write(tmp_path / "tiny.safetensors")))
     loader, arguments = patcher.cached_patcher_init
     again = loader(*arguments, disable_dynamic=True)
-    assert torch.equal(again.model.diffusion_model.head.head.weight, patcher.model.diffusion_model.head.head.weight)
+    assert torch.equal(
+        again.model.diffusion_model.head.head.weight, patcher.model.diffusion_model.head.head.weight
+    )
 
 
-@pytest.mark.parametrize("size", [{"dim": 96, "num_heads": 4}, {"num_layers": 1}, {"in_dim": 36, "model_type": "i2v"}])
+@pytest.mark.parametrize(
+    "size", [{"dim": 96, "num_heads": 4}, {"num_layers": 1}, {"in_dim": 36, "model_type": "i2v"}]
+)
 def test_any_wan_size_loads(tmp_path, size):
     chosen = config(video=replace(CONFIG.video, **size))
     model = JointModel(chosen, device="meta", operations=comfy.ops.disable_weight_init)
     assert (
-        load_model(str(write(tmp_path / "tiny.safetensors", video=chosen.video))).model.diffusion_model.dim == model.dim
+        load_model(str(write(tmp_path / "tiny.safetensors", video=chosen.video))).model.diffusion_model.dim
+        == model.dim
     )
 
 
@@ -97,7 +110,10 @@ def test_unknown_key_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"head.modulation": torch.zeros(1)}, "a Wan model without an audio stream: use Load Diffusion Model"),
+        (
+            {"head.modulation": torch.zeros(1)},
+            "a Wan model without an audio stream: use Load Diffusion Model",
+        ),
         ({"model.diffusion_model.head.modulation": torch.zeros(1)}, "a Wan model without an audio stream"),
         ({"audio.head.modulation": torch.zeros(1)}, "an audio stream: choose it in CCLModelAssembler"),
         (p.weights(p.bridge(*p.TINY_MOVA)), "the bridge of MOVA: choose it in CCLModelAssembler"),
@@ -106,7 +122,10 @@ def test_unknown_key_is_named(tmp_path):
             {"vae.x": torch.zeros(1), "vocoder.conv_post.weight": torch.zeros(1)},
             "the audio VAE of Ovi: use CCLAudioVAELoader",
         ),
-        ({"vision_model.embeddings.class_embedding": torch.zeros(1)}, "a CLIP vision model: use Load CLIP Vision"),
+        (
+            {"vision_model.embeddings.class_embedding": torch.zeros(1)},
+            "a CLIP vision model: use Load CLIP Vision",
+        ),
         ({"diffusion_model.blocks.0.lora_A.weight": torch.zeros(1)}, "a LoRA: use CCLLoraLoader"),
         ({"x": torch.zeros(1)}, "a file of an unknown kind (1 tensors)"),
     ],
@@ -177,7 +196,10 @@ def test_published_file_of_one_piece(tmp_path, shapes):
 
 
 def test_ovi_in_two_files(tmp_path):
-    files = {role: published(tmp_path / role, shapes, seed) for seed, (role, shapes) in enumerate(OVI_PARTS.items())}
+    files = {
+        role: published(tmp_path / role, shapes, seed)
+        for seed, (role, shapes) in enumerate(OVI_PARTS.items())
+    }
     for role in files:
         (tmp_path / role).rename(tmp_path / f"{role}.safetensors")
     patcher = load_files(ModelPaths(*(str(tmp_path / f"{role}.safetensors") for role in files)), FLOAT)
@@ -211,7 +233,9 @@ def test_mova_in_one_file_has_both_experts(tmp_path):
     assert_holds(patcher, {key: value for key, value in tensors.items() if not key.startswith("video_dit_2")})
     own = {key.replace("video_dit_2.", "video_dit."): v for key, v in tensors.items() if "video_dit_2" in key}
     assert_holds(low, own)
-    assert not torch.equal(low.model.diffusion_model.head.modulation, patcher.model.diffusion_model.head.modulation)
+    assert not torch.equal(
+        low.model.diffusion_model.head.modulation, patcher.model.diffusion_model.head.modulation
+    )
     for expert in (patcher, low):
         loader, arguments = expert.cached_patcher_init
         again = loader(*arguments, disable_dynamic=True).model.diffusion_model
@@ -251,10 +275,16 @@ def scaled(tensors):
 @pytest.mark.parametrize("quantise", [scaled, p.fp8_listed])
 @pytest.mark.parametrize(
     ("shapes", "channels"),
-    [(OVI, (48, 20)), (p.ovi(*p.TINY_OVI, split=True), (48, 20)), (p.mova(*p.TINY_MOVA, experts=1), (36, 128))],
+    [
+        (OVI, (48, 20)),
+        (p.ovi(*p.TINY_OVI, split=True), (48, 20)),
+        (p.mova(*p.TINY_MOVA, experts=1), (36, 128)),
+    ],
 )
 def test_scales_of_quantised_files_follow_their_weights(tmp_path, quantise, shapes, channels):
-    """Dequantised, the file computes what the weights it was made of compute; a scale left behind would be 448 off."""
+    """Dequantised, the file computes what the weights it was made of compute; a scale left behind would
+    be 448 off.
+    """
     tensors = p.weights(shapes)
     save_file(tensors, tmp_path / "float.safetensors")
     small, metadata = quantise(tensors)
@@ -268,7 +298,11 @@ def test_quantised_repack_with_experts_and_own_marks(tmp_path):
     """Parts of a repack quantised one by one carry a mark each."""
     tensors = {}
     for part in ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"):
-        own = {key.removeprefix(f"{part}."): v for key, v in p.weights(MOVA).items() if key.startswith(f"{part}.")}
+        own = {
+            key.removeprefix(f"{part}."): v
+            for key, v in p.weights(MOVA).items()
+            if key.startswith(f"{part}.")
+        }
         tensors |= p.prefixed(f"{part}.", p.fp8_scaled(own))
     save_file(tensors, tmp_path / "mova.safetensors")
     patcher = load_model(str(tmp_path / "mova.safetensors"))
@@ -363,7 +397,8 @@ def test_bridge_of_other_widths_is_named_with_both_shapes(tmp_path):
     paths = {role: str(tmp_path / f"{role}.safetensors") for role in ("video", "audio", "interaction")}
     with pytest.raises(
         ValueError,
-        match=r"interaction\.safetensors: interaction\.0\.a2v\.q\.weight has shape \(256, 256\), wanted \(128",
+        match=r"interaction\.safetensors: interaction\.0\.a2v\.q\.weight has shape \(256, 256\), "
+        r"wanted \(128",
     ):
         load_files(ModelPaths(**paths))
 
@@ -374,7 +409,8 @@ def test_quantisation_beside_no_weight_is_an_unknown_key(tmp_path):
     tensors = p.weights(OVI) | {f"video_model.blocks.9.ffn.0.{key}": value for key, value in layer.items()}
     save_file(tensors, tmp_path / "ovi.safetensors")
     with pytest.raises(
-        ValueError, match=r"ovi\.safetensors holds 2 unknown keys, the first is blocks\.9\.ffn\.0\.(comfy|weight)_"
+        ValueError,
+        match=r"ovi\.safetensors holds 2 unknown keys, the first is blocks\.9\.ffn\.0\.(comfy|weight)_",
     ):
         load_model(str(tmp_path / "ovi.safetensors"))
 
@@ -397,7 +433,10 @@ def fp8_stays_fp8(monkeypatch):
 @pytest.mark.usefixtures("fp8_stays_fp8")
 def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path):
     paths, parts, _ = ccl_on_wan(tmp_path)
-    wide = {role: {key: value.bfloat16() for key, value in parts[role].items()} for role in ("audio", "interaction")}
+    wide = {
+        role: {key: value.bfloat16() for key, value in parts[role].items()}
+        for role in ("audio", "interaction")
+    }
     for role, tensors in wide.items():
         metadata = {"ccl_config": write_config(load_files(ModelPaths(**paths)).model.ccl_config)}
         save_file(tensors, paths[role], metadata=metadata if role == "interaction" else None)
@@ -445,9 +484,13 @@ def test_ovi_as_gguf(tmp_path):
 def test_gguf_video_beside_other_parts(tmp_path):
     paths, parts, _ = ccl_on_wan(tmp_path, text=32)
     held = write_gguf(tmp_path / "video.gguf", parts["video"], {"general.architecture": "wan"})
-    found = run(load_files(ModelPaths(**paths | {"video": str(tmp_path / "video.gguf")}), FLOAT), 16, 8, text=32)
+    found = run(
+        load_files(ModelPaths(**paths | {"video": str(tmp_path / "video.gguf")}), FLOAT), 16, 8, text=32
+    )
     save_file(held, paths["video"])
-    torch.testing.assert_close(found, run(load_files(ModelPaths(**paths), FLOAT), 16, 8, text=32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        found, run(load_files(ModelPaths(**paths), FLOAT), 16, 8, text=32), atol=1e-4, rtol=0
+    )
     audio = p.fp8_scaled({key.removeprefix("audio."): value for key, value in parts["audio"].items()})
     save_file(p.prefixed("audio.", audio), paths["audio"])
     with pytest.raises(ValueError, match=r"audio\.safetensors is quantised and another file is GGUF"):

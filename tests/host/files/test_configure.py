@@ -31,7 +31,8 @@ def test_interaction_brings_the_configuration() -> None:
 def test_interaction_made_for_another_width(width: int) -> None:
     refused(
         on_wan(replace(p.TINY_WAN, dim=width)),
-        rf"wan\.safetensors has a video stream of dim {width}, wanted 256, for which interaction\.safetensors was made",
+        rf"wan\.safetensors has a video stream of dim {width}, wanted 256, for which "
+        rf"interaction\.safetensors was made",
     )
 
 

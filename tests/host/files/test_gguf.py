@@ -1,4 +1,6 @@
-"""GGUF models: what is said without ComfyUI-GGUF, and a real file through a pack with its interface (gguf_pack.py)."""
+"""GGUF models: what is said without ComfyUI-GGUF, and a real file through a pack with its interface
+(gguf_pack.py).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ CHOSEN = config(
 
 @pytest.mark.parametrize("ask", [gguf.read, lambda _: gguf.operations(), lambda _: gguf.patcher_class()])
 def test_without_the_pack_it_is_named(tmp_path, ask):
-    with pytest.raises(ValueError, match=r"ComfyUI-GGUF, which reads those, is not loaded: install ComfyUI-GGUF"):
+    with pytest.raises(
+        ValueError, match=r"ComfyUI-GGUF, which reads those, is not loaded: install ComfyUI-GGUF"
+    ):
         ask(str(tmp_path / "model.gguf"))
 
 
@@ -33,15 +37,23 @@ def test_loader_names_the_pack(tmp_path):
 def test_another_pack_with_such_a_node_is_told_apart(monkeypatch):
     import nodes
 
-    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "UnetLoaderGGUF", type("Other", (), {"__module__": __name__}))
-    with pytest.raises(ValueError, match=r"has no gguf_sd_loader, GGMLOps, GGUFModelPatcher: wanted is the pack"):
+    monkeypatch.setitem(
+        nodes.NODE_CLASS_MAPPINGS, "UnetLoaderGGUF", type("Other", (), {"__module__": __name__})
+    )
+    with pytest.raises(
+        ValueError, match=r"has no gguf_sd_loader, GGMLOps, GGUFModelPatcher: wanted is the pack"
+    ):
         gguf.operations()
 
 
 @pytest.mark.usefixtures("gguf_pack")
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"not a model", "magic"), ("cut", "cut off"), ("flux", "Unexpected architecture type in GGUF file: 'flux'")],
+    [
+        (b"not a model", "magic"),
+        ("cut", "cut off"),
+        ("flux", "Unexpected architecture type in GGUF file: 'flux'"),
+    ],
 )
 def test_what_the_pack_refuses_is_said_with_a_remedy(tmp_path, content, words):
     path = tmp_path / "bad.gguf"
@@ -50,7 +62,9 @@ def test_what_the_pack_refuses_is_said_with_a_remedy(tmp_path, content, words):
         path.write_bytes(path.read_bytes()[:-40])
     elif isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"cannot read bad\.gguf \(.*{words}.*\): .* use fp8 or int8 safetensors"):
+    with pytest.raises(
+        ValueError, match=rf"cannot read bad\.gguf \(.*{words}.*\): .* use fp8 or int8 safetensors"
+    ):
         gguf.read(str(path))
 
 

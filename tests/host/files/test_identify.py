@@ -1,4 +1,6 @@
-"""Published layouts at full size on the meta device: what each file is, its configuration, every key accounted for."""
+"""Published layouts at full size on the meta device: what each file is, its configuration, every key
+accounted for.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,14 @@ def test_ovi_in_one_file(name: str, dtype: torch.dtype) -> None:
 
 
 def assert_ovi(config: CCLConfig) -> None:
-    tower = {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "text_dim": 4096, "text_len": 512}
+    tower = {
+        "dim": 3072,
+        "ffn_dim": 14336,
+        "num_heads": 24,
+        "num_layers": 30,
+        "text_dim": 4096,
+        "text_len": 512,
+    }
     assert config.video == StreamConfig(in_dim=48, out_dim=48, **tower)
     assert config.audio == StreamConfig(in_dim=20, out_dim=20, patch_size=(1, 1, 1), stem_dim=8192, **tower)
     assert (config.interaction.kind, config.interaction.layers) == ("fusion", tuple(range(30)))
@@ -93,7 +102,9 @@ def assert_ovi(config: CCLConfig) -> None:
 
 def test_ovi_in_two_files() -> None:
     video = file(p.ovi_video(p.OVI_VIDEO, p.OVI_AUDIO, "modulation"), "video.safetensors")
-    audio = file(p.prefixed("audio_model.", p.ovi_audio(p.OVI_AUDIO, p.OVI_VIDEO, p.OVI_STEM)), "audio.safetensors")
+    audio = file(
+        p.prefixed("audio_model.", p.ovi_audio(p.OVI_AUDIO, p.OVI_VIDEO, p.OVI_STEM)), "audio.safetensors"
+    )
     bare = file(p.ovi_audio(p.OVI_AUDIO, p.OVI_VIDEO, p.OVI_STEM))
     assert {video.family, audio.family, bare.family} == {"ovi"}
     assert video.content.description == "the video part of Ovi"
@@ -125,7 +136,9 @@ def test_layers_listed_in_the_metadata_are_renamed_with_their_weights(prefix: st
     """4 bits: the columns are halved, so no size may come from them."""
     tensors = quantised(p.prefixed(prefix, p.mova(experts=1)), ".weight_scale", dtype=torch.uint8)
     names = [key.removesuffix(".weight_scale") for key in tensors if key.endswith(".weight_scale")]
-    listed = {"layers": {name: {"format": "nvfp4"} for name in names} | {"text_encoders.x": {"format": "nvfp4"}}}
+    listed = {
+        "layers": {name: {"format": "nvfp4"} for name in names} | {"text_encoders.x": {"format": "nvfp4"}}
+    }
     assembly, config = configured(file(tensors, metadata={"_quantization_metadata": json.dumps(listed)}))
     assert_whole(assembly, config, 1095 + 825 + 720)
     assert_mova(config)
@@ -140,7 +153,9 @@ def test_quantised_text_and_time_embeddings_have_the_published_widths() -> None:
     for layer in ("text_embedding.0", "time_embedding.0"):
         for part in ("video_dit", "audio_dit"):
             rows, columns = shapes[f"{part}.{layer}.weight"]
-            tensors[f"{part}.{layer}.weight"] = torch.empty(rows, columns // 2, dtype=torch.uint8, device="meta")
+            tensors[f"{part}.{layer}.weight"] = torch.empty(
+                rows, columns // 2, dtype=torch.uint8, device="meta"
+            )
             tensors[f"{part}.{layer}.comfy_quant"] = torch.zeros(1, dtype=torch.uint8)
     assert_mova(published_config("mova", translate(tensors, "file")))
 
@@ -148,7 +163,9 @@ def test_quantised_text_and_time_embeddings_have_the_published_widths() -> None:
 def assert_mova(config: CCLConfig) -> None:
     same = {"text_dim": 4096, "freq_dim": 256}
     assert config.video == StreamConfig(36, 16, 5120, 13824, 40, 40, **same)
-    assert config.audio == StreamConfig(128, 128, 1536, 8960, 12, 30, patch_size=(1, 1, 1), rope="token", **same)
+    assert config.audio == StreamConfig(
+        128, 128, 1536, 8960, 12, 30, patch_size=(1, 1, 1), rope="token", **same
+    )
     assert (config.interaction.kind, config.interaction.layers) == ("bridge", tuple(range(30)))
     assert (config.clock, config.shift, config.fps, config.expert_boundary) == ("causal", 5.0, 24, 0.9)
     assert config.audio_latent == AudioLatentConfig("dac", 128, Fraction(50), 48000)
@@ -187,8 +204,12 @@ def test_the_host_does_not_take_ovi_or_mova_for_another_model() -> None:
 
 
 def test_incomplete_set_of_sections_is_refused() -> None:
-    tensors = {key: value for key, value in p.meta(p.mova(*p.TINY_MOVA)).items() if "audio_to_video" not in key}
-    with pytest.raises(ValueError, match=r"cut\.safetensors holds only audio, low_noise, v2a, video of a joint model"):
+    tensors = {
+        key: value for key, value in p.meta(p.mova(*p.TINY_MOVA)).items() if "audio_to_video" not in key
+    }
+    with pytest.raises(
+        ValueError, match=r"cut\.safetensors holds only audio, low_noise, v2a, video of a joint model"
+    ):
         file(tensors, "cut.safetensors")
 
 
@@ -206,7 +227,9 @@ def test_an_interaction_of_unknown_modules_is_refused_by_their_names(module: str
     """It holds all modules of a bridge, and is none."""
     assert file(BOTH).family == "mova"
     shapes = BOTH | {f"interaction.0.a2v.{module}.weight": (8, 8)}
-    with pytest.raises(ValueError, match=rf"x\.safetensors holds an interaction of the modules .*{module}.*MOVA \(k, "):
+    with pytest.raises(
+        ValueError, match=rf"x\.safetensors holds an interaction of the modules .*{module}.*MOVA \(k, "
+    ):
         file(shapes, "x.safetensors")
 
 

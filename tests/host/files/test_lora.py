@@ -1,4 +1,6 @@
-"""LoRA on the joint model: every naming against W + strength * alpha / rank * B A by hand, and the host's plain Wan."""
+"""LoRA on the joint model: every naming against W + strength * alpha / rank * B A by hand, and the host's
+plain Wan.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,16 @@ from safetensors.torch import save_file
 import nodes as host_nodes
 from ccl_pack.ccl_core.config import BridgeOptions, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.host.experts import attach_low_noise, low_noise_of
-from ccl_pack.ccl_core.host.files.lora import BOTH, EXPERTS, HIGH, LOW, Strengths, apply_lora, key_map, read_lora
+from ccl_pack.ccl_core.host.files.lora import (
+    BOTH,
+    EXPERTS,
+    HIGH,
+    LOW,
+    Strengths,
+    apply_lora,
+    key_map,
+    read_lora,
+)
 from ccl_pack.ccl_core.host.files.translate import rename
 from support import tiny
 
@@ -48,7 +59,9 @@ def factors(weight: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Te
     """A (r, in) and B (out, r)."""
     generator = torch.Generator().manual_seed(seed)
     rows = weight.flatten(1) if weight.ndim > 1 else weight[:, None]
-    return torch.randn(RANK, rows.shape[1], generator=generator), torch.randn(rows.shape[0], RANK, generator=generator)
+    return torch.randn(RANK, rows.shape[1], generator=generator), torch.randn(
+        rows.shape[0], RANK, generator=generator
+    )
 
 
 SPELLINGS = {
@@ -62,7 +75,9 @@ SPELLINGS = {
 }
 
 
-def entry(name: str, weight: torch.Tensor, spelling: str = "lora_A.weight", seed: int = 0, alpha: bool = True) -> dict:
+def entry(
+    name: str, weight: torch.Tensor, spelling: str = "lora_A.weight", seed: int = 0, alpha: bool = True
+) -> dict:
     down, up = SPELLINGS[spelling]
     a, b = factors(weight, seed)
     return {name + down: a, name + up: b} | ({name + ".alpha": torch.tensor(ALPHA)} if alpha else {})
@@ -91,17 +106,35 @@ def host_wan(change=dict) -> comfy.model_patcher.ModelPatcher:
     """The host's plain Wan with the video weights of the tiny model."""
     sd = change(tiny.state_dict(tiny.CONFIG))
     video = tiny.CONFIG.video
-    sizes = ("in_dim", "out_dim", "dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "freq_dim", "model_type")
+    sizes = (
+        "in_dim",
+        "out_dim",
+        "dim",
+        "ffn_dim",
+        "num_heads",
+        "num_layers",
+        "text_dim",
+        "freq_dim",
+        "model_type",
+    )
     unet = {"image_model": "wan2.1"} | {name: getattr(video, name) for name in sizes}
     config = comfy.supported_models.WAN21_T2V(unet)
     config.quant_config = comfy.utils.detect_layer_quantization(sd, "")
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "")
-    model.load_model_weights({k: v for k, v in sd.items() if not k.startswith(("audio.", "interaction."))}, "")
+    model.load_model_weights(
+        {k: v for k, v in sd.items() if not k.startswith(("audio.", "interaction."))}, ""
+    )
     return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
 
 
-WAN_KEYS = ("blocks.0.self_attn.q", "blocks.1.cross_attn.v", "blocks.2.ffn.0", "text_embedding.2", "head.head")
+WAN_KEYS = (
+    "blocks.0.self_attn.q",
+    "blocks.1.cross_attn.v",
+    "blocks.2.ffn.0",
+    "text_embedding.2",
+    "head.head",
+)
 
 
 def of_wan(prefix: str, spelling: str = "lora_A.weight", flat: bool = False) -> dict:
@@ -139,7 +172,9 @@ def loha(prefix: str) -> dict:
 
 def dora(prefix: str) -> dict:
     sd = tiny.state_dict(tiny.CONFIG)
-    scales = {f"{prefix}{key}.dora_scale": 1.0 + torch.rand(1, sd[f"{key}.weight"].shape[1]) for key in WAN_KEYS}
+    scales = {
+        f"{prefix}{key}.dora_scale": 1.0 + torch.rand(1, sd[f"{key}.weight"].shape[1]) for key in WAN_KEYS
+    }
     return of_wan(prefix) | scales
 
 
@@ -269,7 +304,10 @@ NAMES = [
             ("audio_dit.patch_embedding", "audio.patch_embedding"),
             *[
                 (f"dual_tower_bridge.{side}.1.inner.{weight}", f"interaction.1.{ours}.{weight}")
-                for side, ours in (("audio_to_video_conditioners", "a2v"), ("video_to_audio_conditioners", "v2a"))
+                for side, ours in (
+                    ("audio_to_video_conditioners", "a2v"),
+                    ("video_to_audio_conditioners", "v2a"),
+                )
                 for weight in ("q", "k", "v", "o", "norm_q", "norm_k")
             ],
             ("dual_tower_bridge.video_to_audio_conditioners.0.y_norm", "interaction.0.v2a.norm_y"),
@@ -319,7 +357,9 @@ def test_no_name_means_two_weights(models, kind, experts):
 )
 def test_published_names_are_those_of_the_checkpoints(models, kind, prefixes):
     """What the loader of the published files makes of a name, the LoRA makes of it too."""
-    diffusers = tuple(f"blocks.{i}.{name}" for i in range(3) for name in ("attn", "norm2", "ffn.net", "scale_shift"))
+    diffusers = tuple(
+        f"blocks.{i}.{name}" for i in range(3) for name in ("attn", "norm2", "ffn.net", "scale_shift")
+    )
     found = {
         name: target.removeprefix("high_noise.").replace("diffusion_model.", "")
         for name, target in key_map(models[kind].model, experts=True).items()
@@ -357,7 +397,9 @@ def test_each_part_has_its_strength(tmp_path, models, kind):
 def test_a_muted_part_is_untouched(tmp_path, models, kind, muted):
     path = save(tmp_path, of_all_parts(models[kind]))
     patched = apply_lora(models[kind], path, replace(FULL, **{muted: 0.0}))
-    assert set(patched.patches) == {f"diffusion_model.{key}.weight" for part, key in PARTS.items() if part != muted}
+    assert set(patched.patches) == {
+        f"diffusion_model.{key}.weight" for part, key in PARTS.items() if part != muted
+    }
 
 
 def test_ovis_query_and_output_of_text_attention_are_video_and_the_fusion_is_coupling(tmp_path, models):
@@ -365,7 +407,9 @@ def test_ovis_query_and_output_of_text_attention_are_video_and_the_fusion_is_cou
     tensors = {}
     for name in names:
         key = f"interaction.0.a2v.{name[0]}" if "fusion" in name else f"blocks.0.cross_attn.{name}"
-        tensors |= entry(f"video_model.blocks.0.cross_attn.{name}", original(models["fusion"], f"{key}.weight"))
+        tensors |= entry(
+            f"video_model.blocks.0.cross_attn.{name}", original(models["fusion"], f"{key}.weight")
+        )
     path = save(tmp_path, tensors)
     video = apply_lora(models["fusion"], path, Strengths(1.0, 0.0, 0.0))
     coupling = apply_lora(models["fusion"], path, Strengths(0.0, 0.0, 1.0))
@@ -375,13 +419,18 @@ def test_ovis_query_and_output_of_text_attention_are_video_and_the_fusion_is_cou
 
 def test_set_weight_of_a_muted_part_is_not_set(tmp_path, models):
     """The host sets such weights whatever the strength."""
-    tensors = {"diffusion_model.audio.blocks.0.norm3.set_weight": torch.zeros(32)} | of_all_parts(models["cca"])
+    tensors = {"diffusion_model.audio.blocks.0.norm3.set_weight": torch.zeros(32)} | of_all_parts(
+        models["cca"]
+    )
     patched = apply_lora(models["cca"], save(tmp_path, tensors), Strengths(1.0, 0.0, 1.0))
     assert not [key for key in patched.patches if ".audio." in key]
 
 
 def test_two_in_a_row_add_up(tmp_path, models):
-    path, weight = save(tmp_path, of_all_parts(models["cca"])), original(models["cca"], "blocks.0.ffn.0.weight")
+    path, weight = (
+        save(tmp_path, of_all_parts(models["cca"])),
+        original(models["cca"], "blocks.0.ffn.0.weight"),
+    )
     once = apply_lora(models["cca"], path, Strengths(0.5, 0.0, 0.0))
     twice = apply_lora(once, path, Strengths(0.25, 1.0, 0.0))
     torch.testing.assert_close(weight_of(twice, "blocks.0.ffn.0.weight"), by_hand(weight, 0.75))
@@ -390,13 +439,18 @@ def test_two_in_a_row_add_up(tmp_path, models):
 
 
 def test_strength_zero_everywhere_gives_the_model_itself(tmp_path, models):
-    assert apply_lora(models["cca"], str(tmp_path / "absent.safetensors"), Strengths(0.0, 0.0, 0.0)) is models["cca"]
+    assert (
+        apply_lora(models["cca"], str(tmp_path / "absent.safetensors"), Strengths(0.0, 0.0, 0.0))
+        is models["cca"]
+    )
 
 
 def sample(model) -> list[torch.Tensor]:
     latent = tiny.av_latent()
     conds = tiny.conditioning(1), tiny.conditioning(2)
-    return host_nodes.common_ksampler(model, 1, 6, 3.0, "euler", "simple", *conds, latent)[0]["samples"].unbind()
+    return host_nodes.common_ksampler(model, 1, 6, 3.0, "euler", "simple", *conds, latent)[0][
+        "samples"
+    ].unbind()
 
 
 def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
@@ -448,7 +502,9 @@ def test_alpha_of_a_mova_lora_may_be_in_the_metadata(tmp_path, models, spelling,
     torch.testing.assert_close(weight_of(patched, f"{key}.weight"), by_hand(weight, alpha=8.0))
     # An alpha beside the pair is the nearer one.
     both = save(tmp_path, entry(name, weight, spelling), {"alpha": "8"}, "both.safetensors")
-    torch.testing.assert_close(weight_of(apply_lora(models["bridge"], both, FULL), f"{key}.weight"), by_hand(weight))
+    torch.testing.assert_close(
+        weight_of(apply_lora(models["bridge"], both, FULL), f"{key}.weight"), by_hand(weight)
+    )
 
 
 def test_alpha_in_the_metadata_of_a_wan_lora_is_left_alone_as_by_the_host(tmp_path, models):
@@ -460,7 +516,9 @@ def test_alpha_in_the_metadata_of_a_wan_lora_is_left_alone_as_by_the_host(tmp_pa
 
 def test_an_alpha_that_is_no_number_is_refused(tmp_path, models):
     tensors = entry("video_dit.blocks.0.ffn.0", torch.empty(64, 48), alpha=False)
-    with pytest.raises(ValueError, match=r"lora\.safetensors has the alpha 'eight' in its metadata, wanted a number"):
+    with pytest.raises(
+        ValueError, match=r"lora\.safetensors has the alpha 'eight' in its metadata, wanted a number"
+    ):
         apply_lora(models["bridge"], save(tmp_path, tensors, {"alpha": "eight"}), FULL)
 
 
@@ -480,7 +538,9 @@ def test_keys_that_mean_nothing_are_in_the_log_once(tmp_path, models, caplog):
 
 
 def test_a_bias_that_the_model_lacks_is_in_the_log(tmp_path, models, caplog):
-    tensors = of_all_parts(models["cca"]) | {"diffusion_model.blocks.0.self_attn.norm_q.diff_b": torch.zeros(48)}
+    tensors = of_all_parts(models["cca"]) | {
+        "diffusion_model.blocks.0.self_attn.norm_q.diff_b": torch.zeros(48)
+    }
     with caplog.at_level(logging.WARNING):
         apply_lora(models["cca"], save(tmp_path, tensors), FULL)
     assert [record.message for record in caplog.records] == [
@@ -491,7 +551,10 @@ def test_a_bias_that_the_model_lacks_is_in_the_log(tmp_path, models, caplog):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"lora_te_text_model.lora_up.weight": torch.zeros(2, 2)}, "holds 1 tensors such as lora_te_text_model"),
+        (
+            {"lora_te_text_model.lora_up.weight": torch.zeros(2, 2)},
+            "holds 1 tensors such as lora_te_text_model",
+        ),
         (
             {"double_blocks.0.img_attn.proj.lora_A.weight": torch.zeros(2, 2)},
             "such as diffusion_model.blocks.0.self_attn.q",
@@ -506,14 +569,20 @@ def test_a_file_of_which_nothing_matches_is_refused(tmp_path, models, tensors, w
 
 def test_a_lora_for_another_width_is_refused(tmp_path, models):
     tensors = entry("diffusion_model.blocks.0.ffn.0", torch.empty(96, 48))
-    with pytest.raises(ValueError, match=r"another size: blocks\.0\.ffn\.0\.weight has 96 rows in it and 64 in this"):
+    with pytest.raises(
+        ValueError, match=r"another size: blocks\.0\.ffn\.0\.weight has 96 rows in it and 64 in this"
+    ):
         apply_lora(models["cca"], save(tmp_path, tensors), FULL)
 
 
 def test_one_pair_of_another_size_does_not_stop_the_others(tmp_path, models):
-    """As in the host, which names it when it patches: image-to-video LoRAs differ from text-to-video in one weight."""
+    """As in the host, which names it when it patches: image-to-video LoRAs differ from text-to-video in
+    one weight.
+    """
     weight = original(models["cca"], "blocks.0.ffn.0.weight")
-    tensors = entry("diffusion_model.blocks.0.ffn.0", weight) | entry("diffusion_model.head.head", torch.empty(96, 48))
+    tensors = entry("diffusion_model.blocks.0.ffn.0", weight) | entry(
+        "diffusion_model.head.head", torch.empty(96, 48)
+    )
     patched = apply_lora(models["cca"], save(tmp_path, tensors), FULL)
     torch.testing.assert_close(weight_of(patched, "blocks.0.ffn.0.weight"), by_hand(weight))
     assert torch.equal(weight_of(patched, "head.head.weight"), original(models["cca"], "head.head.weight"))
@@ -559,9 +628,13 @@ def test_metadata_is_attached_as_by_the_host(tmp_path, models):
 
 
 def two_experts(config=MOVA):
-    """A model with two video experts, the state dicts of both, in which audio and coupling are the same tensors."""
+    """A model with two video experts, the state dicts of both, in which audio and coupling are the same
+    tensors.
+    """
     high = tiny.state_dict(config)
-    low = tiny.state_dict(config, seed=3) | {k: v for k, v in high.items() if k.startswith(("audio.", "interaction."))}
+    low = tiny.state_dict(config, seed=3) | {
+        k: v for k, v in high.items() if k.startswith(("audio.", "interaction."))
+    }
     model = make(config, weights=high)
     attach_low_noise(model, make(config, weights=low), 0.8)
     return model, high, low
@@ -613,14 +686,18 @@ def test_low_noise_names_of_our_own(tmp_path):
     tensors = entry(f"diffusion_model.low_noise.{key}", low[f"{key}.weight"])
     patched = apply_lora(model, save(tmp_path, tensors), FULL)
     assert not patched.patches
-    torch.testing.assert_close(weight_of(low_noise_of(patched), f"{key}.weight"), by_hand(low[f"{key}.weight"]))
+    torch.testing.assert_close(
+        weight_of(low_noise_of(patched), f"{key}.weight"), by_hand(low[f"{key}.weight"])
+    )
 
 
 def test_one_expert_alone_takes_the_high_noise_names_and_reports_the_others(tmp_path, models, caplog):
     with caplog.at_level(logging.WARNING):
         patched = apply_lora(models["bridge"], save(tmp_path, of_both_experts(models["bridge"])), FULL)
     assert names_of(patched) == {"blocks.0.ffn.0"}
-    assert len(caplog.records) == 3 and all("video_dit_2.blocks.0.ffn.0" in each.message for each in caplog.records)
+    assert len(caplog.records) == 3 and all(
+        "video_dit_2.blocks.0.ffn.0" in each.message for each in caplog.records
+    )
 
 
 def test_a_file_for_the_other_expert_is_refused(tmp_path):
@@ -632,7 +709,9 @@ def test_a_file_for_the_other_expert_is_refused(tmp_path):
 
 def test_an_expert_that_the_model_does_not_have_is_refused(tmp_path, models):
     path = save(tmp_path, of_all_parts(models["bridge"]))
-    with pytest.raises(ValueError, match="got 'low noise', but this model has one video expert: choose 'both'"):
+    with pytest.raises(
+        ValueError, match="got 'low noise', but this model has one video expert: choose 'both'"
+    ):
         apply_lora(models["bridge"], path, FULL, LOW)
 
 
@@ -645,7 +724,9 @@ def as_fp8(sd: dict) -> dict:
             layer = key.removesuffix(".weight")
             done[key] = (weight / scale).to(torch.float8_e4m3fn)
             done[f"{layer}.weight_scale"] = scale
-            done[f"{layer}.comfy_quant"] = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+            done[f"{layer}.comfy_quant"] = torch.tensor(
+                list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8
+            )
     return done
 
 

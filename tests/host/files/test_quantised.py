@@ -12,7 +12,9 @@ from ccl_pack.ccl_core.host.files.quantised import check_layers
 
 def layer(form, *suffixes):
     mark = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
-    return {"a.weight": torch.zeros(2, 2), "a.comfy_quant": mark} | {f"a.{name}": torch.ones(()) for name in suffixes}
+    return {"a.weight": torch.zeros(2, 2), "a.comfy_quant": mark} | {
+        f"a.{name}": torch.ones(()) for name in suffixes
+    }
 
 
 @pytest.mark.parametrize(
@@ -32,11 +34,23 @@ def test_whole_layers_pass(sd):
 @pytest.mark.parametrize(
     ("sd", "words"),
     [
-        (layer("float8_e4m3fn"), r"a\.safetensors lacks a\.weight_scale, a scale of a layer in float8_e4m3fn"),
+        (
+            layer("float8_e4m3fn"),
+            r"a\.safetensors lacks a\.weight_scale, a scale of a layer in float8_e4m3fn",
+        ),
         (layer("nvfp4", "weight_scale"), r"lacks a\.weight_scale_2"),
-        (layer("fp3", "weight_scale"), "in the format 'fp3', this ComfyUI knows float8_e4m3fn.*update ComfyUI"),
-        ({"a.weight": torch.zeros(2), "a.weight_scale": torch.ones(())}, r"holds a\.weight_scale, and nothing says"),
-        ({"a.weight": torch.zeros(2), "a.scale_weight": torch.ones(())}, r"holds a\.scale_weight, and nothing says"),
+        (
+            layer("fp3", "weight_scale"),
+            "in the format 'fp3', this ComfyUI knows float8_e4m3fn.*update ComfyUI",
+        ),
+        (
+            {"a.weight": torch.zeros(2), "a.weight_scale": torch.ones(())},
+            r"holds a\.weight_scale, and nothing says",
+        ),
+        (
+            {"a.weight": torch.zeros(2), "a.scale_weight": torch.ones(())},
+            r"holds a\.scale_weight, and nothing says",
+        ),
         (
             {"a.weight_scale": torch.ones(()), "a.comfy_quant": torch.tensor([123], dtype=torch.uint8)},
             "is not the JSON of a format",

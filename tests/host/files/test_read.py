@@ -23,7 +23,9 @@ from ccl_pack.ccl_core.metadata import write_config
 from support import tiny
 
 
-def write(path: Path, tensors: dict[str, torch.Tensor] | None = None, metadata: dict[str, str] | None = None) -> Path:
+def write(
+    path: Path, tensors: dict[str, torch.Tensor] | None = None, metadata: dict[str, str] | None = None
+) -> Path:
     save_file(tensors or {"x": torch.ones(2)}, path, metadata=metadata)
     return path
 
@@ -48,7 +50,9 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
 def test_shards_of_two_sets_are_told_apart(tmp_path: Path) -> None:
     for i in (1, 2):
         write(tmp_path / f"model-{i}-of-2.safetensors")
-    with pytest.raises(ValueError, match=r"model-2-of-2\.safetensors holds x, which a shard before it holds too"):
+    with pytest.raises(
+        ValueError, match=r"model-2-of-2\.safetensors holds x, which a shard before it holds too"
+    ):
         read_tensors(str(tmp_path / "model-1-of-2.safetensors"))
 
 
@@ -90,7 +94,9 @@ def test_lists_show_each_set_once() -> None:
 def test_truncated_file(tmp_path: Path, cut: Any) -> None:
     path = write(tmp_path / "cut.safetensors")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read as safetensors .* download it again"):
+    with pytest.raises(
+        ValueError, match=r"cut\.safetensors cannot be read as safetensors .* download it again"
+    ):
         read_tensors(str(path))
 
 

@@ -73,7 +73,9 @@ def test_wan_models_with_other_conditions_are_refused(channels: int, marks: dict
     sizes = p.Sizes(1536, 8960, 1, channels, 16)
     other = file(p.wan(sizes) | marks, "other.safetensors")
     assert other.family == "wan"
-    with pytest.raises(ValueError, match=rf"other\.safetensors is a Wan video model of the type \w.* with {channels} "):
+    with pytest.raises(
+        ValueError, match=rf"other\.safetensors is a Wan video model of the type \w.* with {channels} "
+    ):
         stream_config(other.tensors, "video", "other.safetensors")
 
 

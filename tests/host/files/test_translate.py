@@ -11,7 +11,13 @@ from ccl_tools import published as p
 
 
 def test_every_rename_keeps_keys_apart() -> None:
-    for shapes in (p.ovi(), p.ovi(split=True), p.mova(), p.bridge(), p.ovi(modulation="modulation", split=True)):
+    for shapes in (
+        p.ovi(),
+        p.ovi(split=True),
+        p.mova(),
+        p.bridge(),
+        p.ovi(modulation="modulation", split=True),
+    ):
         names = [rename(key.removeprefix("model.diffusion_model.")) for key in shapes]
         assert len(set(names)) == len(names)
 
@@ -27,7 +33,11 @@ def test_every_rename_keeps_keys_apart() -> None:
         ("audio_model.patch_embedding.2.w1.weight", "audio.patch_embedding.2.w1.weight", "audio"),
         ("video_dit_2.blocks.1.modulation", "low_noise.blocks.1.modulation", "low_noise"),
         ("audio_to_video_conditioners.4.inner.norm_q.weight", "interaction.4.a2v.norm_q.weight", "a2v"),
-        ("dual_tower_bridge.video_to_audio_conditioners.4.y_norm.bias", "interaction.4.v2a.norm_y.bias", "v2a"),
+        (
+            "dual_tower_bridge.video_to_audio_conditioners.4.y_norm.bias",
+            "interaction.4.v2a.norm_y.bias",
+            "v2a",
+        ),
         ("blocks.0.cross_attn.k.weight", "blocks.0.cross_attn.k.weight", "video"),
         ("interaction.0.a2v.context", "interaction.0.a2v.context", "a2v"),
     ],
@@ -45,9 +55,13 @@ def test_mixed_up_names_are_refused() -> None:
 
 def test_trained_bridge_strength_is_dropped_at_one_and_refused_otherwise() -> None:
     tensors = p.weights(p.bridge(*p.TINY_MOVA))
-    assert "condition_scale" not in translate(tensors | {"condition_scale": torch.ones(1)}, "bridge.safetensors")
+    assert "condition_scale" not in translate(
+        tensors | {"condition_scale": torch.ones(1)}, "bridge.safetensors"
+    )
     key = "audio_to_video_conditioners.1.condition_scale"
-    with pytest.raises(ValueError, match=r"bridge\.safetensors: interaction\.1\.a2v\.condition_scale is \[0\.5\]"):
+    with pytest.raises(
+        ValueError, match=r"bridge\.safetensors: interaction\.1\.a2v\.condition_scale is \[0\.5\]"
+    ):
         translate(tensors | {key: torch.tensor([0.5])}, "bridge.safetensors")
 
 

@@ -7,7 +7,14 @@ import comfy.utils
 import pytest
 import torch
 
-from ccl_pack.ccl_core.host.media.decode import Tiling, decode_audio, decode_video, fit_samples, limit_peak, silence
+from ccl_pack.ccl_core.host.media.decode import (
+    Tiling,
+    decode_audio,
+    decode_video,
+    fit_samples,
+    limit_peak,
+    silence,
+)
 from support.tiny_vaes import audio_vae, release, video_vae
 
 
@@ -43,7 +50,9 @@ def test_video_is_the_vaes_own_decoding():
 def test_tiles_that_hold_everything_change_nothing():
     latent = torch.randn(1, 16, 3, 4, 4)
     tiling = Tiling.from_pixels(video_vae(), 64, 16, 64, 8)
-    assert torch.allclose(decode_video(video_vae(), latent, tiling), decode_video(video_vae(), latent), atol=1e-5)
+    assert torch.allclose(
+        decode_video(video_vae(), latent, tiling), decode_video(video_vae(), latent), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def test_the_latent_given_is_not_written_to() -> None:
 def test_too_many_images_are_trimmed_and_too_few_repeat_the_last() -> None:
     images = frames(12)
     assert torch.equal(
-        write_images(blank(), video_vae(), images, PAD).video, write_images(blank(), video_vae(), images[:9], PAD).video
+        write_images(blank(), video_vae(), images, PAD).video,
+        write_images(blank(), video_vae(), images[:9], PAD).video,
     )
     repeated = torch.cat([images[:6], images[5:6].expand(3, -1, -1, -1)])
     padded = write_images(blank(), video_vae(), images[:6], PAD)
@@ -114,7 +115,9 @@ def test_generate_keeps_only_audio_tokens_that_were_given_whole() -> None:
 
 def test_stereo_is_mixed_down() -> None:
     stereo = torch.cat([sound(9000)["waveform"], sound(9000, seed=5)["waveform"]], dim=1)
-    mono = write_audio(blank(), audio_vae(), {"waveform": stereo.mean(1, keepdim=True), "sample_rate": 16000}, PAD)
+    mono = write_audio(
+        blank(), audio_vae(), {"waveform": stereo.mean(1, keepdim=True), "sample_rate": 16000}, PAD
+    )
     mixed = write_audio(blank(), audio_vae(), {"waveform": stereo, "sample_rate": 16000}, PAD)
     assert torch.allclose(mixed.audio, mono.audio, atol=1e-5)
 

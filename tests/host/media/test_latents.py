@@ -9,11 +9,21 @@ from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_lt import LTXVConcatAVLatent, LTXVSeparateAVLatent
 
 from ccl_pack.ccl_core.alignment.sizing import Grid, size_av
-from ccl_pack.ccl_core.host.media.latents import AVLatent, empty, frame_rate, join, ones_mask, require_finite, split
+from ccl_pack.ccl_core.host.media.latents import (
+    AVLatent,
+    empty,
+    frame_rate,
+    join,
+    ones_mask,
+    require_finite,
+    split,
+)
 
 
 def av_latent(batch: int = 1) -> AVLatent:
-    return AVLatent(torch.randn(batch, 16, 3, 4, 6), torch.randn(batch, 8, 20), fps=16.0, rest={"task": "joint"})
+    return AVLatent(
+        torch.randn(batch, 16, 3, 4, 6), torch.randn(batch, 8, 20), fps=16.0, rest={"task": "joint"}
+    )
 
 
 @pytest.mark.parametrize("masks", [(False, False), (True, False), (False, True), (True, True)])
@@ -34,7 +44,11 @@ def test_join_then_split_is_the_identity(masks):
 
 
 def test_a_plain_video_latent_means_audio_absent_and_stays_plain():
-    latent = {"samples": torch.randn(1, 16, 3, 4, 6), "noise_mask": torch.zeros(1, 1, 3, 4, 6), "batch_index": [3]}
+    latent = {
+        "samples": torch.randn(1, 16, 3, 4, 6),
+        "noise_mask": torch.zeros(1, 1, 3, 4, 6),
+        "batch_index": [3],
+    }
     av = split(latent)
     assert av.audio is None
     assert av.fps is None
@@ -107,7 +121,12 @@ def test_frame_rate_prefers_what_was_typed():
 
 @pytest.mark.parametrize(
     "fps, typed, message",
-    [(None, 0, "type it into the fps"), (0.0, 0, "fps is 0"), (16.0, -5, "fps is -5"), (float("nan"), 0, "fps is nan")],
+    [
+        (None, 0, "type it into the fps"),
+        (0.0, 0, "fps is 0"),
+        (16.0, -5, "fps is -5"),
+        (float("nan"), 0, "fps is nan"),
+    ],
 )
 def test_no_frame_rate_is_refused(fps, typed, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,6 @@
-"""host/audio_vae.py and the node: a Vocos vocoder behind the host's audio nodes, and files that are something else."""
+"""host/audio_vae.py and the node: a Vocos vocoder behind the host's audio nodes, and files that are
+something else.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ FIXTURE = Path(__file__).parents[2] / "fixtures" / "vocos_dev.safetensors"
 SIZES = {"sample_rate": 16000, "hop_length": 500, "padding": "same"}
 METADATA = {"vocos_config": json.dumps(SIZES)}
 CCL_METADATA = {
-    "ccl_config": json.dumps({"audio_latent": {"vae": "vocos", "channels": 12, "rate": "32", "sample_rate": 16000}})
+    "ccl_config": json.dumps(
+        {"audio_latent": {"vae": "vocos", "channels": 12, "rate": "32", "sample_rate": 16000}}
+    )
 }
 SMALL = VocosConfig(
     sample_rate=16000,
@@ -115,13 +119,17 @@ def test_host_node_takes_the_audio_of_a_joint_latent(vae: VocosVAE) -> None:
     audio = torch.randn(1, 12, 24)
     joint = {"samples": NestedTensor((torch.zeros(1, 16, 3, 8, 8), audio))}
     made = VAEDecodeAudio.execute(vae=vae, samples=joint)[0]["waveform"]
-    torch.testing.assert_close(made, VAEDecodeAudio.execute(vae=vae, samples={"samples": audio})[0]["waveform"])
+    torch.testing.assert_close(
+        made, VAEDecodeAudio.execute(vae=vae, samples={"samples": audio})[0]["waveform"]
+    )
 
 
 def test_tiled_equals_whole(vae: VocosVAE) -> None:
     latent = torch.randn(2, 12, 200)
     whole = VAEDecodeAudio.execute(vae=vae, samples={"samples": latent})[0]["waveform"]
-    tiled = VAEDecodeAudioTiled.execute(vae=vae, samples={"samples": latent}, tile_size=32, overlap=8)[0]["waveform"]
+    tiled = VAEDecodeAudioTiled.execute(vae=vae, samples={"samples": latent}, tile_size=32, overlap=8)[0][
+        "waveform"
+    ]
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     audio = vae.decode(latent)
     torch.testing.assert_close(vae.decode_tiled(latent), audio, atol=1e-5, rtol=0)
@@ -137,7 +145,10 @@ def test_tiled_equals_whole(vae: VocosVAE) -> None:
         (torch.zeros(1, 13, 4), r"\(1, 13, 4\), this vocoder wants \(batch, 12, tokens\)"),
         (torch.zeros(1, 12, 0), "at least 1 tokens"),
         (torch.zeros(1, 16, 3, 8, 8), r"\(1, 16, 3, 8, 8\)"),
-        (NestedTensor((torch.zeros(1, 16, 3, 8, 8), torch.zeros(1, 12, 4))), r"\[\(1, 16, 3, 8, 8\), \(1, 12, 4\)\]"),
+        (
+            NestedTensor((torch.zeros(1, 16, 3, 8, 8), torch.zeros(1, 12, 4))),
+            r"\[\(1, 16, 3, 8, 8\), \(1, 12, 4\)\]",
+        ),
     ],
 )
 def test_a_latent_that_does_not_fit_is_named(vae: VocosVAE, latent: torch.Tensor, message: str) -> None:
@@ -168,13 +179,21 @@ def without(key: str) -> StateDict:
     ("sd", "metadata", "message"),
     [
         (without("head.out.weight"), METADATA, "lacks the key head.out.weight"),
-        (without("backbone.convnext.1.gamma"), METADATA, r"lacks the key backbone.convnext.1.gamma of shape \(16,\)"),
+        (
+            without("backbone.convnext.1.gamma"),
+            METADATA,
+            r"lacks the key backbone.convnext.1.gamma of shape \(16,\)",
+        ),
         (
             {**small_file(), "head.out.bias": torch.zeros(9)},
             METADATA,
             r"head.out.bias has shape \(9,\), wanted \(1002,\)",
         ),
-        ({**small_file(), "latent_mean": torch.zeros(5)}, METADATA, r"latent_mean has shape \(5,\), wanted \(12,\)"),
+        (
+            {**small_file(), "latent_mean": torch.zeros(5)},
+            METADATA,
+            r"latent_mean has shape \(5,\), wanted \(12,\)",
+        ),
         ({**small_file(), "backbone.embed.weight": torch.zeros(16, 12)}, METADATA, "wanted 3 dimensions"),
         (
             {**small_file(), "backbone.pos_net.weight": torch.zeros(3)},
@@ -186,7 +205,11 @@ def without(key: str) -> StateDict:
         (small_file(), {"vocos_config": "[]"}, "JSON list, wanted an object"),
         (small_file(), {"vocos_config": '{"sample_rate": 16000}'}, "incomplete.*hop_length"),
         (small_file(), {"vocos_config": json.dumps({**SIZES, "hop_length": "x"})}, "wrong type"),
-        (small_file(), {"vocos_config": json.dumps({**SIZES, "padding": "left"})}, "'left', known are center, same"),
+        (
+            small_file(),
+            {"vocos_config": json.dumps({**SIZES, "padding": "left"})},
+            "'left', known are center, same",
+        ),
         (small_file(), {"ccl_config": "{}"}, "audio_latent in ccl_config is None"),
         (
             small_file(),
@@ -204,7 +227,9 @@ def test_a_wrong_file_is_named(sd: StateDict, metadata: dict[str, str] | None, m
 
 @pytest.mark.parametrize("other", [image_vae, video_vae])
 def test_a_vae_for_images_or_video_is_refused(other: Callable[[], comfy.sd.VAE]) -> None:
-    with pytest.raises(ValueError, match="not an audio VAE but one for images or video: load it with Load VAE"):
+    with pytest.raises(
+        ValueError, match="not an audio VAE but one for images or video: load it with Load VAE"
+    ):
         load_audio_vae(other().get_sd())
 
 
@@ -230,7 +255,9 @@ def test_the_node_lists_and_loads_safetensors_only(folder: Path) -> None:
 def test_the_node_joins_a_split_release(folder: Path) -> None:
     sd = small_file()
     save_file(
-        {key: value for key, value in sd.items() if "head" not in key}, folder / "a.safetensors", metadata=METADATA
+        {key: value for key, value in sd.items() if "head" not in key},
+        folder / "a.safetensors",
+        metadata=METADATA,
     )
     save_file({key: value for key, value in sd.items() if "head" in key}, folder / "b.safetensors")
     split = CCLAudioVAELoader.execute(vae_name="a.safetensors", vocoder_name="b.safetensors")[0]
@@ -238,7 +265,9 @@ def test_the_node_joins_a_split_release(folder: Path) -> None:
     torch.testing.assert_close(split.decode(latent), load_audio_vae(sd, METADATA).decode(latent))
     with pytest.raises(ValueError, match=r"a\.safetensors: the vocoder lacks the key head\.out\.weight"):
         CCLAudioVAELoader.execute(vae_name="a.safetensors")
-    with pytest.raises(ValueError, match=r"a\.safetensors: .* both have the key backbone\.convnext\.0\.dwconv\.bias"):
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors: .* both have the key backbone\.convnext\.0\.dwconv\.bias"
+    ):
         CCLAudioVAELoader.execute(vae_name="a.safetensors", vocoder_name="a.safetensors")
 
 
@@ -264,7 +293,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, kind: str, words: str) -> None:
     if kind == "pickle":
         torch.save({"weight": torch.zeros(3)}, path)
     else:
-        path.write_bytes({"empty": b"", "text": b"not a model at all", "truncated": whole[: len(whole) // 2]}[kind])
+        path.write_bytes(
+            {"empty": b"", "text": b"not a model at all", "truncated": whole[: len(whole) // 2]}[kind]
+        )
     with pytest.raises(ValueError, match=rf"vae\.safetensors {words}"):
         load_audio_vae_file(str(path))
 
@@ -277,7 +308,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, kind: str, words: str) -> None:
         ("vae.ckpt", r"safetensors\.torch\.save_file"),
     ],
 )
-def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path: Path, name: str, command: str) -> None:
+def test_a_pickle_is_refused_with_the_command_that_converts_it(
+    tmp_path: Path, name: str, command: str
+) -> None:
     torch.save(small_file(), tmp_path / name)
     with pytest.raises(ValueError, match=rf"{name} is not a safetensors file but a pickle.*{command}"):
         load_audio_vae_file(str(tmp_path / name))

@@ -40,13 +40,22 @@ def vae() -> DACVAE:
 
 def test_the_published_file_needs_no_metadata() -> None:
     tensors = load_file(FIXTURE)
-    vae = load_audio_vae({key.removeprefix("weights/"): v for key, v in tensors.items() if key.startswith("weights/")})
+    vae = load_audio_vae(
+        {key.removeprefix("weights/"): v for key, v in tensors.items() if key.startswith("weights/")}
+    )
     assert isinstance(vae, DACVAE)
-    assert (vae.audio_sample_rate, vae.latent_channels, vae.latent_dim, vae.upscale_ratio) == (48000, 12, 1, 960)
+    assert (vae.audio_sample_rate, vae.latent_channels, vae.latent_dim, vae.upscale_ratio) == (
+        48000,
+        12,
+        1,
+        960,
+    )
     assert (vae.output_channels, vae.vae_dtype, token_rate(vae)) == (1, torch.float32, 50)
     latent = vae.encode(tensors["inputs/waveform"].movedim(1, -1))
     torch.testing.assert_close(latent, tensors["outputs/latent_mode"], atol=5e-5, rtol=0)
-    torch.testing.assert_close(vae.decode(latent)[..., 0], tensors["outputs/decoded"][:, 0], atol=5e-5, rtol=0)
+    torch.testing.assert_close(
+        vae.decode(latent)[..., 0], tensors["outputs/decoded"][:, 0], atol=5e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -94,10 +103,14 @@ def test_the_host_turns_loud_sounds_down_and_ours_does_not(vae: DACVAE) -> None:
 def test_tiled_equals_whole(vae: DACVAE) -> None:
     latent = torch.randn(2, 6, 150)
     whole = VAEDecodeAudio.execute(vae=vae, samples={"samples": latent})[0]["waveform"]
-    tiled = VAEDecodeAudioTiled.execute(vae=vae, samples={"samples": latent}, tile_size=32, overlap=8)[0]["waveform"]
+    tiled = VAEDecodeAudioTiled.execute(vae=vae, samples={"samples": latent}, tile_size=32, overlap=8)[0][
+        "waveform"
+    ]
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     audio = vae.decode(latent)
-    torch.testing.assert_close(vae.first_stage_model.decode(latent, None)[:, 0], audio[..., 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        vae.first_stage_model.decode(latent, None)[:, 0], audio[..., 0], atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(vae.decode_tiled(latent), audio, atol=1e-5, rtol=0)
     encoded = vae.encode(audio)
     torch.testing.assert_close(vae.encode_tiled(audio), encoded, atol=1e-4, rtol=0)
@@ -144,7 +157,9 @@ def test_memory_estimates_fit_what_is_measured(tokens: int) -> None:
 
 def test_estimates_stop_growing_with_the_length(vae: DACVAE) -> None:
     for estimate, unit in ((vae.memory_used_decode, 1), (vae.memory_used_encode, HOP)):
-        short, minute, hour = (estimate((1, 6, tokens * unit), torch.float32) for tokens in (10, 3000, 180000))
+        short, minute, hour = (
+            estimate((1, 6, tokens * unit), torch.float32) for tokens in (10, 3000, 180000)
+        )
         assert short < minute == hour
 
 
@@ -152,7 +167,10 @@ def test_estimates_stop_growing_with_the_length(vae: DACVAE) -> None:
     ("latent", "message"),
     [
         (torch.full((1, 6, 4), float("nan")), "audio latent contains NaN"),
-        (torch.zeros(1, 20, 4), r"\(1, 20, 4\), this DAC autoencoder wants \(batch, 6, tokens\) with at least 1"),
+        (
+            torch.zeros(1, 20, 4),
+            r"\(1, 20, 4\), this DAC autoencoder wants \(batch, 6, tokens\) with at least 1",
+        ),
         (torch.zeros(1, 6, 0), "at least 1 tokens"),
     ],
 )
@@ -178,14 +196,34 @@ def without(key: str) -> StateDict:
 @pytest.mark.parametrize(
     ("sd", "metadata", "message"),
     [
-        (without("encoder.block.0.weight"), {}, r"lacks the key encoder\.block\.0\.weight: the file is incomplete"),
+        (
+            without("encoder.block.0.weight"),
+            {},
+            r"lacks the key encoder\.block\.0\.weight: the file is incomplete",
+        ),
         (without("post_quant_conv.weight"), {}, r"lacks the key post_quant_conv\.weight"),
-        (without("decoder.model.4.alpha"), {}, r"lacks the key decoder\.model\.4\.alpha of shape \(1, 4, 1\)"),
-        (without("encoder.block.2.block.4.weight"), {}, r"rates \(2,\), its decoder \(4, 3, 2\).*mixes two models"),
-        (dac_file() | {"quant_conv.bias": torch.zeros(5)}, {}, r"quant_conv\.bias has shape \(5,\), wanted \(12,\)"),
+        (
+            without("decoder.model.4.alpha"),
+            {},
+            r"lacks the key decoder\.model\.4\.alpha of shape \(1, 4, 1\)",
+        ),
+        (
+            without("encoder.block.2.block.4.weight"),
+            {},
+            r"rates \(2,\), its decoder \(4, 3, 2\).*mixes two models",
+        ),
+        (
+            dac_file() | {"quant_conv.bias": torch.zeros(5)},
+            {},
+            r"quant_conv\.bias has shape \(5,\), wanted \(12,\)",
+        ),
         (dac_file() | {"encoder.block.1.block.4.weight": torch.zeros(8)}, {}, "too few dimensions"),
         (dac_file() | {"quantizer.codebook": torch.zeros(5)}, {}, r"does not know.*quantizer\.codebook"),
-        (dac_file() | {"backbone.embed.weight": torch.zeros(5)}, {}, "keys of a vocoder and of a DAC autoencoder"),
+        (
+            dac_file() | {"backbone.embed.weight": torch.zeros(5)},
+            {},
+            "keys of a vocoder and of a DAC autoencoder",
+        ),
         (dac_file(), {"dac_config": "{"}, "dac_config is not JSON"),
         (dac_file(), {"dac_config": "{}"}, r"DAC autoencoder is \{\}, wanted a whole sample_rate"),
         (dac_file(), {"dac_config": '{"sample_rate": 0}'}, "sample rate is 0"),
@@ -198,14 +236,18 @@ def test_a_wrong_file_is_named(sd: StateDict, metadata: dict[str, str], message:
 
 
 def test_the_published_layout_is_recognised_whole() -> None:
-    """Full size on the meta device: sizes, key count and rates from the shapes that the published file has."""
+    """Full size on the meta device: sizes, key count and rates from the shapes that the published file
+    has.
+    """
     sd = DAC(PUBLISHED, device="meta", dtype=torch.bfloat16, operations=comfy.ops.manual_cast).state_dict()
     assert DACVAE.recognises(sd)
     assert DACConfig.from_state_dict(sd) == PUBLISHED
     assert sd["encoder.block.7.weight"].shape == (128, 4096, 3)
     assert sd["quant_conv.weight"].shape == (256, 128, 1)
     assert sd["decoder.model.7.weight"].shape == (1, 64, 7)
-    assert 0 < 743_102_794 - sum(value.nbytes for value in sd.values()) < 30_000  # the published file less its header
+    assert (
+        0 < 743_102_794 - sum(value.nbytes for value in sd.values()) < 30_000
+    )  # the published file less its header
 
 
 def test_the_node_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""host/mmaudio.py: folding against the published implementation, and every published form through the host's class."""
+"""host/mmaudio.py: folding against the published implementation, and every published form through the
+host's class.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ from support.tiny_audio_vaes import mmaudio_folded, mmaudio_published, small_mma
 from support.tiny_vaes import frames, sound, video_vae
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "mmaudio_fold_dev.safetensors"
-# librosa 0.11 filters.mel(sr=16000, n_fft=1024, n_mels=80, fmin=0, fmax=8000): (band, highest bin) and its value.
+# librosa 0.11 filters.mel(sr=16000, n_fft=1024, n_mels=80, fmin=0, fmax=8000): (band, highest bin) and its
+# value.
 LIBROSA_PEAKS = {
     (0, 2): 0.02253456,
     (1, 5): 0.02422385,
@@ -105,7 +108,10 @@ def test_the_mel_basis_is_librosas() -> None:
 
 def newer(vocoder: StateDict) -> StateDict:
     """Weight norms in the newer spelling of torch."""
-    suffixes = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
+    suffixes = {
+        ".weight_g": ".parametrizations.weight.original0",
+        ".weight_v": ".parametrizations.weight.original1",
+    }
     return {re.sub(r"\.weight_[gv]$", lambda found: suffixes[found[0]], key): v for key, v in vocoder.items()}
 
 
@@ -123,7 +129,9 @@ FORMS: dict[str, Callable[[StateDict, StateDict], StateDict]] = {
     "generator": lambda mel_vae, vocoder: mel_vae | prefixed(vocoder, "generator."),
     "vocoder folded": lambda mel_vae, vocoder: mel_vae | fold_weight_norms(vocoder),
     "VAE folded": lambda mel_vae, vocoder: fold_magnitudes(mel_vae) | vocoder,
-    "all folded": lambda mel_vae, vocoder: fold_magnitudes(mel_vae) | prefixed(fold_weight_norms(vocoder), "vocoder."),
+    "all folded": lambda mel_vae, vocoder: (
+        fold_magnitudes(mel_vae) | prefixed(fold_weight_norms(vocoder), "vocoder.")
+    ),
 }
 
 
@@ -177,7 +185,11 @@ def test_full_size_keys_are_exactly_the_hosts(fold: bool) -> None:
         key: value.shape for key, value in network.state_dict().items()
     }
     assert sum(value.numel() for value in part(made, "vocoder.").values()) == 112_202_089
-    assert [sum(key.startswith(name) for key in made) for name in ("vae.", "vocoder.", "mel_")] == [57, 668, 2]
+    assert [sum(key.startswith(name) for key in made) for name in ("vae.", "vocoder.", "mel_")] == [
+        57,
+        668,
+        2,
+    ]
 
 
 def mmaudio_published_names(host: StateDict) -> tuple[StateDict, StateDict]:
@@ -194,7 +206,12 @@ def mmaudio_published_names(host: StateDict) -> tuple[StateDict, StateDict]:
 def test_rates_and_layout(vae: MMAudioVAE) -> None:
     assert isinstance(vae, comfy.sd.VAE)
     assert token_rate(vae) == Fraction(125, 4)
-    assert (vae.audio_sample_rate, vae.latent_channels, vae.latent_dim, vae.output_channels) == (44100, 20, 1, 1)
+    assert (vae.audio_sample_rate, vae.latent_channels, vae.latent_dim, vae.output_channels) == (
+        44100,
+        20,
+        1,
+        1,
+    )
     audio = vae.decode(torch.randn(1, 20, 157))
     assert audio.shape == (1, 221559, 1)  # 80,384 samples of 16 kHz: 5.024 s
     assert vae.encode(audio.expand(2, -1, 2)).shape == (2, 20, 157)
@@ -210,7 +227,9 @@ def test_host_nodes_play_it(vae: MMAudioVAE) -> None:
 def test_long_sound_in_tiles_keeps_its_length(vae: MMAudioVAE) -> None:
     latent = torch.randn(1, 20, 40)
     with torch.inference_mode():  # as the server runs nodes
-        made = VAEDecodeAudioTiled.execute(vae=vae, samples={"samples": latent}, tile_size=32, overlap=8)[0]["waveform"]
+        made = VAEDecodeAudioTiled.execute(vae=vae, samples={"samples": latent}, tile_size=32, overlap=8)[0][
+            "waveform"
+        ]
         whole = VAEDecodeAudio.execute(vae=vae, samples={"samples": latent})[0]["waveform"]
     assert abs(made.shape[-1] - whole.shape[-1]) <= 1
     assert (made[..., :20000] - whole[..., :20000]).abs().mean() < 0.2 * whole.abs().mean()
@@ -248,21 +267,42 @@ def without(sd: StateDict, key: str) -> StateDict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda sd: part(sd, "vae."), "without its vocoder: choose mmaudio_vocoder_bigvgan_best_netG in vocoder_name"),
-        (lambda sd: part(sd, "vocoder."), "vocoder of MMAudio without its VAE: choose mmaudio_vae_16k in vae_name"),
-        (lambda sd: without(sd, "vae.encoder.conv_in.weight"), r"lacks the key vae\.encoder\.conv_in\.weight of shape"),
-        (lambda sd: without(sd, "vocoder.conv_post.bias"), r"MMAudio VAE lacks the key vocoder\.conv_post\.bias"),
+        (
+            lambda sd: part(sd, "vae."),
+            "without its vocoder: choose mmaudio_vocoder_bigvgan_best_netG in vocoder_name",
+        ),
+        (
+            lambda sd: part(sd, "vocoder."),
+            "vocoder of MMAudio without its VAE: choose mmaudio_vae_16k in vae_name",
+        ),
+        (
+            lambda sd: without(sd, "vae.encoder.conv_in.weight"),
+            r"lacks the key vae\.encoder\.conv_in\.weight of shape",
+        ),
+        (
+            lambda sd: without(sd, "vocoder.conv_post.bias"),
+            r"MMAudio VAE lacks the key vocoder\.conv_post\.bias",
+        ),
         (lambda sd: sd | {"vocoder.conv_post.bias": torch.zeros(2)}, r"has shape \(2,\), wanted \(1,\)"),
         (lambda sd: sd | {"extra.weight": torch.zeros(2)}, r"does not know, the first is extra\.weight"),
         (lambda sd: sd | {"vae.data_mean": torch.zeros(1, 128, 1)}, "128 mel bands.*choose mmaudio_vae_16k"),
-        (lambda sd: sd | {"encoder.conv_in.weight": torch.zeros(2)}, r"hold vae\.encoder\.conv_in\.weight twice"),
+        (
+            lambda sd: sd | {"encoder.conv_in.weight": torch.zeros(2)},
+            r"hold vae\.encoder\.conv_in\.weight twice",
+        ),
         (lambda sd: sd | {"conv_pre.weight_g": torch.zeros(1)}, r"without vocoder\.conv_pre\.weight_v"),
         (
             lambda sd: sd | prefixed(mmaudio_published()[1], "vocoder."),
             "twice, folded and with weight norm|twice, once",
         ),
-        (lambda sd: sd | {"head.istft.window": torch.zeros(2)}, "keys of a vocoder and of a MMAudio VAE in one"),
-        (lambda sd: sd | {"decoder.model.0.bias": torch.zeros(2)}, "keys of a DAC autoencoder and of a MMAudio VAE"),
+        (
+            lambda sd: sd | {"head.istft.window": torch.zeros(2)},
+            "keys of a vocoder and of a MMAudio VAE in one",
+        ),
+        (
+            lambda sd: sd | {"decoder.model.0.bias": torch.zeros(2)},
+            "keys of a DAC autoencoder and of a MMAudio VAE",
+        ),
     ],
 )
 def test_a_wrong_file_is_named(change: Callable[[StateDict], StateDict], message: str) -> None:
@@ -278,9 +318,13 @@ def test_another_mel_vae_with_a_vocoder_is_not_taken_for_it() -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_split_repacks_load_in_either_slot(tmp_path: Path, vae: MMAudioVAE, order: int, dtype: torch.dtype) -> None:
+def test_the_split_repacks_load_in_either_slot(
+    tmp_path: Path, vae: MMAudioVAE, order: int, dtype: torch.dtype
+) -> None:
     paths = []
-    for name, sd in zip(("mmaudio_vae_16k", "mmaudio_vocoder_bigvgan_best_netG"), mmaudio_published(), strict=True):
+    for name, sd in zip(
+        ("mmaudio_vae_16k", "mmaudio_vocoder_bigvgan_best_netG"), mmaudio_published(), strict=True
+    ):
         paths.append(str(tmp_path / f"{name}.safetensors"))
         save_file({key: value.to(dtype) for key, value in sd.items()}, paths[-1])
     loaded = load_audio_vae_file(*paths[::order])
@@ -288,7 +332,9 @@ def test_the_split_repacks_load_in_either_slot(tmp_path: Path, vae: MMAudioVAE, 
     latent = torch.randn(1, 20, 8, generator=torch.Generator().manual_seed(5))
     whole, made = vae.decode(latent), loaded.decode(latent)
     assert (made - whole).norm() <= (1e-4 if dtype == torch.float32 else 0.2) * whole.norm()
-    with pytest.raises(ValueError, match=r"mmaudio_vae_16k\.safetensors: this is an MMAudio VAE without its vocoder"):
+    with pytest.raises(
+        ValueError, match=r"mmaudio_vae_16k\.safetensors: this is an MMAudio VAE without its vocoder"
+    ):
         load_audio_vae_file(paths[0])
     with pytest.raises(ValueError, match=r"both have the key|twice"):
         load_audio_vae_file(paths[0], paths[0])

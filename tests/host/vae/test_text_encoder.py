@@ -77,11 +77,13 @@ def test_half_precision_file_equals_its_rounded_weights(state_dict):
 
 def test_names_of_the_hosts_checkpoints_are_read_too(state_dict):
     prefixed = {
-        key if key == "spiece_model" else f"umt5xxl.transformer.{key}": value for key, value in state_dict.items()
+        key if key == "spiece_model" else f"umt5xxl.transformer.{key}": value
+        for key, value in state_dict.items()
     }
     prefixed["umt5xxl.logit_scale"] = torch.tensor(4.6)
     assert torch.equal(
-        encode(load_text_encoder(prefixed, CONFIG), PROMPT), encode(load_text_encoder(state_dict, CONFIG), PROMPT)
+        encode(load_text_encoder(prefixed, CONFIG), PROMPT),
+        encode(load_text_encoder(state_dict, CONFIG), PROMPT),
     )
 
 
@@ -108,10 +110,19 @@ QUERY = "encoder.block.1.layer.0.SelfAttention.q.weight"
     [
         (without(QUERY), rf"'{QUERY}' is missing \(wanted \(16, 32\)\)"),
         (without("spiece_model"), "'spiece_model'.*is missing"),
-        (replaced("shared.weight", torch.zeros(320, 16)), r"'shared.weight' has shape \(320, 16\), wanted \(320, 32\)"),
-        (replaced("decoder.block.0.weight", torch.zeros(1)), "'decoder.block.0.weight' is not part of a umT5"),
+        (
+            replaced("shared.weight", torch.zeros(320, 16)),
+            r"'shared.weight' has shape \(320, 16\), wanted \(320, 32\)",
+        ),
+        (
+            replaced("decoder.block.0.weight", torch.zeros(1)),
+            "'decoder.block.0.weight' is not part of a umT5",
+        ),
         (replaced("spiece_model", torch.zeros(8)), "'spiece_model' must be a 1-D uint8 tensor"),
-        (replaced("spiece_model", torch.full((64,), 7, dtype=torch.uint8)), "'spiece_model' is no SentencePiece model"),
+        (
+            replaced("spiece_model", torch.full((64,), 7, dtype=torch.uint8)),
+            "'spiece_model' is no SentencePiece model",
+        ),
     ],
 )
 def test_damaged_file_is_refused_by_the_name_of_the_key(state_dict, damage, named):

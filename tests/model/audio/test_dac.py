@@ -17,8 +17,22 @@ from support.tiny_audio_vaes import DAC_CONFIG, dac_file
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "dac_dev.safetensors"
 OTHERS = (
     DAC_CONFIG,
-    DACConfig(encoder_dim=2, encoder_rates=(5, 2), latent_dim=3, decoder_dim=8, decoder_rates=(2, 5), sample_rate=8000),
-    DACConfig(encoder_dim=3, encoder_rates=(6,), latent_dim=4, decoder_dim=12, decoder_rates=(3, 2), sample_rate=8000),
+    DACConfig(
+        encoder_dim=2,
+        encoder_rates=(5, 2),
+        latent_dim=3,
+        decoder_dim=8,
+        decoder_rates=(2, 5),
+        sample_rate=8000,
+    ),
+    DACConfig(
+        encoder_dim=3,
+        encoder_rates=(6,),
+        latent_dim=4,
+        decoder_dim=12,
+        decoder_rates=(3, 2),
+        sample_rate=8000,
+    ),
 )
 
 
@@ -41,7 +55,9 @@ def bound() -> float:
 
 @pytest.fixture(scope="module")
 def published(tensors: dict[str, torch.Tensor]) -> DAC:
-    weights = {key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")}
+    weights = {
+        key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")
+    }
     dac = DAC(DACConfig.from_state_dict(weights), operations=torch.nn).requires_grad_(False)
     dac.load_state_dict(weights)
     return dac

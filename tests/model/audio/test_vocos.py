@@ -58,7 +58,9 @@ def tensors() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def published(tensors: dict[str, torch.Tensor]) -> Vocos:
     vocos = Vocos(fixture_config(), operations=torch.nn).eval().requires_grad_(False)
-    weights = {key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")}
+    weights = {
+        key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")
+    }
     missing, unexpected = vocos.load_state_dict(weights, strict=False)
     assert set(missing) == {"latent_mean", "latent_std", "latent_floor"}
     assert not unexpected
@@ -66,7 +68,9 @@ def published(tensors: dict[str, torch.Tensor]) -> Vocos:
 
 
 def test_features_match_the_published_ones(published: Vocos, tensors: dict[str, torch.Tensor]) -> None:
-    torch.testing.assert_close(published.mel(tensors["inputs/waveform"]), tensors["outputs/mel"], atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        published.mel(tensors["inputs/waveform"]), tensors["outputs/mel"], atol=1e-3, rtol=0
+    )
 
 
 def test_synthesis_matches_the_published_one(published: Vocos, tensors: dict[str, torch.Tensor]) -> None:

@@ -70,7 +70,9 @@ class PastAttention(torch.nn.Module):
         for frame, (start, stop) in enumerate(way.ranges):
             queries = slice(frame * spatial, (frame + 1) * spatial)
             place = way.place()._replace(queries=queries, keys=slice(start, stop))
-            rows.append(attend(q[:, queries], kv.k[:, start:stop], kv.v[:, start:stop], self.heads, options, place))
+            rows.append(
+                attend(q[:, queries], kv.k[:, start:stop], kv.v[:, start:stop], self.heads, options, place)
+            )
         return self.o(torch.cat(rows, dim=1))
 
 
@@ -90,7 +92,9 @@ class Past(Interaction):
         windows = tuple((spans[max(0, i + 1 - count)][0], span[1]) for i, span in enumerate(spans))
         return replace(whole_clip(timeline), a2v=windows)
 
-    def forward(self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None) -> tuple[Any, Any]:
+    def forward(
+        self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None
+    ) -> tuple[Any, Any]:
         to_v = to_a = None
         if v is not None:
             to_v = self._added(self.a2v, link.way("a2v"), v, a, kept, link.options)
@@ -104,7 +108,12 @@ class Past(Interaction):
 
     @staticmethod
     def _added(
-        modules: PastAttention, way: Way, x: Tensor, y: Tensor | None, kept: KV | None, options: dict[str, Any]
+        modules: PastAttention,
+        way: Way,
+        x: Tensor,
+        y: Tensor | None,
+        kept: KV | None,
+        options: dict[str, Any],
     ) -> Tensor:
         if way.route is False or (y is None and kept is None):
             return x
@@ -135,7 +144,9 @@ def load(tmp_path: Path) -> ModelPatcher:
 def sample(model: ModelPatcher, latent: dict[str, Any], cfg: float = 3.0) -> list[Tensor]:
     """On the sampler of the host."""
     texts = tiny.conditioning(1), tiny.conditioning(2)
-    return host_nodes.common_ksampler(model, 1, 3, cfg, "euler", "simple", *texts, latent)[0]["samples"].unbind()
+    return host_nodes.common_ksampler(model, 1, 3, cfg, "euler", "simple", *texts, latent)[0][
+        "samples"
+    ].unbind()
 
 
 def equal(made: list[Tensor], wanted: list[Tensor]) -> bool:

@@ -31,7 +31,9 @@ def mova():
     weights = {renamed(key): value for key, value in tensors.items() if key.startswith("weights/")}
     patch = "audio.patch_embedding.weight"
     weights[patch] = weights[patch][..., None, None]
-    model = JointModel(golden.mova_config(info), dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    model = JointModel(
+        golden.mova_config(info), dtype=torch.float32, operations=comfy.ops.disable_weight_init
+    )
     model.load_state_dict(weights)
     return model.requires_grad_(False), tensors, info
 
@@ -83,7 +85,9 @@ def test_states_after_the_bridge_and_the_first_layer(mova):
     model, tensors, info = mova
     modulated = {}
     hooks = [
-        stream.blocks[i].norm1.register_forward_pre_hook(lambda module, args: modulated.setdefault(module, args[0]))
+        stream.blocks[i].norm1.register_forward_pre_hook(
+            lambda module, args: modulated.setdefault(module, args[0])
+        )
         for stream in (model, model.audio)
         for i in (0, 1)
     ]
@@ -92,7 +96,12 @@ def test_states_after_the_bridge_and_the_first_layer(mova):
     run(model, tensors)
     for hook in hooks:
         hook.remove()
-    close([modulated[stream.blocks[0].norm1] for stream in (model, model.audio)], tensors, info, "joint/bridge0_")
+    close(
+        [modulated[stream.blocks[0].norm1] for stream in (model, model.audio)],
+        tensors,
+        info,
+        "joint/bridge0_",
+    )
     close(coupled, tensors, info, "joint/block0_")
 
 

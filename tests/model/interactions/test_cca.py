@@ -33,7 +33,9 @@ def tensors(batch, queries, keys):
 
 
 @pytest.mark.parametrize("clock", ["uniform", "causal"])
-@pytest.mark.parametrize(("frames", "tokens", "spatial"), [(9, 66, 4), (5, 7, 1), (3, 20, 6), (1, 4, 5), (6, 4, 2)])
+@pytest.mark.parametrize(
+    ("frames", "tokens", "spatial"), [(9, 66, 4), (5, 7, 1), (3, 20, 6), (1, 4, 5), (6, 4, 2)]
+)
 def test_partition_equals_the_dense_mask(clock: str, frames: int, tokens: int, spatial: int) -> None:
     made = plan(Timeline(frames, tokens, Fraction(16), Fraction(32), clock))
     frame_of = torch.arange(frames).repeat_interleave(spatial)
@@ -42,7 +44,8 @@ def test_partition_equals_the_dense_mask(clock: str, frames: int, tokens: int, s
         sees[i, start:stop] = True
     q, k, v, anchor = tensors(2, frames * spatial, tokens)
     torch.testing.assert_close(
-        frames_to_windows(q, KV(k, v), KV(*anchor), made.a2v, HEADS, {}, PLACE), dense(q, k, v, anchor, sees[frame_of])
+        frames_to_windows(q, KV(k, v), KV(*anchor), made.a2v, HEADS, {}, PLACE),
+        dense(q, k, v, anchor, sees[frame_of]),
     )
 
     nearest = torch.zeros(tokens, frames, dtype=torch.bool)

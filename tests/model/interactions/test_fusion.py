@@ -48,7 +48,9 @@ def run(model, tensors, timestep=None, **options):
     video, audio = tensors["inputs/video_latent"], tensors["inputs/audio_latent"].transpose(1, 2)
     time = tensors["inputs/timestep"] if timestep is None else timestep
     contexts = tensors["inputs/video_context"], tensors["inputs/audio_context"]
-    video, audio = model([video, audio], time, contexts[0], audio_context=contexts[1], transformer_options=options)
+    video, audio = model(
+        [video, audio], time, contexts[0], audio_context=contexts[1], transformer_options=options
+    )
     return video, audio.transpose(1, 2)
 
 
@@ -80,7 +82,9 @@ def test_states_after_the_first_layer(ovi):
     model, tensors, info = ovi
     inputs = {}
     hooks = [
-        stream.blocks[1].norm1.register_forward_pre_hook(lambda module, args: inputs.setdefault(module, args[0]))
+        stream.blocks[1].norm1.register_forward_pre_hook(
+            lambda module, args: inputs.setdefault(module, args[0])
+        )
         for stream in (model, model.audio)
     ]
     run(model, tensors)
@@ -93,10 +97,15 @@ def test_states_after_the_first_layer(ovi):
 def test_a_closed_direction_is_the_stream_alone(ovi, flag, stream):
     model, tensors, _ = ovi
     video, audio = tensors["inputs/video_latent"], tensors["inputs/audio_latent"].transpose(1, 2)
-    time, contexts = tensors["inputs/timestep"], (tensors["inputs/video_context"], tensors["inputs/audio_context"])
+    time, contexts = (
+        tensors["inputs/timestep"],
+        (tensors["inputs/video_context"], tensors["inputs/audio_context"]),
+    )
     closed = run(model, tensors, **{flag: False})[stream]
     alone_options = {"run_ax": False} if stream == 0 else {"run_vx": False}
-    alone = model([video, audio], time, contexts[0], audio_context=contexts[1], transformer_options=alone_options)
+    alone = model(
+        [video, audio], time, contexts[0], audio_context=contexts[1], transformer_options=alone_options
+    )
     alone = alone[0] if stream == 0 else alone[1].transpose(1, 2)
     assert torch.equal(closed, alone)
     assert (closed - run(model, tensors)[stream]).abs().max() > 1e-3
@@ -122,7 +131,9 @@ def fused(**video: Any) -> JointModel:
     return patcher(video=replace(tiny.CONFIG.video, **video), interaction=FUSION_KIND).model.diffusion_model
 
 
-def text_attention(model: JointModel, conds: dict[str, Any], channels: int = 16, **options: Any) -> torch.Tensor:
+def text_attention(
+    model: JointModel, conds: dict[str, Any], channels: int = 16, **options: Any
+) -> torch.Tensor:
     """What the text attention of the video gives in the first layer."""
     given = []
     hook = model.blocks[0].cross_attn.register_forward_hook(lambda _, __, made: given.append(made))
@@ -164,7 +175,9 @@ def test_clip_vision_tokens_are_read_as_an_image_and_not_as_text() -> None:
     attention = model.blocks[0].cross_attn
     for name in ("k", "v", "k_img", "v_img"):
         projection = getattr(attention, name)
-        projection.register_forward_pre_hook(lambda _, given, name=name: read.append((name, given[0].shape[1])))
+        projection.register_forward_pre_hook(
+            lambda _, given, name=name: read.append((name, given[0].shape[1]))
+        )
     heard = text_attention(model, {"clip_fea": torch.randn(1, 257, 1280)}, channels=36)
     assert sorted(read) == [("k", 5), ("k_img", 257), ("v", 5), ("v_img", 257)]
     other = text_attention(model, {"clip_fea": torch.randn(1, 257, 1280)}, channels=36)

@@ -37,7 +37,9 @@ def build(data: DataSettings, encoders: Encoders) -> Summary:
     return list(Cache(Path(data.cache)).build(data, encoders))[-1]
 
 
-def test_clips_are_encoded_once_and_again_where_something_changed(data: DataSettings, encoders: Encoders) -> None:
+def test_clips_are_encoded_once_and_again_where_something_changed(
+    data: DataSettings, encoders: Encoders
+) -> None:
     clips = Path(data.clips)
     (clips / "bad.mp4").write_bytes(b"nothing")
     (clips / "bad.txt").write_text("not a video")
@@ -49,7 +51,10 @@ def test_clips_are_encoded_once_and_again_where_something_changed(data: DataSett
     assert clip.name == "clip-000.mp4" and clip.image is None
     assert clip.video.shape == (16, 3, 4, 6) and clip.audio.shape == (32, 18)
     torch.testing.assert_close(
-        clip.text, encoders.encode_text((clips / "clip-000.txt").read_text().strip()).float(), atol=2e-3, rtol=2e-3
+        clip.text,
+        encoders.encode_text((clips / "clip-000.txt").read_text().strip()).float(),
+        atol=2e-3,
+        rtol=2e-3,
     )
     assert Cache(Path(data.cache)).no_text().shape[1] == clip.text.shape[1]
 

@@ -25,7 +25,9 @@ def flashing(
     fps: int = 24,
     delay: float = 0.0,
 ) -> Path:
-    """A dark clip that is bright, and sounds, from the moment `at` on; the sound stream begins `delay` late."""
+    """A dark clip that is bright, and sounds, from the moment `at` on; the sound stream begins `delay`
+    late.
+    """
     width, height = size
     frames = np.zeros((round(seconds * fps), height, width, 3), np.uint8)
     frames[round(at * fps) :] = 255
@@ -87,7 +89,9 @@ def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path: Path) -> None:
         stream = file.add_stream("libx264", rate=24)
         stream.width = stream.height = 64
         for _ in range(30):
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+            file.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24"))
+            )
         file.mux(stream.encode(None))
     with pytest.raises(ValueError, match=r"silent\.mp4 has no sound"):
         read_media(tmp_path / "silent.mp4", SHAPE)
@@ -105,8 +109,14 @@ def test_captions_stand_beside_the_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("captions.jsonl", '{"file": "a.mp4", "caption": "one"}\n\n{"file_name": "gone.mp4", "text": "two"}\n'),
-        ("metadata.json", json.dumps([{"video": "a.mp4", "prompt": "one"}, {"path": "gone.mp4", "caption": "two"}])),
+        (
+            "captions.jsonl",
+            '{"file": "a.mp4", "caption": "one"}\n\n{"file_name": "gone.mp4", "text": "two"}\n',
+        ),
+        (
+            "metadata.json",
+            json.dumps([{"video": "a.mp4", "prompt": "one"}, {"path": "gone.mp4", "caption": "two"}]),
+        ),
         ("metadata.json", json.dumps({"a.mp4": "one", "gone.mp4": "two"})),
     ],
 )

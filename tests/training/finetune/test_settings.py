@@ -12,8 +12,16 @@ from ccl_pack.ccl_core.training.finetune.settings import read_settings
 from ccl_pack.ccl_core.training.flow import PAPER_MIX
 
 WHOLE = {
-    "model": {"video": "wan.safetensors", "audio": "audio.safetensors", "interaction": "interaction.safetensors"},
-    "encoders": {"video_vae": "vae.safetensors", "audio_vae": "vocos.safetensors", "text_encoder": "umt5.safetensors"},
+    "model": {
+        "video": "wan.safetensors",
+        "audio": "audio.safetensors",
+        "interaction": "interaction.safetensors",
+    },
+    "encoders": {
+        "video_vae": "vae.safetensors",
+        "audio_vae": "vocos.safetensors",
+        "text_encoder": "umt5.safetensors",
+    },
     "data": {"clips": "clips", "cache": "cache", "sizes": [[832, 480], [480, 832]], "frames": [49, 81]},
     "train": {"out": "out", "steps": 100, "audio": "lora", "rates": {"interaction": 1e-4, "audio": 1}},
 }

@@ -63,7 +63,8 @@ def media(folder: Path, model: dict, how: dict) -> Path:
         "model": {"video": str(CCL_TINY)} | model,
         "encoders": {"checkpoint": str(CCL_TINY)},
         "data": {"clips": "clips", "cache": "cache", "sizes": [[48, 32]], "frames": [9]},
-        "train": {"out": "out", "steps": 30, "precision": "fp32", "warmup": 1, "threads": 1, "export": "fp32"} | how,
+        "train": {"out": "out", "steps": 30, "precision": "fp32", "warmup": 1, "threads": 1, "export": "fp32"}
+        | how,
     }
     (folder / "train.json").write_text(json.dumps(whole))
     return folder / "train.json"
@@ -78,7 +79,9 @@ def fixed_loss(trainer: FineTuner) -> float:
 
 
 def run_here(path: Path) -> tuple[float, FineTuner]:
-    """The cache phase by the script, then training; the loss of a fixed draw before it and the trainer after it."""
+    """The cache phase by the script, then training; the loss of a fixed draw before it and the trainer
+    after it.
+    """
     script.main(script.arguments(["--config", str(path), "--phase", "cache", "--cpu"]))
     settings = read_settings(path)
     assembly, config = put_together(identify_files(read_files(settings.model.parts)))
@@ -87,14 +90,18 @@ def run_here(path: Path) -> tuple[float, FineTuner]:
 
 
 def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_path: Path) -> None:
-    path = media(tmp_path, {"fresh_interaction": True}, {"rates": {"interaction": 1e-2}, "tasks": {"joint": 1}})
+    path = media(
+        tmp_path, {"fresh_interaction": True}, {"rates": {"interaction": 1e-2}, "tasks": {"joint": 1}}
+    )
     before, trainer = run_here(path)
     assert fixed_loss(trainer) < 0.8 * before
     lines = log_lines(tmp_path / "out" / "log.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 31))
     assert all(0 < value < 100 for line in lines for value in line["loss"].values())
     stored, shipped = load_file(tmp_path / "out" / "model.safetensors"), load_file(CCL_TINY)
-    moved = {section(key) for key, value in stored.items() if not torch.equal(value, shipped[key].to(value.dtype))}
+    moved = {
+        section(key) for key, value in stored.items() if not torch.equal(value, shipped[key].to(value.dtype))
+    }
     assert moved == {"a2v", "v2a"}
     load_model(str(tmp_path / "out" / "model.safetensors"))
 

@@ -1,4 +1,6 @@
-"""Training of real models: what is trained, that gradients do not depend on memory saving, that runs go on exactly."""
+"""Training of real models: what is trained, that gradients do not depend on memory saving, that runs go
+on exactly.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_each_part_has_its_rate_and_norms_do_not_decay(tmp_path: Path) -> None:
 def test_layers_computed_again_give_the_same_gradient(tmp_path: Path) -> None:
     gradients = []
     for saving in (True, False):
-        trainer = trainer_of(settings(tmp_path, train={"checkpointing": saving, "audio": "full", "video": "lora"}))
+        trainer = trainer_of(
+            settings(tmp_path, train={"checkpointing": saving, "audio": "full", "video": "lora"})
+        )
         clips = [entry.load() for entry in trainer.order.batch(0)]
         found = trainer.losses(clips, ["joint"] * len(clips), torch.full((len(clips),), 0.5), generator_of(1))
         sum(found.values()).backward()
@@ -142,13 +146,18 @@ def test_an_epoch_takes_each_clip_once_and_no_batch_mixes_shapes(tmp_path: Path)
     order = trainer.order
     for epoch in range(3):
         batches = [order.batch(epoch * order.count + i) for i in range(order.count)]
-        assert Counter(entry.name for batch in batches for entry in batch) == Counter(f"clip-{i}.mp4" for i in range(5))
+        assert Counter(entry.name for batch in batches for entry in batch) == Counter(
+            f"clip-{i}.mp4" for i in range(5)
+        )
         assert all(len({entry.shapes for entry in batch}) == 1 for batch in batches)
     entries = [entry for group in order.groups for entry in group]
     again = Order(entries, 2, seed=0)
     assert [again.batch(i) for i in range(9)] == [order.batch(i) for i in range(9)]
     chosen, others = split_validation(entries, 2)
-    assert split_validation([entry for entry in entries if entry in chosen or entry == others[0]], 2)[0] == chosen
+    assert (
+        split_validation([entry for entry in entries if entry in chosen or entry == others[0]], 2)[0]
+        == chosen
+    )
     with pytest.raises(ValueError, match="leave some to train on"):
         split_validation(entries, 5)
 
@@ -174,7 +183,9 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
     second.resume(tmp_path / "state.pt")
     assert [second.update()["loss"] for _ in range(3)] == expected[3:]
     for name, value in whole.trained.items():
-        assert torch.equal(second.trained[name], value) and torch.equal(second.average[name], whole.average[name])
+        assert torch.equal(second.trained[name], value) and torch.equal(
+            second.average[name], whole.average[name]
+        )
     other = trainer_of(settings(tmp_path, train=how | {"lora_rank": 2}))
     with pytest.raises(ValueError, match=r"train\.lora_rank was 4 and is 2"):
         other.resume(tmp_path / "state.pt")
@@ -216,7 +227,9 @@ def test_parts_of_their_own_are_exported_alone(tmp_path: Path) -> None:
     parts["video"] = {key: sd[key] for key in sd.keys() - parts["audio"].keys() - parts["interaction"].keys()}
     for name, tensors in parts.items():
         save_file(tensors, tmp_path / f"{name}.safetensors", metadata={"ccl_config": config})
-    path = configuration(tmp_path, model={name: f"{name}.safetensors" for name in parts} | {"fresh_interaction": True})
+    path = configuration(
+        tmp_path, model={name: f"{name}.safetensors" for name in parts} | {"fresh_interaction": True}
+    )
     chosen = read_settings(path)
     trainer = trainer_of(chosen)
     assert not trainer.model.interaction["0"].a2v.o.weight.any()
@@ -242,7 +255,9 @@ def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path: Path) -> None:
     before = forward(trainer_of(chosen).model)
     trainer = finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
     wanted = forward(trainer.model)
-    assert not torch.allclose(wanted[0], before[0], atol=1e-3) and not torch.allclose(wanted[1], before[1], atol=1e-3)
+    assert not torch.allclose(wanted[0], before[0], atol=1e-3) and not torch.allclose(
+        wanted[1], before[1], atol=1e-3
+    )
     plain = load_model(str(tmp_path / "tiny.safetensors"), {"dtype": torch.float32})
     patched = apply_lora(plain, str(tmp_path / "out" / "lora.safetensors"), Strengths())
     patched.patch_model()

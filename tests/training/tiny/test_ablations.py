@@ -1,4 +1,6 @@
-"""The ablations: what each leaves out, identities with CCL, one size, one order of data, and that each learns."""
+"""The ablations: what each leaves out, identities with CCL, one size, one order of data, and that each
+learns.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_only_without_partition_every_frame_hears_the_whole_sound(kind):
     recorder = Recorder(model)
     run(model, options={"ccl_taps": recorder.taps})
     first = recorder.maps[0].rows[..., : 2 * 3, 3:]  # frame 0 of a2v, without the context tokens
-    assert (first > 0).all() if kind != "cca" else not first[..., plan(model.timeline(3, 18)).a2v[0][1] :].any()
+    assert (
+        (first > 0).all() if kind != "cca" else not first[..., plan(model.timeline(3, 18)).a2v[0][1] :].any()
+    )
 
 
 def test_without_dcr_a_closed_route_of_the_task_stays_open():
@@ -87,7 +91,9 @@ def test_without_dcr_a_closed_route_of_the_task_stays_open():
 def test_without_context_tokens_a_switched_off_direction_adds_nothing(kind):
     config = couple(CONFIG, kind, options=CCAOptions(0))
     model = model_of(config)
-    uncoupled = {key: value for key, value in state_dict(config).items() if not key.startswith("interaction.")}
+    uncoupled = {
+        key: value for key, value in state_dict(config).items() if not key.startswith("interaction.")
+    }
     streams = run(model_of(couple(config, kind, layers=()), uncoupled))
     assert same(run(model, options={"a2v_cross_attn": False, "v2a_cross_attn": False}), streams)
     assert not same(run(model), streams)
@@ -112,7 +118,9 @@ def test_a_closed_gate_is_two_streams_and_learns_to_open():
     torch.nn.init.normal_(model.audio.head.head.weight)
     video, audio = latents(batch=2)
     out = model([video, audio], torch.tensor([400.0, 700.0]), torch.zeros(2, 5, 24), transformer_options={})
-    other = model([video, audio + 1], torch.tensor([400.0, 700.0]), torch.zeros(2, 5, 24), transformer_options={})
+    other = model(
+        [video, audio + 1], torch.tensor([400.0, 700.0]), torch.zeros(2, 5, 24), transformer_options={}
+    )
     assert torch.equal(out[0], other[0]), "a closed gate hears nothing"
     sum(x.square().mean() for x in out).backward()
     assert any(direction.gate.grad != 0 for direction in directions)
@@ -127,7 +135,9 @@ def test_index_positions_keep_the_partition():
 
 def test_fusion_on_a_linear_clock_counts_its_clock_in_latent_frames():
     positions = Timeline.of(linear_fusion(CONFIG), 5, 34).audio_positions
-    assert float(positions[8]) == pytest.approx(1.0), "8 audio tokens at 32/s last as long as 4 frames at 16/s"
+    assert float(positions[8]) == pytest.approx(1.0), (
+        "8 audio tokens at 32/s last as long as 4 frames at 16/s"
+    )
 
 
 @pytest.mark.parametrize("base", [CONFIG, CCL_TINY], ids=["tests", "ccl-tiny"])
@@ -157,9 +167,13 @@ def test_every_variant_learns_on_the_same_draws():
         losses = [trainer.update(batch()) for _ in range(8)]
         seen[name] = [list(loss) for loss in losses], trainer.generator.get_state().tolist()
         assert all(torch.tensor(list(loss.values())).isfinite().all() for loss in losses)
-        changed = [not torch.equal(a, b) for a, b in zip(before, trainer.model.interaction.parameters(), strict=True)]
+        changed = [
+            not torch.equal(a, b) for a, b in zip(before, trainer.model.interaction.parameters(), strict=True)
+        ]
         assert sum(changed) > len(changed) / 2
-    assert all(draws == seen["ccl"] for draws in seen.values()), "tasks, times and noise do not depend on the variant"
+    assert all(draws == seen["ccl"] for draws in seen.values()), (
+        "tasks, times and noise do not depend on the variant"
+    )
 
 
 def test_only_shipped_kinds_are_known_without_registering(registered):

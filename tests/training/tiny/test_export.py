@@ -25,10 +25,14 @@ CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 def test_the_shipped_file_comes_apart_and_together_again(tmp_path: Path) -> None:
     unpack(CHECKPOINT, tmp_path)
     rgb = torch.tensor(read_config(metadata(CHECKPOINT)["ccl_config"]).latent_rgb_factors)
-    again = write_checkpoint(joint_weights(CHECKPOINT), CCL_TINY, tmp_path, rgb, tmp_path / "again.safetensors")
+    again = write_checkpoint(
+        joint_weights(CHECKPOINT), CCL_TINY, tmp_path, rgb, tmp_path / "again.safetensors"
+    )
     first, second = load_file(CHECKPOINT), load_file(again)
     assert first.keys() == second.keys()
-    assert all(first[key].dtype == second[key].dtype and torch.equal(first[key], second[key]) for key in first)
+    assert all(
+        first[key].dtype == second[key].dtype and torch.equal(first[key], second[key]) for key in first
+    )
     said, found = metadata(CHECKPOINT), metadata(again)
     assert read_config(found.pop("ccl_config")) == read_config(said.pop("ccl_config"))
     assert found == said

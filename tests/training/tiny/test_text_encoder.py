@@ -1,4 +1,6 @@
-"""The captions say what they state, the vocabulary reads everything, training learns and the host loads the result."""
+"""The captions say what they state, the vocabulary reads everything, training learns and the host loads
+the result.
+"""
 
 import random
 import re
@@ -115,7 +117,11 @@ def test_two_drawn_objects_can_be_told_apart() -> None:
 
 def test_meaningless_words_mean_nothing() -> None:
     meaningful = {
-        part for values in WORDS.values() for words in values.values() for word in words for part in word.split()
+        part
+        for values in WORDS.values()
+        for words in values.values()
+        for word in words
+        for part in word.split()
     }
     assert not set(OTHER_WORDS) & meaningful - {
         "down",
@@ -190,7 +196,9 @@ def test_words_are_owned_by_the_object_that_they_speak_of() -> None:
             said = "".join(letter for letter, owner in zip(caption, owners, strict=True) if owner == thing)
             for kind in WORDS:
                 value = getattr(attributes, kind)
-                ways = ["".join(words.split()) for words in (*WORDS[kind][value], scene.GERUNDS.get(value, value))]
+                ways = [
+                    "".join(words.split()) for words in (*WORDS[kind][value], scene.GERUNDS.get(value, value))
+                ]
                 assert any(way in said.lower() for way in ways), (caption, said, kind)
 
 
@@ -256,7 +264,9 @@ def test_host_and_training_encode_alike(vocabulary: bytes) -> None:
     torch.manual_seed(1)
     model = build_encoder(SMALL).requires_grad_(False)
     sd = {**model.state_dict(), "spiece_model": torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)}
-    clip = load_text_encoder(sd, {"umt5xxl_model_config": SMALL.model_config(), "min_length": SMALL.min_length})
+    clip = load_text_encoder(
+        sd, {"umt5xxl_model_config": SMALL.model_config(), "min_length": SMALL.min_length}
+    )
     caption = "a big blue square slides, bell"
     ((cond, _),) = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
     ours, _ = encode(model, Batches(vocabulary, SMALL, random.Random(0)).tokens([caption]))

@@ -100,7 +100,9 @@ def test_steps_lower_the_loss_and_every_parameter_moves() -> None:
 
     def measured() -> float:
         with torch.no_grad():
-            return float(sum(loss(trainer.model, data, "joint", RECIPE, torch.Generator().manual_seed(1)).values()))
+            return float(
+                sum(loss(trainer.model, data, "joint", RECIPE, torch.Generator().manual_seed(1)).values())
+            )
 
     start = measured()
     for _ in range(40):
@@ -155,7 +157,9 @@ def test_weights_are_larger_where_something_moves_or_sounds() -> None:
     video, audio = torch.zeros(1, 16, 5, 4, 4), torch.zeros(1, 8, 34)
     video[0, :, 2, 1, 1] = 1
     audio[0, :, 10] = 1
-    drawn = Dataset({"video": video, "audio": audio, "text": torch.zeros(1, 5, 24), "no_text": torch.zeros(1, 5, 24)})
+    drawn = Dataset(
+        {"video": video, "audio": audio, "text": torch.zeros(1, 5, 24), "no_text": torch.zeros(1, 5, 24)}
+    )
     chosen = drawn.draw(torch.Generator(), 1, 0.0)
     assert chosen.video_weight[0, 0, 2, 1, 1] == 4 and chosen.video_weight.sum() == 5 * 16 + 3
     assert chosen.audio_weight[0, 0, 10] > 1 and chosen.audio_weight[0, 0, 11] == 1

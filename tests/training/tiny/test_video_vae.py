@@ -1,4 +1,6 @@
-"""The VAE trainer: its one-pass run is the host's chunked one, and normalisation does not change what is decoded."""
+"""The VAE trainer: its one-pass run is the host's chunked one, and normalisation does not change what is
+decoded.
+"""
 
 from pathlib import Path
 

@@ -61,12 +61,22 @@ def test_training_saves_an_audio_vae(tmp_path: Path) -> None:
 
 def test_training_is_repeatable(tmp_path: Path) -> None:
     first, second = (
-        vocoder.train_vocoder(tmp_path / name, RECIPE).read_bytes() for name in ("a.safetensors", "b.safetensors")
+        vocoder.train_vocoder(tmp_path / name, RECIPE).read_bytes()
+        for name in ("a.safetensors", "b.safetensors")
     )
     assert first == second
 
 
 def test_evaluation_tells_an_untrained_file(tmp_path: Path) -> None:
-    report = vocoder.evaluate(vocoder.train_vocoder(tmp_path / "vocoder.safetensors", RECIPE), seed=5, clips=2)
-    assert set(report) == {"recall", "precision", "within_30ms", "error_ms_median", "error_ms_max", "sound_right"}
+    report = vocoder.evaluate(
+        vocoder.train_vocoder(tmp_path / "vocoder.safetensors", RECIPE), seed=5, clips=2
+    )
+    assert set(report) == {
+        "recall",
+        "precision",
+        "within_30ms",
+        "error_ms_median",
+        "error_ms_max",
+        "sound_right",
+    }
     assert report["recall"] < 0.9 or report["precision"] < 0.9

@@ -25,7 +25,9 @@ def draw(x: list[float], y: list[float], light: list[float] | None = None) -> to
 def test_bounce_is_found_between_frames() -> None:
     hits = [0.40, 1.10, 1.80]
     times = [i / FPS for i in range(33)]
-    height = [110 * min(abs((t - h) * (0.7 - abs(t - h))) if abs(t - h) < 0.7 else 99 for h in hits) for t in times]
+    height = [
+        110 * min(abs((t - h) * (0.7 - abs(t - h))) if abs(t - h) < 0.7 else 99 for h in hits) for t in times
+    ]
     found = contacts_in(draw([24.0] * 33, [40 - h for h in height]))
     assert found == pytest.approx(hits, abs=0.015)
 

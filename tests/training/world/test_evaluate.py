@@ -56,9 +56,19 @@ def test_the_world_itself_scores_all_and_chance_does_not() -> None:
     rows = [measure(clip, truth(clip), 16) for clip in clips]
     ceiling = evaluate.ceiling(rows)
     contacts = sum(len(clip.contacts) for clip in clips)
-    assert ceiling["contacts"] == ceiling["onsets"] == ceiling["matched_62ms"] == ceiling["matched_125ms"] == contacts
+    assert (
+        ceiling["contacts"]
+        == ceiling["onsets"]
+        == ceiling["matched_62ms"]
+        == ceiling["matched_125ms"]
+        == contacts
+    )
     assert (ceiling["clips"], ceiling["objects"], ceiling["spurious_onsets"]) == (8, 12, 0)
-    shares = [key for key in ceiling if key.endswith(("_right", "_recall", "_precision", "_f1", "f1_62ms", "ms_share"))]
+    shares = [
+        key
+        for key in ceiling
+        if key.endswith(("_right", "_recall", "_precision", "_f1", "f1_62ms", "ms_share"))
+    ]
     assert len(shares) == 12 and {ceiling[key] for key in shares} == {1.0}
     assert ceiling["spurious_share"] == 0 and ceiling["sync_error_ms_median"] < 20
     floor = ceiling["chance"]
@@ -95,8 +105,15 @@ def test_silence_and_stillness_score_nothing() -> None:
     for clip in draw_clips(5, 2, 33, 16, "both"):
         nothing = Result(torch.zeros(33, 64, 64, 3), torch.zeros(33000), 16000)
         total = evaluate.total([measure(clip, nothing, 16)])
-        assert (total["contacts"], total["onsets"], total["matched_125ms"], total["spurious_onsets"]) == (0, 0, 0, 0)
-        assert total["matched_125ms_share"] is total["f1_62ms"] is None and total["sync_error_ms_median"] is None
+        assert (total["contacts"], total["onsets"], total["matched_125ms"], total["spurious_onsets"]) == (
+            0,
+            0,
+            0,
+            0,
+        )
+        assert (
+            total["matched_125ms_share"] is total["f1_62ms"] is None and total["sync_error_ms_median"] is None
+        )
         assert total["colour_right"] == total["motion_right"] == total["sound_right"] == 0
         assert not any(bar["met"] for bar in evaluate.bars("t2av", total).values())
 
@@ -107,7 +124,9 @@ def test_another_sound_and_colour_are_wrong() -> None:
     other = next(
         clip
         for clip in draw_clips(7, 32, 33, 16)
-        if all(getattr(clip.objects[0], kind) != getattr(thing, kind) for kind in ("colour", "motion", "sound"))
+        if all(
+            getattr(clip.objects[0], kind) != getattr(thing, kind) for kind in ("colour", "motion", "sound")
+        )
     )
     row = measure(asked, truth(other), 16)
     assert (row["colour_right"], row["motion_right"], row["sound_right"]) == (0, 0, 0)
@@ -118,7 +137,9 @@ def test_another_sound_and_colour_are_wrong() -> None:
 
 def test_exchanged_sounds_are_in_sync_but_wrong() -> None:
     (clip,) = draw_clips(8, 1, 33, 16, "2")
-    exchanged = [(other.sound, thing.contacts) for thing, other in zip(clip.objects, clip.objects[::-1], strict=True)]
+    exchanged = [
+        (other.sound, thing.contacts) for thing, other in zip(clip.objects, clip.objects[::-1], strict=True)
+    ]
     waveform = torch.from_numpy(synthesise(np.random.default_rng(0), exchanged, len(clip.waveform)))
     row = measure(clip, Result(truth(clip).frames, waveform, 16000), 16)
     assert row["matched_62ms"] == len(clip.contacts) and row["spurious_onsets"] == 0
@@ -126,10 +147,15 @@ def test_exchanged_sounds_are_in_sync_but_wrong() -> None:
 
 
 def test_a_bar_is_met_exactly_at_its_value() -> None:
-    reached = {name: bar for bars in (evaluate.AT_MOST, evaluate.AT_LEAST["a2v"]) for name, bar in bars.items()}
+    reached = {
+        name: bar for bars in (evaluate.AT_MOST, evaluate.AT_LEAST["a2v"]) for name, bar in bars.items()
+    }
     assert all(bar["met"] for bar in evaluate.bars("a2v", reached).values())
     missed = evaluate.bars("a2v", reached | {"sync_error_ms_median": 31.1, "matched_62ms_share": 0.89})
-    assert {name for name, bar in missed.items() if not bar["met"]} == {"sync_error_ms_median", "matched_62ms_share"}
+    assert {name for name, bar in missed.items() if not bar["met"]} == {
+        "sync_error_ms_median",
+        "matched_62ms_share",
+    }
     assert missed["matched_62ms_share"] == {"value": 0.89, "at_least": 0.9, "met": False}
 
 

@@ -75,7 +75,9 @@ def test_everything_is_right_on_clips_of_the_world(objects: int, soft: bool) -> 
         frames, waveform = tensors(clip)
         judged = judge_clip(soften(frames) if soft else frames, 16, waveform, 16000, clip.objects)
         for thing, seen, sound in zip(clip.objects, judged.seen, judged.sounds, strict=True):
-            assert (seen.colour, seen.motion, sound) == (thing.colour, thing.motion, thing.sound), clip.caption
+            assert (seen.colour, seen.motion, sound) == (thing.colour, thing.motion, thing.sound), (
+                clip.caption
+            )
             assert seen.contacts == pytest.approx(thing.contacts, abs=0.0625), clip.caption
             errors += [abs(a - b) for a, b in zip(seen.contacts, thing.contacts, strict=True)]
         assert judged.onsets == pytest.approx(clip.contacts, abs=0.0625), clip.caption
@@ -83,7 +85,9 @@ def test_everything_is_right_on_clips_of_the_world(objects: int, soft: bool) -> 
     assert np.median(errors) < 0.005
 
 
-@pytest.mark.parametrize("pair", [("red", "orange"), ("orange", "yellow"), ("cyan", "blue"), ("purple", "white")])
+@pytest.mark.parametrize(
+    "pair", [("red", "orange"), ("orange", "yellow"), ("cyan", "blue"), ("purple", "white")]
+)
 def test_neighbouring_hues_are_told_apart(pair: tuple[str, str]) -> None:
     rng = np.random.default_rng(5)
     for _ in range(3):
@@ -108,7 +112,9 @@ def test_splashes_elsewhere_do_not_move_an_object() -> None:
     before = judge_clip(frames, 16, waveform, 16000, clip.objects)
     frames[::3, 2:4, 4:6] = torch.tensor(PALETTE["blue"]) / 255
     frames[1::4, 60:63, 50:53] = torch.tensor(PALETTE["red"]) / 255
-    assert judge_clip(frames, 16, waveform, 16000, clip.objects).contacts == pytest.approx(before.contacts, abs=0.03)
+    assert judge_clip(frames, 16, waveform, 16000, clip.objects).contacts == pytest.approx(
+        before.contacts, abs=0.03
+    )
 
 
 def test_sounds_follow_the_contacts_they_are_heard_at() -> None:

@@ -168,7 +168,9 @@ def test_what_the_world_lacks_is_refused(rng: np.random.Generator) -> None:
         sample_clip(rng, frames=32)
 
 
-def test_clips_too_long_for_two_objects_are_refused(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_too_long_for_two_objects_are_refused(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(scene_module, "TRIES", 3)
     with pytest.raises(ValueError, match="801 frames are too many for two objects"):
         sample_clip(rng, frames=801, size=8, objects=2)
