@@ -213,8 +213,7 @@ def judge(demand: Demand, machine: Machine) -> Verdict:
         return Verdict("whole")
     if demand.buffer > room:
         return Verdict("none", missing=demand.buffer - room)
-    # The less stays in VRAM, the more is under way: none of the buffer where all stays, all of it where
-    # nothing does.
+    # The less stays in VRAM, the more is under way: no buffer where all stays, all of it where nothing does.
     share = (demand.weights - room) / (demand.weights - demand.buffer)
     return Verdict("offload", streamed=math.ceil(share * demand.weights))
 

@@ -47,8 +47,7 @@ class Marks:
     audio_lead: re.Pattern[str]
 
 
-# For a family that was trained on texts without marks: the sound behind the scene, as in the captions of
-# ccl-tiny.
+# For a family trained on texts without marks: the sound behind the scene, as in the captions of ccl-tiny.
 PLAIN = PromptStyle("", speech=None, audio=("", ""), gap=", ")
 
 

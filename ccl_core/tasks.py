@@ -36,7 +36,7 @@ class Task:
 
 def routes_of(video: State, audio: State) -> tuple[bool, bool]:
     """DCR: whether a2v and v2a are open."""
-    # A given stream is what it is: nothing may flow into it. An absent one has nothing to read.
+    # A given stream stays clean, so nothing may flow into it. An absent one has nothing to read.
     a2v = video is State.GENERATED and audio is not State.ABSENT
     v2a = audio is State.GENERATED and video is not State.ABSENT
     return a2v, v2a

@@ -13,8 +13,7 @@ DIRECTIONS = frozenset(("a2v", "v2a"))
 STREAMS = frozenset(("video", "audio"))
 MODEL = STREAMS | DIRECTIONS
 
-# A pattern in a published key, and what stands there in our name: text of `re.sub`, or a function of the
-# match.
+# A pattern in a published key, and what stands there in our name, as `re.sub` takes it.
 Rename = tuple[str, str | Callable[[Match[str]], str]]
 
 

@@ -76,7 +76,6 @@ def at_own_level(
     video, predicted = comfy.utils.unpack_latents(
         predict(comfy.utils.pack_latents([video, audio])[0]), shapes
     )
-    # The host went one step of the video's sigma along the velocity; the audio's own step is scale * shrink
-    # of that.
+    # The host went one step of the video's sigma along the velocity; the audio's is scale * shrink of that.
     clean = audio - scale * shrink * (audio - predicted)
     return comfy.utils.pack_latents([video, clean / scale])[0]

@@ -11,8 +11,7 @@ from ..families import FAMILIES
 from ..families.base import Family, Preset, Sampling
 from ..guidance import default_settings
 
-# For a model of the host that no row describes, such as LTX-2: plain guidance, and what its KSampler starts
-# with.
+# For a model that no row describes, such as LTX-2: plain guidance, and what the host's KSampler starts with.
 UNKNOWN = Sampling(mode="cfg", settings=default_settings("cfg"), steps=20, sampler_name="euler")
 
 

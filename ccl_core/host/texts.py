@@ -21,8 +21,7 @@ CONSTANTS = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", 
 COPIES = ("copy", "clone", "detach", "contiguous", "to", "type", "cpu", "cuda")
 CASTS = ("float", "double", "half", "bfloat16")
 CUTS = ("getitem", "setitem", "repeat", "expand", "narrow")
-# The functions that edit a text, by name without underscores: `mul` stands for torch.mul, `mul_` and `*` as
-# well.
+# The functions that edit a text, by name without underscores: `mul` stands for torch.mul, `mul_` and `*`.
 EDITS = frozenset(JOINS + SUMS + PRODUCTS + CONSTANTS + COPIES + CASTS + CUTS)
 TOKENS = 1  # dimension of a text (b, tokens, width)
 

@@ -164,8 +164,7 @@ class StreamBlock(WanAttentionBlock):
             return attention(x, context, **given)
         if not is_patched(attention):
             return attention(x, context, beside=beside, **given)
-        # The patch knows no second source, whose share of the output projection is added; its bias counts
-        # once.
+        # The patch knows no second source: its share of the output projection is added, the bias once.
         q = attention.norm_q(attention.q(x))
         second = second_source(q, beside, attention.num_heads, options)
         zero = torch.zeros_like(second[:1, :1])

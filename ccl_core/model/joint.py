@@ -176,7 +176,7 @@ class JointModel(VideoStream):
         for i, layer in enumerate(layers):
             # Waits for the weights of this layer and starts on those of the next; None at the end lets go.
             comfy.model_prefetch.prefetch_queue_pop(queue, device, layer)
-            # The host's SkipLayerGuidanceDiT and Ovi's negative pass leave a layer out for both streams.
+            # Skip layer guidance: Ovi's negative pass leaves layer 11 out for both streams.
             if i in inputs.options.get("skip_layers", ()):
                 continue
             _tell_layer(i, link)

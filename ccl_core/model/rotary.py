@@ -33,7 +33,7 @@ def axis_table(positions: Tensor, width: int) -> Tensor:
 
 def time_table(stream: WanModel, positions: Sequence[Fraction], device: torch.device) -> Tensor:
     """Table of tokens at (position, 0, 0) on Wan's three axes, for the head width of `stream` (TARP, Ovi)."""
-    # float32: positions are fractions of a latent frame, and bf16 cannot tell frame 40.2 from 40.
+    # float32: positions are fractions of a latent frame, and bf16 has steps of 1/4 from frame 32 on.
     ids = torch.zeros(1, len(positions), 3, device=device, dtype=torch.float32)  # (1, a, 3)
     ids[0, :, 0] = torch.tensor(
         [float(position) for position in positions], device=device, dtype=torch.float32

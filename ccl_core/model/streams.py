@@ -74,7 +74,7 @@ class Stream(WanModel):
                 f"got a text of width {context.shape[-1]}, this stream reads texts of width {self.text_dim}: "
                 "use the text encoder of this model, for each stream its own"
             )
-        # Ovi was trained on texts padded with zeros and reads the padding, which the MLP makes its bias.
+        # Ovi was trained on texts padded with zeros before the MLP, and its attention reads the padding.
         missing = (self.config.text_len or 0) - context.shape[1]
         if missing > 0:
             context = torch.nn.functional.pad(context, (0, 0, 0, missing))
