@@ -67,7 +67,7 @@ def load_checkpoint(
     model = _load({"video": identify(file)}, ModelPaths(path), {}, False)
     config = model.model.ccl_config
     try:
-        clip = load_text_encoder(text, config.text_encoder, embedding_directory=embedding_directory)
+        clip = load_text_encoder(text, config.text_encoder or {}, embedding_directory=embedding_directory)
         sound = load_audio_vae(audio_vae, file.metadata)
     except ValueError as error:
         raise ValueError(f"{file.name}: {error}") from error

@@ -141,10 +141,16 @@ def test_model_only_file_in_the_checkpoint_loader_is_told_apart(tmp_path):
         load_checkpoint(str(write(tmp_path / "tiny.safetensors")))
 
 
-def test_a_fault_of_the_text_encoder_names_the_checkpoint(tmp_path: Path) -> None:
+VOCABULARY = {"text_encoders.spiece_model": torch.zeros(1, dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"), [({}, " has no vocabulary"), (VOCABULARY, "'s configuration must hold 'umt5xxl_model_config'")]
+)
+def test_a_fault_of_the_text_encoder_names_the_checkpoint(tmp_path: Path, more: dict, fault: str) -> None:
     bundled = {f"{part}x": torch.zeros(1) for part in BUNDLED}
-    path = save(tmp_path / "all.safetensors", state_dict(CONFIG) | bundled)
-    with pytest.raises(ValueError, match=r"^all\.safetensors: The text encoder has no vocabulary"):
+    path = save(tmp_path / "all.safetensors", state_dict(CONFIG) | bundled | more)
+    with pytest.raises(ValueError, match=rf"^all\.safetensors: The text encoder{fault}"):
         load_checkpoint(path)
 
 
