@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ccl_pack.ccl_core.alignment import tarp
-from ccl_pack.ccl_core.attention_maps import Recorder, context_share, image, rows
+from ccl_pack.ccl_core.attention_maps import AttentionMap, Recorder, context_share, image, rows
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.model.attention import TAPS
 from ccl_pack.ccl_core.model.joint import JointModel
@@ -22,24 +22,28 @@ FRAMES, TOKENS, SPATIAL, CONTEXT = 3, 18, 6, 3  # of the tiny model's latents: 4
 
 
 @pytest.fixture
-def model():
+def model() -> JointModel:
     return patcher().model.diffusion_model
 
 
 @torch.no_grad()
-def run(model, options, routes=(True, True)):
+def run(
+    model: JointModel, options: dict[str, Any], routes: tuple[bool, bool] = (True, True)
+) -> list[torch.Tensor]:
     text = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(7))
     time = torch.tensor([400.0, 700.0])
     return model(list(latents(batch=2)), time, text, transformer_options=options, routes=routes)
 
 
-def recorded(model, layers=None, routes=(True, True)):
+def recorded(
+    model: JointModel, layers: list[int] | None = None, routes: tuple[bool, bool] = (True, True)
+) -> tuple[list[AttentionMap], list[torch.Tensor]]:
     recorder = Recorder(model, layers)
     out = run(model, {TAPS: recorder.taps}, routes)
     return recorder.maps, out
 
 
-def test_rows_by_hand():
+def test_rows_by_hand() -> None:
     q = torch.tensor([[[2.0, 0.0, 0.0, 1.0]]])  # one query, two heads of width 2
     k = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, math.sqrt(2) * math.log(3)]]])
     e = math.exp(2 / math.sqrt(2))
@@ -47,7 +51,7 @@ def test_rows_by_hand():
     torch.testing.assert_close(rows(q, k, 2), expected)
 
 
-def test_context_share_by_hand():
+def test_context_share_by_hand() -> None:
     weights = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.0, 0.2, 0.8]])
     background, foreground = context_share(weights, 2, torch.tensor([False, True, True]))
     assert background == pytest.approx(0.75)
@@ -57,7 +61,7 @@ def test_context_share_by_hand():
         context_share(weights, 2, torch.tensor([True]))
 
 
-def test_the_image_shows_the_root_of_the_weight_in_the_colour_of_its_column():
+def test_the_image_shows_the_root_of_the_weight_in_the_colour_of_its_column() -> None:
     picture = image(torch.tensor([[0.25, 1.0, 0.0]]), context_tokens=1)
     assert picture.shape == (1, 1, 3, 3)
     torch.testing.assert_close(
@@ -65,7 +69,7 @@ def test_the_image_shows_the_root_of_the_weight_in_the_colour_of_its_column():
     )
 
 
-def test_recording_changes_nothing_and_leaves_nothing_behind(model):
+def test_recording_changes_nothing_and_leaves_nothing_behind(model: JointModel) -> None:
     plain = run(model, {})
     maps, out = recorded(model)
     assert all(torch.equal(a, b) for a, b in zip(plain, out, strict=True))
@@ -73,7 +77,7 @@ def test_recording_changes_nothing_and_leaves_nothing_behind(model):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_rows_sum_to_one_and_are_zero_outside_the_partition(model):
+def test_rows_sum_to_one_and_are_zero_outside_the_partition(model: JointModel) -> None:
     maps, _ = recorded(model)
     plan = tarp.plan(model.timeline(FRAMES, TOKENS))
     a2v = torch.zeros(FRAMES * SPATIAL, CONTEXT + TOKENS, dtype=torch.bool)
@@ -90,7 +94,9 @@ def test_rows_sum_to_one_and_are_zero_outside_the_partition(model):
 
 @pytest.mark.parametrize("name", ["a2v", "v2a"])
 @pytest.mark.parametrize("route", [True, False])
-def test_the_rows_times_the_values_are_the_output_of_the_attention(model, name, route):
+def test_the_rows_times_the_values_are_the_output_of_the_attention(
+    model: JointModel, name: str, route: bool
+) -> None:
     direction, values, outputs = getattr(model.interaction["1"], name), [], []
     hooks = [
         direction.v.register_forward_hook(lambda _, __, out: values.append(out)),
@@ -106,18 +112,18 @@ def test_the_rows_times_the_values_are_the_output_of_the_attention(model, name, 
     assert weights.shape[-1] == (CONTEXT if not route else v.shape[1])
 
 
-def test_a_batch_of_both_routes_is_refused(model):
+def test_a_batch_of_both_routes_is_refused(model: JointModel) -> None:
     with pytest.raises(ValueError, match="record passes of one route"):
         recorded(model, routes=((True, False), True))
 
 
-def test_only_layers_with_a_coupling_can_be_recorded(model):
+def test_only_layers_with_a_coupling_can_be_recorded(model: JointModel) -> None:
     assert {found.layer for found in recorded(model, layers=[1])[0]} == {1}
     with pytest.raises(ValueError, match=r"layers \[2\] have no coupling to record, layers 0, 1 have one"):
         Recorder(model, [2])
 
 
-def test_a_run_of_the_host_is_recorded_pass_by_pass():
+def test_a_run_of_the_host_is_recorded_pass_by_pass() -> None:
     import comfy.sample
 
     from support.tiny import av_latent, conditioning

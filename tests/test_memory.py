@@ -1,7 +1,11 @@
 """Sizes from the configuration alone: parameters, the peak of a step, and what fits."""
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import comfy.ops
 import pytest
@@ -33,7 +37,7 @@ BF16 = Kernels(itemsize=2, fused_norm=True, fused_rope=True)
 MIB = 2**20
 
 
-def test_published_models_have_their_published_parameters():
+def test_published_models_have_their_published_parameters() -> None:
     ovi, mova = parameters(OVI), parameters(MOVA)
     assert ovi["video"] + ovi["interaction"] // 2 == 5_566_479_552
     assert ovi["audio"] + ovi["interaction"] // 2 == 6_094_273_556
@@ -53,7 +57,12 @@ def test_published_models_have_their_published_parameters():
         ({"model_type": "i2v", "flf_pos_embed_token_number": 7, "in_dim_ref_conv": 16}, {"stem_dim": 16}),
     ],
 )
-def test_parameters_are_those_of_the_real_modules(kind, options, video, audio):
+def test_parameters_are_those_of_the_real_modules(
+    kind: str,
+    options: CCAOptions | FusionOptions | BridgeOptions,
+    video: dict[str, Any],
+    audio: dict[str, Any],
+) -> None:
     config = tiny.config(
         video=replace(tiny.CONFIG.video, **video),
         audio=replace(tiny.CONFIG.audio, **audio),
@@ -67,7 +76,7 @@ def test_parameters_are_those_of_the_real_modules(kind, options, video, audio):
     assert parameters(config) == parts
 
 
-def test_a_step_in_copies_of_the_tokens():
+def test_a_step_in_copies_of_the_tokens() -> None:
     """The peak of Ovi's step is in its feed-forward: tokens, modulated tokens, and twice 14336 / 3072 of
     them.
     """
@@ -80,7 +89,7 @@ def test_a_step_in_copies_of_the_tokens():
     assert step_bytes(OVI, replace(clip, batch=2), BF16) > step_bytes(OVI, replace(clip, passes=2), BF16)
 
 
-def test_masks_and_plain_kernels_cost_copies():
+def test_masks_and_plain_kernels_cost_copies() -> None:
     clip = Clip(video=(21, 44, 80), audio=162)
     copy = clip.video_tokens(MOVA) * 5120 * 2
     base = step_bytes(MOVA, clip, BF16)
@@ -94,7 +103,7 @@ def test_masks_and_plain_kernels_cost_copies():
     assert step_bytes(MOVA, clip, replace(BF16, itemsize=4)) > 1.9 * base
 
 
-def test_the_dearer_stream_sets_the_peak():
+def test_the_dearer_stream_sets_the_peak() -> None:
     quiet = step_bytes(MOVA, Clip(video=(1, 2, 2)), BF16)
     loud = step_bytes(MOVA, Clip(video=(1, 2, 2), audio=50_000), BF16)
     assert loud - quiet > 10 * 50_000 * 1536 * 2
@@ -116,12 +125,12 @@ def test_the_dearer_stream_sets_the_peak():
         ("modality", (2, 1), (2,)),
     ],
 )
-def test_passes_that_share_a_call(mode, coupled, video_only):
+def test_passes_that_share_a_call(mode: str, coupled: tuple[int, ...], video_only: tuple[int, ...]) -> None:
     assert calls(mode, coupled=True) == coupled
     assert calls(mode, coupled=False) == video_only
 
 
-def test_every_mode_has_calls():
+def test_every_mode_has_calls() -> None:
     for mode in MODES:
         assert sum(calls(mode, coupled=True)) == len(branch_weights(mode, default_settings(mode)))
     with pytest.raises(ValueError, match="unknown"):
@@ -138,20 +147,20 @@ def test_every_mode_has_calls():
         (49, Verdict("none", missing=1)),
     ],
 )
-def test_verdict_of_vram(vram, verdict):
+def test_verdict_of_vram(vram: int, verdict: Verdict) -> None:
     """60 of weights, 30 for a step, 10 for others: 100 in all; with 10 of weights under way at least 50."""
     machine = Machine("gpu", ram_free=1, ram_total=1, vram_free=vram, vram_total=200, vram_reserve=10)
     assert judge(Demand(weights=60, step=30, buffer=10), machine) == verdict
 
 
 @pytest.mark.parametrize("free, verdict", [(40, Verdict("whole")), (39, Verdict("none", missing=1))])
-def test_verdict_of_ram(free, verdict):
+def test_verdict_of_ram(free: int, verdict: Verdict) -> None:
     assert (
         judge(Demand(weights=60, step=30, buffer=10), Machine("cpu", ram_free=free, ram_total=100)) == verdict
     )
 
 
-def test_shorter_and_smaller_clips():
+def test_shorter_and_smaller_clips() -> None:
     clip = Clip(video=(4, 12, 20), audio=21)
     assert [(c.video, c.audio) for c in shorter(clip)] == [
         ((3, 12, 20), 16),
@@ -163,8 +172,8 @@ def test_shorter_and_smaller_clips():
     assert all(a > b for a, b in itertools.pairwise(sizes))
 
 
-def test_the_tracker_sees_what_is_held_at_once():
-    def run():
+def test_the_tracker_sees_what_is_held_at_once() -> None:
+    def run() -> None:
         first = torch.ones(3 * MIB, dtype=torch.uint8)
         del first
         both = torch.ones(MIB, dtype=torch.uint8), torch.ones(MIB, dtype=torch.uint8)
@@ -175,13 +184,13 @@ def test_the_tracker_sees_what_is_held_at_once():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kind, mask, mode", [("cca", "frame", "cfg"), ("fusion", "clip", "ucg_joint")])
-def test_the_estimate_is_near_the_measured_peak(kind, mask, mode, dtype):
+def test_the_estimate_is_near_the_measured_peak(kind: str, mask: str, mode: str, dtype: torch.dtype) -> None:
     row = benchmark.compare(benchmark.Case(kind, 256, 768, 128, (3, 32, 32), 40, mask, mode), dtype)
     assert benchmark.LEAST <= row["ratio"] <= benchmark.MOST, row
 
 
-def test_the_trace_sees_what_is_held_at_once():
-    def run():
+def test_the_trace_sees_what_is_held_at_once() -> None:
+    def run() -> Any:
         first = torch.empty(3, MIB, dtype=torch.uint8, device="meta")
         view = first[1:]
         del first
@@ -200,6 +209,8 @@ def test_a_feed_forward_that_holds_what_its_activation_read_takes_one_copy_of_th
 
 
 @pytest.mark.parametrize("published", benchmark.PUBLISHED, ids=lambda published: published[0])
-def test_the_estimate_is_near_the_trace_of_published_sizes(published):
+def test_the_estimate_is_near_the_trace_of_published_sizes(
+    published: tuple[str, Callable[..., Any], tuple[int, ...], int, str],
+) -> None:
     row = benchmark.trace(*published)
     assert 0.95 < row["ratio"] < 1.05, row

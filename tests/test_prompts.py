@@ -2,6 +2,8 @@
 shown.
 """
 
+from __future__ import annotations
+
 import random
 from dataclasses import replace
 
@@ -35,13 +37,13 @@ def write(prompt: Prompt, title: str, lead: bool = True) -> str:
 
 
 @pytest.mark.parametrize("variant", styles())
-def test_text_and_description_are_written_as_published(variant):
+def test_text_and_description_are_written_as_published(variant: str) -> None:
     assert write(read_prompt(SCENE, AUDIO), variant) == WRITTEN[variant]
 
 
 @pytest.mark.parametrize("wanted", styles())
 @pytest.mark.parametrize("given", styles())
-def test_each_form_turns_into_each_other(given, wanted):
+def test_each_form_turns_into_each_other(given: str, wanted: str) -> None:
     assert write(read_prompt(WRITTEN[given]), wanted) == WRITTEN[wanted]
 
 
@@ -57,7 +59,7 @@ def test_each_form_turns_into_each_other(given, wanted):
         "<s> Hi. <e>",
     ],
 )
-def test_speech_in_any_marks_is_the_same(said):
+def test_speech_in_any_marks_is_the_same(said: str) -> None:
     assert read_prompt(f"He says {said}") == Prompt((Span("He says "), Span("Hi.", speech=True)), ())
 
 
@@ -75,43 +77,43 @@ def test_speech_in_any_marks_is_the_same(said):
         ("A dog.", "The audio shows Rain"),
     ],
 )
-def test_description_in_any_place_is_the_same(text, audio):
+def test_description_in_any_place_is_the_same(text: str, audio: str) -> None:
     assert read_prompt(text, audio) == Prompt((Span("A dog."),), (Span("Rain"),))
 
 
-def test_descriptions_of_text_and_field_are_joined():
+def test_descriptions_of_text_and_field_are_joined() -> None:
     prompt = read_prompt("A dog <AUDCAP>Rain,<ENDAUDCAP> runs. Audio: wind,", "a bell")
     assert prompt == Prompt((Span("A dog runs."),), (Span("Rain, wind, a bell"),))
 
 
-def test_speech_in_a_description_is_speech():
+def test_speech_in_a_description_is_speech() -> None:
     prompt = read_prompt("A dog.", 'A voice: "Sit."')
     assert write(prompt, OVI_1_0) == "A dog. <AUDCAP>A voice: <S>Sit.<E><ENDAUDCAP>"
 
 
-def test_what_is_said_is_never_read_as_a_mark():
+def test_what_is_said_is_never_read_as_a_mark() -> None:
     prompt = read_prompt('"Audio: on. The audio shows it."')
     assert prompt == Prompt((Span("Audio: on. The audio shows it.", speech=True),), ())
 
 
-def test_quotes_inside_speech_survive():
+def test_quotes_inside_speech_survive() -> None:
     prompt = read_prompt('<S>She said "no"<E>')
     assert write(prompt, MOVA, lead=False) == '\u201cShe said "no"\u201d'
     assert read_prompt(write(prompt, MOVA)) == prompt
 
 
 @pytest.mark.parametrize("variant", styles())
-def test_plain_prose_stays_as_it_is(variant):
+def test_plain_prose_stays_as_it_is(variant: str) -> None:
     text = "A 12' pole, it's tall.\n\nSecond paragraph: audio equipment <3."
     assert write(read_prompt(text), variant, lead=False) == text
 
 
 @pytest.mark.parametrize("variant", styles())
-def test_nothing_gives_nothing(variant):
+def test_nothing_gives_nothing(variant: str) -> None:
     assert write(read_prompt(" \n", ""), variant, lead=False) == ""
 
 
-def test_subtitles_sentence_is_written_once():
+def test_subtitles_sentence_is_written_once() -> None:
     twice = write(read_prompt(write(read_prompt("A dog."), MOVA)), MOVA)
     assert twice == f"{NO_SUBTITLES}\n\nA dog."
 
@@ -139,7 +141,7 @@ PIECES += [
 ]
 
 
-def test_a_round_trip_through_every_variant_loses_nothing():
+def test_a_round_trip_through_every_variant_loses_nothing() -> None:
     draw = random.Random(7)
     for _ in range(3000):
         text = "".join(draw.choice(PIECES) + draw.choice(["", " "]) for _ in range(draw.randrange(9)))
@@ -166,7 +168,7 @@ def test_a_round_trip_through_every_variant_loses_nothing():
         ("<AUDCAP>a<E><ENDAUDCAP>", "line 1, column 10", "closes nothing"),
     ],
 )
-def test_a_broken_pair_is_shown_where_it_is(text, place, words):
+def test_a_broken_pair_is_shown_where_it_is(text: str, place: str, words: str) -> None:
     for arguments, source in (((text, ""), "prompt"), (("", text), "sound")):
         with pytest.raises(ValueError, match="complete the pair, or remove") as error:
             read_prompt(*arguments)
@@ -174,14 +176,14 @@ def test_a_broken_pair_is_shown_where_it_is(text, place, words):
         assert words in str(error.value)
 
 
-def test_speech_with_every_kind_of_quotes_is_refused_for_quotes():
+def test_speech_with_every_kind_of_quotes_is_refused_for_quotes() -> None:
     prompt = read_prompt('<S>"a" \u201cb\u201d \u00abc\u00bb<E>')
     assert "\u00abc\u00bb" in write(prompt, OVI_1_0)
     with pytest.raises(ValueError, match="quotation marks of every kind"):
         write(prompt, MOVA)
 
 
-def test_an_unknown_variant_is_refused():
+def test_an_unknown_variant_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'Ovi 3'.*known are Ovi 1"):
         write(read_prompt("a"), "Ovi 3")
 

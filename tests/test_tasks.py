@@ -16,15 +16,15 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("name", ROUTES)
-def test_routes_of_each_task(name):
+def test_routes_of_each_task(name: str) -> None:
     assert (TASKS[name].a2v_open, TASKS[name].v2a_open) == ROUTES[name]
 
 
-def test_every_task_is_found_by_its_states():
+def test_every_task_is_found_by_its_states() -> None:
     assert all(task_of(task.video, task.audio) is task for task in TASKS.values())
     assert set(TASKS) == set(ROUTES)
 
 
-def test_nothing_to_generate_is_refused():
+def test_nothing_to_generate_is_refused() -> None:
     with pytest.raises(ValueError, match="video is given and audio is absent"):
         task_of(State.GIVEN, State.ABSENT)

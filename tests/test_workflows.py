@@ -2,10 +2,13 @@
 without overlaps.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import pytest
@@ -48,11 +51,11 @@ def models(workflow: dict) -> list[dict]:
 
 
 @pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
-def workflow(request) -> dict:
+def workflow(request: pytest.FixtureRequest) -> dict:
     return json.loads(request.param.read_text())
 
 
-def test_links_meet_sockets_of_their_type(workflow):
+def test_links_meet_sockets_of_their_type(workflow: dict[str, Any]) -> None:
     nodes = {node["id"]: node for node in workflow["nodes"]}
     for number, origin, out_slot, target, in_slot, kind in workflow["links"]:
         output, target_input = nodes[origin]["outputs"][out_slot], nodes[target]["inputs"][in_slot]
@@ -62,7 +65,7 @@ def test_links_meet_sockets_of_their_type(workflow):
         assert nodes[origin]["order"] < nodes[target]["order"]
 
 
-def test_ids_are_unique_and_no_link_dangles(workflow):
+def test_ids_are_unique_and_no_link_dangles(workflow: dict[str, Any]) -> None:
     links, nodes = [link[0] for link in workflow["links"]], workflow["nodes"]
     ids = [node["id"] for node in nodes]
     assert len(set(links)) == len(links) and len(set(ids)) == len(ids)
@@ -72,7 +75,7 @@ def test_ids_are_unique_and_no_link_dangles(workflow):
     assert sorted(ends) == sorted(starts) == sorted(links)
 
 
-def test_every_required_input_has_a_value_of_its_schema(workflow):
+def test_every_required_input_has_a_value_of_its_schema(workflow: dict[str, Any]) -> None:
     info = object_info()
     prompt = to_prompt(workflow, info)
     assert {node["class_type"] for node in prompt.values()} | {"MarkdownNote"} == {
@@ -85,7 +88,7 @@ def test_every_required_input_has_a_value_of_its_schema(workflow):
         assert parents <= known["required"].keys() | known.get("optional", {}).keys()
 
 
-def test_every_choice_is_offered(workflow):
+def test_every_choice_is_offered(workflow: dict[str, Any]) -> None:
     """File names aside: which files there are depends on the machine."""
     info = object_info()
     for node in to_prompt(workflow, info).values():
@@ -103,7 +106,7 @@ def test_every_choice_is_offered(workflow):
                 assert value in options, f"{node['class_type']}.{name}"
 
 
-def test_every_model_file_can_be_downloaded(workflow):
+def test_every_model_file_can_be_downloaded(workflow: dict[str, Any]) -> None:
     info = object_info()
     prompt = to_prompt(workflow, info)
     for node in workflow["nodes"]:
@@ -113,7 +116,7 @@ def test_every_model_file_can_be_downloaded(workflow):
         assert wanted <= {model["name"] for model in node["properties"].get("models", [])}
 
 
-def test_downloads_are_complete_and_go_where_loaders_look(workflow):
+def test_downloads_are_complete_and_go_where_loaders_look(workflow: dict[str, Any]) -> None:
     names = {model["name"] for model in models(workflow)}
     for model in models(workflow):
         assert set(model) == {"name", "url", "directory"}
@@ -125,7 +128,7 @@ def test_downloads_are_complete_and_go_where_loaders_look(workflow):
             assert SHARD.sub(f"-{number:05d}-of-{shard[2]}", model["name"]) in names
 
 
-def test_note_names_every_file_and_the_licence(workflow):
+def test_note_names_every_file_and_the_licence(workflow: dict[str, Any]) -> None:
     (note,) = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
     for model in models(workflow):
         folder, _, name = model["name"].rpartition("/")
@@ -134,7 +137,7 @@ def test_note_names_every_file_and_the_licence(workflow):
     assert ("CC-BY-NC" in note) is any("mmaudio" in model["name"] for model in models(workflow))
 
 
-def test_nodes_do_not_overlap_and_stand_inside_their_group(workflow):
+def test_nodes_do_not_overlap_and_stand_inside_their_group(workflow: dict[str, Any]) -> None:
     boxes = [rectangle(node) for node in workflow["nodes"]]
     for one, other in itertools.combinations(boxes, 2):
         assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
@@ -168,7 +171,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_settings_are_the_published_ones(name):
+def test_settings_are_the_published_ones(name: str) -> None:
     path = next(path for path in WORKFLOWS if path.stem == name)
     prompt = to_prompt(json.loads(path.read_text()), object_info())
     for kind, wanted in PUBLISHED[name]:

@@ -5,7 +5,9 @@ toy run.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,18 +24,18 @@ command = load("benchmarks/guidance.py")
 
 
 @pytest.fixture(autouse=True)
-def threads():
+def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
-def widgets(mode):
+def widgets(mode: str) -> dict[str, Any]:
     return generate.defaults(CCLJointSampler, "mode", mode)["mode"]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_strength_goes_from_no_guidance_to_the_defaults(mode):
+def test_strength_goes_from_no_guidance_to_the_defaults(mode: str) -> None:
     assert generate.scaled(widgets(mode), 1.0) == widgets(mode)
     none, default = (guidance.scales_of(guidance.Point("t2av", mode, strength)) for strength in (0.0, 1.0))
     assert default and set(none.values()) == {1.0}
@@ -41,7 +43,7 @@ def test_strength_goes_from_no_guidance_to_the_defaults(mode):
     assert guidance.passes(mode, default) == len(branch_weights(mode, default_settings(mode)))
 
 
-def test_strength_leaves_ranges_alone():
+def test_strength_leaves_ranges_alone() -> None:
     half = generate.scaled(widgets("cfg"), 0.5)
     assert half == {
         "mode": "cfg",
@@ -53,7 +55,7 @@ def test_strength_leaves_ranges_alone():
     assert guidance.scales_of(guidance.Point("a2v", "none", 0.0)) == {} and guidance.passes("none", {}) == 1
 
 
-def test_no_guidance_is_one_point_per_task_and_comes_last():
+def test_no_guidance_is_one_point_per_task_and_comes_last() -> None:
     options = command.parse(
         ["--tasks", "t2av", "v2a", "--modes", "cfg", "dual", "--strengths", "1", "0", "0.5", "1"]
     )
@@ -64,7 +66,7 @@ def test_no_guidance_is_one_point_per_task_and_comes_last():
     assert names == [*expected, "t2av-none-0", "v2a-none-0"]
 
 
-def test_the_audio_gets_a_shift_of_its_own_only_if_asked():
+def test_the_audio_gets_a_shift_of_its_own_only_if_asked() -> None:
     loaded = generate.load(told.CHECKPOINT)
     config = loaded.model.model.ccl_config
     assert generate.shifted(loaded, None) is loaded.model
@@ -74,7 +76,14 @@ def test_the_audio_gets_a_shift_of_its_own_only_if_asked():
     assert loaded.model.get_model_object("audio_shift") == config.audio_shift
 
 
-def row_of(mode="cfg", matched=40, spurious=0, scale=4.0, right=1.0, task="t2av"):
+def row_of(
+    mode: str = "cfg",
+    matched: int = 40,
+    spurious: int = 0,
+    scale: float = 4.0,
+    right: float = 1.0,
+    task: str = "t2av",
+) -> dict[str, Any]:
     """A point with 50 contacts and 50 onsets."""
     terms = {"none": [], "dual": ["text", "cross"], "cfg": ["text"]}.get(mode, ["joint"])
     scales = {f"{stream}_{term}": scale for term in terms for stream in ("video", "audio")}
@@ -98,13 +107,15 @@ def row_of(mode="cfg", matched=40, spurious=0, scale=4.0, right=1.0, task="t2av"
         (row_of(matched=20, right=0.9), row_of(matched=50, right=0.8)),  # all below: the best captions
     ],
 )
-def test_recommended_is_the_best_sync_with_right_captions(best, other):
+def test_recommended_is_the_best_sync_with_right_captions(
+    best: dict[str, Any], other: dict[str, Any]
+) -> None:
     assert report.recommended([best, other]) is best
     if best["mode"] != "ucg_joint":
         assert report.recommended([other, best]) is best
 
 
-def test_captions_count_only_for_what_is_generated():
+def test_captions_count_only_for_what_is_generated() -> None:
     best, other = row_of(task="v2a", matched=45), row_of(task="v2a", matched=40)
     best |= {"colour_right": 0.0, "motion_right": 0.0}
     assert report.recommended([best, other]) is best and report.accuracy(best) == 1.0
@@ -113,19 +124,19 @@ def test_captions_count_only_for_what_is_generated():
     assert report.recommended([strong, weak]) is weak
 
 
-def test_a_point_without_contacts_or_onsets_is_counted_as_nothing():
+def test_a_point_without_contacts_or_onsets_is_counted_as_nothing() -> None:
     silent = row_of(matched=0) | {"contacts": 0, "onsets": 0, "matched_125ms": 0}
     assert report.sync_score(silent) == 0.0
     assert report.recommended([silent]) is silent
 
 
-def test_a_video_for_a_given_sound_is_counted_against_the_sounds_onsets():
+def test_a_video_for_a_given_sound_is_counted_against_the_sounds_onsets() -> None:
     row = row_of(task="a2v", matched=40, spurious=8) | {"onsets": 80, "matched_125ms": 42}
     assert (report.met(row), report.spurious(row)) == (pytest.approx(0.5), pytest.approx(0.16))
     assert report.met(row | {"task": "t2av"}) == pytest.approx(0.8)
 
 
-def test_chance_stands_for_each_number_of_objects_where_it_is_known():
+def test_chance_stands_for_each_number_of_objects_where_it_is_known() -> None:
     rows = [row_of(), row_of()]
     assert report.chance_lines(rows) == ["| | chance, one and two objects mixed | | | 20% | | | | | | |"]
     for row, share in zip(rows, (0.3, 0.4), strict=True):
@@ -135,7 +146,7 @@ def test_chance_stands_for_each_number_of_objects_where_it_is_known():
     assert report.chance_lines(given_sound) == ["| | chance, two objects | | | 18% | | | | | | |"]
 
 
-def test_points_become_tables_and_a_chart(tmp_path):
+def test_points_become_tables_and_a_chart(tmp_path: Path) -> None:
     options = command.parse([])
     options.work, options.out = tmp_path / "work", tmp_path / "out"
     for folder in (options.work, options.out):
@@ -184,7 +195,9 @@ def test_points_become_tables_and_a_chart(tmp_path):
         report.summarise(options.out)
 
 
-def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+def test_a_toy_run_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = (
         "--tasks v2a --modes cfg --strengths 1 --clips 1 --frames 17 --sampling-steps 1 --audio-shift 4"
     )
@@ -200,7 +213,7 @@ def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert none["clips"] == cfg["clips"] == 1 and none["contacts"] == cfg["contacts"]
     assert "`cfg`" in (options.out / "README.md").read_text() and not list(options.work.glob("*.part"))
 
-    def refuse(*_):
+    def refuse(*_: Any) -> None:
         raise AssertionError("a finished point was measured again")
 
     monkeypatch.setattr(guidance, "measure", refuse)
@@ -214,12 +227,12 @@ def test_a_toy_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments", ["--clips 0", "--sampling-steps 0", "--strengths -1", "--strengths nan"]
 )
-def test_wrong_options_are_refused(arguments):
+def test_wrong_options_are_refused(arguments: str) -> None:
     with pytest.raises(SystemExit):
         command.parse(arguments.split())
 
 
-def test_an_unknown_mode_is_refused_with_the_known_ones():
+def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ScriptError, match=r"none: no guidance mode\s+what to do: choose of ucg_joint, cfg"):
         told.guidance_modes(["cfg", "none"])
     assert told.guidance_modes() == list(MODES)

@@ -5,7 +5,10 @@ right.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import pytest
@@ -32,7 +35,7 @@ command = load("benchmarks/method.py")
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch):
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(comfy.model_management, "in_training", False)
     shipped, threads = dict(INTERACTIONS), torch.get_num_threads()
     yield
@@ -42,7 +45,7 @@ def as_it_was(monkeypatch):
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> Mixture:
     video, audio = latents(batch=6)
     text = torch.randn(6, 5, 24, generator=torch.Generator().manual_seed(0))
     tensors = {"video": video, "audio": audio, "text": text, "no_text": torch.zeros(1, 5, 24)}
@@ -53,18 +56,20 @@ def data(tmp_path):
 RECIPE = Recipe(steps=6, batch=2, warmup=1, threads=1)
 
 
-def ignore(step):
+def ignore(step: int) -> None:
     """A progress bar that shows nothing."""
 
 
 @pytest.mark.parametrize("variant", ["ccl", "gated"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(variant, data, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    variant: str, data: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register()
     config = configuration(variant, CONFIG)
     whole, cut = training.Job(variant, 0, tmp_path), training.Job(f"{variant}-cut", 0, tmp_path)
     training.train(config, data, RECIPE, whole, ignore)
 
-    def kill(step):
+    def kill(step: int) -> None:
         if step == 3:
             monkeypatch.setattr(training, "SAVE_SECONDS", 1e9)
         if step == 5:
@@ -84,7 +89,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(variant, data, tmp_path
     assert not cut.state.exists()
 
 
-def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
+def test_two_variants_from_data_to_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = (
         "--stream-steps 1 --steps 2 --batch 2 --clips 4 --frames 17 --evaluation-clips 1 --sampling-steps 1"
     )
@@ -113,7 +120,7 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
         assert (options.out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (options.out / f"{name}.svg").read_text()[:500]
 
-    def refuse(*_):
+    def refuse(*_: Any) -> None:
         raise AssertionError("a finished run was started again")
 
     monkeypatch.setattr(ablation, "train", refuse)
@@ -133,7 +140,7 @@ def test_two_variants_from_data_to_tables(tmp_path, monkeypatch, capsys):
     assert report.recorded(command.parse(["--steps", "3"])) == []
 
 
-def test_a_run_that_was_cut_is_neither_collected_nor_taken_for_recorded(tmp_path):
+def test_a_run_that_was_cut_is_neither_collected_nor_taken_for_recorded(tmp_path: Path) -> None:
     options = command.parse(["--guidance", "cfg"])
     options.work = options.out = tmp_path
     runs = [run_of("ccl", 0, 0.9), run_of("ccl", 1, 0.9)]
@@ -149,7 +156,7 @@ def test_a_run_that_was_cut_is_neither_collected_nor_taken_for_recorded(tmp_path
     assert [run["seed"] for run in json.loads((tmp_path / "method.json").read_text())["runs"]] == [0]
 
 
-def test_a_variant_begins_from_its_trained_streams(data, tmp_path):
+def test_a_variant_begins_from_its_trained_streams(data: Mixture, tmp_path: Path) -> None:
     register()
     jobs = {}
     for name in VARIANTS:
@@ -165,7 +172,14 @@ def test_a_variant_begins_from_its_trained_streams(data, tmp_path):
     assert len(set(jobs.values())) == 3 and len({jobs[name] for name in set(VARIANTS) - own}) == 1
 
 
-def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
+def run_of(
+    variant: str,
+    seed: int,
+    share: float | None,
+    median: float | None = 20.0,
+    onsets: int = 10,
+    spurious: int = 2,
+) -> dict[str, Any]:
     contacts = 10 if share is not None else 0
     totals = {
         "matched_62ms_share": share,
@@ -188,7 +202,7 @@ def run_of(variant, seed, share, median=20.0, onsets=10, spurious=2):
     }
 
 
-def test_the_tables_by_hand(tmp_path):
+def test_the_tables_by_hand(tmp_path: Path) -> None:
     settings = {
         "stream_steps": 1,
         "steps": 2,
@@ -226,19 +240,19 @@ def test_the_tables_by_hand(tmp_path):
     assert (tmp_path / "README.md").read_text() == page and (tmp_path / "loss.svg").read_bytes() == again
 
 
-def test_a_lead_within_the_spread_is_called_less():
+def test_a_lead_within_the_spread_is_called_less() -> None:
     assert report.margin([0.8, 0.9], [0.75, 0.85]) == "+5 points, less than the seeds' spread of 10"
     assert report.margin([0.5], []) == "-"
 
 
-def test_curves_are_thinned_to_means_and_end_in_the_last_fifth():
+def test_curves_are_thinned_to_means_and_end_in_the_last_fifth() -> None:
     curve = [(step, float(step)) for step in range(1, 401)]
     assert report.thinned(curve)[:2] == [(2, 1.5), (4, 3.5)] and len(report.thinned(curve)) == 200
     assert report.final(curve) == pytest.approx(360.5)
     assert report.final([]) is None
 
 
-def test_curves_of_a_log_are_sums_of_the_streams_a_task_generates(tmp_path):
+def test_curves_of_a_log_are_sums_of_the_streams_a_task_generates(tmp_path: Path) -> None:
     lines = [
         {"step": 1, "task": "joint", "video": 1.0, "audio": 0.5},
         {"step": 2, "task": "v2a", "audio": 0.25},
@@ -248,11 +262,11 @@ def test_curves_of_a_log_are_sums_of_the_streams_a_task_generates(tmp_path):
     assert report.curves_of(tmp_path / "a.jsonl") == {"joint": [(1, 1.5)], "v2a": [(2, 0.25)], "a2v": []}
 
 
-def test_smoothing_begins_at_the_plain_mean():
+def test_smoothing_begins_at_the_plain_mean() -> None:
     assert charts.smoothed([(1, 3.0), (2, 3.0)]) == pytest.approx([3.0, 3.0])
 
 
-def test_the_foreground_of_a_clip_is_where_it_moves_and_sounds():
+def test_the_foreground_of_a_clip_is_where_it_moves_and_sounds() -> None:
     (clip,) = draw_clips(3, 1, 33, 16)
     video, audio = attention.foreground(clip, "a2v", 144), attention.foreground(clip, "v2a", 66)
     assert video.shape == (9 * 16,) and audio.shape == (66,)
@@ -261,7 +275,7 @@ def test_the_foreground_of_a_clip_is_where_it_moves_and_sounds():
         assert audio[min(65, int(contact * 32) + 1)]
 
 
-def test_shares_of_a_map_by_hand():
+def test_shares_of_a_map_by_hand() -> None:
     (clip,) = draw_clips(3, 1, 33, 16)
     mask = attention.foreground(clip, "a2v", 144)
     weights = torch.where(mask[:, None], torch.tensor([0.1, 0.9]), torch.tensor([0.7, 0.3]))
@@ -269,7 +283,7 @@ def test_shares_of_a_map_by_hand():
     assert attention.share_of(found, clip) == pytest.approx((0.7, 0.1))
 
 
-def test_maps_of_ccl_tiny_are_drawn(tmp_path, capsys):
+def test_maps_of_ccl_tiny_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = command.parse(["--evaluation-clips", "1", "--frames", "17", "--attention"])
     options.out = tmp_path
     attention.draw(options)
@@ -286,13 +300,13 @@ def test_training_without_a_step_is_refused() -> None:
         command.parse(["--stream-steps", "0"])
 
 
-def test_an_unknown_variant_is_refused():
+def test_an_unknown_variant_is_refused() -> None:
     options = command.parse(["--variants", "ccl", "better"])
     with pytest.raises(ScriptError, match="unknown variants"):
         ablation.choose_variants(options)
 
 
-def test_the_base_is_the_shipped_model_at_another_size():
+def test_the_base_is_the_shipped_model_at_another_size() -> None:
     shipped = ablation.base_config(CHECKPOINT)
     small = training.sized(shipped, 4, (128, 80))
     assert (small.interaction.kind, small.clock, small.audio_shift) == ("cca", "causal", None)

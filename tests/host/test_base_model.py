@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import comfy.clip_vision
 import comfy.latent_formats
@@ -14,6 +16,8 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_custom_sampler import CFGGuider, Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_easycache import EasyCacheNode
@@ -40,14 +44,22 @@ from support.tiny import (
 )
 
 
-def sample(model, latent, steps=3, cfg=3.0, seed=1, positive=None, **conds):
+def sample(
+    model: ModelPatcher,
+    latent: dict[str, Any],
+    steps: int = 3,
+    cfg: float = 3.0,
+    seed: int = 1,
+    positive: list[Any] | None = None,
+    **conds: Any,
+) -> NestedTensor | torch.Tensor:
     positive = positive or conditioning(1, **conds)
     return host_nodes.common_ksampler(
         model, seed, steps, cfg, "euler", "simple", positive, conditioning(2), latent
     )[0]["samples"]
 
 
-def test_packed_latent_normalises_like_the_unpacked_one():
+def test_packed_latent_normalises_like_the_unpacked_one() -> None:
     model = patcher().model
     video, audio = latents()
     packed, shapes = comfy.utils.pack_latents([video, audio])
@@ -62,7 +74,7 @@ def test_packed_latent_normalises_like_the_unpacked_one():
     assert torch.equal(model.process_latent_in(video), comfy.latent_formats.Wan21().process_in(video))
 
 
-def test_ksampler_of_the_host_runs_both_streams():
+def test_ksampler_of_the_host_runs_both_streams() -> None:
     video, audio = sample(patcher(), av_latent()).unbind()
     assert video.shape == (1, 16, 3, 4, 6) and audio.shape == (1, 8, 18)
     assert video.isfinite().all() and audio.isfinite().all()
@@ -70,7 +82,7 @@ def test_ksampler_of_the_host_runs_both_streams():
     assert torch.equal(video, again[0]) and torch.equal(audio, again[1])
 
 
-def test_sampler_custom_advanced_equals_ksampler():
+def test_sampler_custom_advanced_equals_ksampler() -> None:
     model, latent = patcher(), av_latent()
     guider = CFGGuider.execute(model, conditioning(1), conditioning(2), 3.0)[0]
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 3)
@@ -84,14 +96,14 @@ def test_sampler_custom_advanced_equals_ksampler():
         torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-3)
 
 
-def test_plain_video_latent_means_audio_absent():
+def test_plain_video_latent_means_audio_absent() -> None:
     video, _ = latents()
     out = sample(patcher(), {"samples": video})
     assert out.shape == video.shape and out.isfinite().all()
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_kept_region_is_bit_exact_and_generated_region_new(batch):
+def test_kept_region_is_bit_exact_and_generated_region_new(batch: int) -> None:
     video, audio = latents(batch=batch)
     video_mask, audio_mask = torch.ones(batch, 1, 3, 4, 6), torch.ones(batch, 1, 18)
     video_mask[:, :, :1] = 0
@@ -102,7 +114,7 @@ def test_kept_region_is_bit_exact_and_generated_region_new(batch):
     assert not torch.isclose(out[1][..., 7:], audio[..., 7:]).all()
 
 
-def test_kept_tokens_are_read_at_time_zero():
+def test_kept_tokens_are_read_at_time_zero() -> None:
     model = patcher().model
     timestep = torch.tensor([500.0, 900.0])
     frame_mask = torch.tensor([0.0, 1.0, 1.0]).view(1, 1, 3, 1, 1).expand(2, -1, -1, -1, -1)
@@ -117,7 +129,7 @@ def test_kept_tokens_are_read_at_time_zero():
     assert torch.equal(video[0], torch.tensor([0.0, 0, 0, 0, 0, 500]))
 
 
-def silenced(weights):
+def silenced(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The same weights with a fresh interaction: the streams run side by side."""
     fresh = ("interaction.", ".o.")
     return {
@@ -126,7 +138,7 @@ def silenced(weights):
     }
 
 
-def test_audio_prompt_of_its_own_reaches_only_the_audio():
+def test_audio_prompt_of_its_own_reaches_only_the_audio() -> None:
     model = patcher(weights=silenced(state_dict(CONFIG)))
     base = sample(model, av_latent(), cfg=1.0).unbind()
     other = sample(model, av_latent(), cfg=1.0, positive=dual_conditioning(1, 9)).unbind()
@@ -142,7 +154,7 @@ def test_audio_prompt_of_its_own_reaches_only_the_audio():
         "diffusion_model.audio.blocks.0.self_attn.q",
     ],
 )
-def test_lora_with_wan_names_changes_exactly_the_video_stream(name):
+def test_lora_with_wan_names_changes_exactly_the_video_stream(name: str) -> None:
     model = patcher()
     width = 32 if ".audio." in name else 48
     down, up = (
@@ -165,7 +177,7 @@ def test_lora_with_wan_names_changes_exactly_the_video_stream(name):
     assert same == ([True, False] if ".audio." in name else [False, True])
 
 
-def test_easycache_skips_steps():
+def test_easycache_skips_steps() -> None:
     model = patcher()
     cached = EasyCacheNode.execute(
         model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False
@@ -180,7 +192,7 @@ def test_easycache_skips_steps():
     assert [x.shape for x in quick] == [x.shape for x in full] and quick[1].isfinite().all()
 
 
-def test_easycache_keeps_an_audio_latent_wider_than_the_video_latent():
+def test_easycache_keeps_an_audio_latent_wider_than_the_video_latent() -> None:
     channels = 24
     audio = replace(CONFIG.audio, in_dim=channels, out_dim=channels)
     model = patcher(audio=audio, audio_latent=replace(CONFIG.audio_latent, channels=channels))
@@ -192,7 +204,7 @@ def test_easycache_keeps_an_audio_latent_wider_than_the_video_latent():
     assert audio.shape == (1, channels, 18) and audio.isfinite().all()
 
 
-def test_context_windows_map_to_the_audio():
+def test_context_windows_map_to_the_audio() -> None:
     model = patcher()
     indices = model.model.map_context_window_to_modalities([0, 1, 2], [(1, 16, 6, 4, 6), (1, 8, 42)], 2)
     assert (
@@ -219,10 +231,10 @@ def test_context_windows_map_to_the_audio():
     assert video.isfinite().all() and audio.isfinite().all()
 
 
-def test_cancel_stops_and_the_next_run_works():
+def test_cancel_stops_and_the_next_run_works() -> None:
     model = patcher()
 
-    def interrupt(step, *_):
+    def interrupt(step: int, *_: Any) -> None:
         if step == 1:
             comfy.model_management.interrupt_current_processing()
 
@@ -245,7 +257,7 @@ def test_cancel_stops_and_the_next_run_works():
     assert sample(model, av_latent()).unbind()[0].isfinite().all()
 
 
-def test_memory_estimate_of_a_packed_latent_is_that_of_its_streams():
+def test_memory_estimate_of_a_packed_latent_is_that_of_its_streams() -> None:
     model = patcher().model
     plain = model.memory_required([1, 16, 21, 44, 80])
     packed = model.memory_required([1, 1, 16 * 21 * 44 * 80 + 8 * 168])
@@ -277,7 +289,9 @@ def test_the_audio_stream_is_what_leaves_vram_first(kind: str) -> None:
     ],
     ids=["t2v", "i2v with 36 channels", "5B-style with 48 channels"],
 )
-def test_fresh_model_makes_the_same_video_with_and_without_audio(stream, options):
+def test_fresh_model_makes_the_same_video_with_and_without_audio(
+    stream: dict[str, Any], options: dict[str, Any]
+) -> None:
     chosen = replace(CONFIG.video, **stream)
     model = patcher(video=chosen, weights=silenced(state_dict(config(video=chosen))))
     video_mask, audio_mask = torch.ones(1, 1, 3, 4, 6), torch.ones(1, 1, 18)
@@ -292,13 +306,13 @@ KINDS = ("bridge", "fusion")
 FAMILY_OF = {"cca": "ccl", "fusion": "ovi", "bridge": "mova"}
 
 
-def of_kind(kind: str, **overrides) -> dict:
+def of_kind(kind: str, **overrides: Any) -> dict:
     """The configuration of a coupling without anchor tokens, as MOVA and Ovi have it."""
     interaction = InteractionConfig(kind, (0, 1), OPTIONS[kind]())
     return {"interaction": interaction, "family": FAMILY_OF[kind]} | overrides
 
 
-def fed(model):
+def fed(model: ModelPatcher) -> tuple[list[Any], list[Any]]:
     """The latents that the video stream embeds and the times of both streams, pass by pass."""
     latents, times = [], []
     transformer = model.model.diffusion_model
@@ -310,7 +324,7 @@ def fed(model):
 
 
 @pytest.fixture
-def image_to_video():
+def image_to_video() -> Iterator[Callable[..., Any]]:
     """What the host's node makes of a start image: positive, negative, latent (1, 16, 3, 4, 6)."""
     yield (
         lambda **inputs: (
@@ -323,7 +337,9 @@ def image_to_video():
 
 
 @pytest.mark.parametrize("with_audio", [True, False])
-def test_the_start_image_of_the_host_reaches_a_joint_model_of_36_channels(image_to_video, with_audio):
+def test_the_start_image_of_the_host_reaches_a_joint_model_of_36_channels(
+    image_to_video: Callable[..., Any], with_audio: bool
+) -> None:
     model = patcher(**of_kind("bridge", video=replace(CONFIG.video, in_dim=36, model_type="i2v")))
     latents, times = fed(model)
     image = tiny_vaes.frames(1, 32, 48)
@@ -345,7 +361,9 @@ def test_the_start_image_of_the_host_reaches_a_joint_model_of_36_channels(image_
 
 
 @pytest.mark.parametrize("with_audio", [True, False])
-def test_without_a_start_image_the_channels_beside_the_latent_are_zero(image_to_video, with_audio):
+def test_without_a_start_image_the_channels_beside_the_latent_are_zero(
+    image_to_video: Callable[..., Any], with_audio: bool
+) -> None:
     model = patcher(video=replace(CONFIG.video, in_dim=36, model_type="i2v"))
     latents, _ = fed(model)
     positive, negative, latent = image_to_video()
@@ -355,7 +373,7 @@ def test_without_a_start_image_the_channels_beside_the_latent_are_zero(image_to_
     assert all(x.shape[1] == 36 and (x[:, 16:] == 0).all() and (x[:, :16] != 0).all() for x in latents)
 
 
-def test_clip_vision_of_wan_21_reaches_the_video_of_a_joint_model(image_to_video):
+def test_clip_vision_of_wan_21_reaches_the_video_of_a_joint_model(image_to_video: Callable[..., Any]) -> None:
     chosen = replace(CONFIG.video, in_dim=36, model_type="i2v")
     model = patcher(video=chosen, weights=silenced(state_dict(config(video=chosen))))
     seen = []
@@ -377,7 +395,7 @@ def test_clip_vision_of_wan_21_reaches_the_video_of_a_joint_model(image_to_video
     assert all((x - y).abs().max() > 1e-3 for x, y in ((videos[0], videos[1]), (videos[1], videos[2])))
 
 
-def wan_22_latent(start: torch.Tensor | None):
+def wan_22_latent(start: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """Wan22ImageToVideoLatent at the size of the tests; the image is given as the latent its VAE would
     make.
     """
@@ -391,7 +409,7 @@ def wan_22_latent(start: torch.Tensor | None):
 
 
 @pytest.mark.parametrize("kind", ["fusion", "cca"])
-def test_a_kept_first_frame_is_clean_at_time_zero_beside_audio_that_is_all_noise(kind):
+def test_a_kept_first_frame_is_clean_at_time_zero_beside_audio_that_is_all_noise(kind: str) -> None:
     video = replace(CONFIG.video, in_dim=48, out_dim=48)
     overrides = {"video": video} | (
         of_kind(kind, clock="linear", clock_scale=0.2) if kind == "fusion" else {}
@@ -417,7 +435,7 @@ def test_a_kept_first_frame_is_clean_at_time_zero_beside_audio_that_is_all_noise
     assert torch.equal(sample(model, latent, cfg=1.0).unbind()[1], sample(model, free, cfg=1.0).unbind()[1])
 
 
-def test_a_plain_latent_of_wan_22_keeps_its_first_frame_too():
+def test_a_plain_latent_of_wan_22_keeps_its_first_frame_too() -> None:
     model = patcher(video=replace(CONFIG.video, in_dim=48, out_dim=48))
     start = torch.randn(1, 48, 1, 4, 6, generator=torch.Generator().manual_seed(3))
     out = sample(model, wan_22_latent(start))
@@ -427,13 +445,13 @@ def test_a_plain_latent_of_wan_22_keeps_its_first_frame_too():
 @pytest.mark.parametrize(
     ("kind", "fp16"), [("cca", True), ("fusion", False), ("bridge", False)], ids=lambda value: str(value)
 )
-def test_fp16_only_where_it_is_sound(kind, fp16):
+def test_fp16_only_where_it_is_sound(kind: str, fp16: bool) -> None:
     described = CCLModelConfig(config(**of_kind(kind)))
     assert (torch.float16 in described.supported_inference_dtypes) is fp16
     assert {torch.bfloat16, torch.float32} <= set(described.supported_inference_dtypes)
 
 
-def test_memory_estimate_of_a_context_window_is_its_share():
+def test_memory_estimate_of_a_context_window_is_its_share() -> None:
     model = patcher().model
     model.run = run_of(model, [(1, 16, 6, 4, 6), (1, 8, 42)], None, False)
     whole = model.memory_required([1, 1, 16 * 6 * 4 * 6 + 8 * 42])
@@ -441,7 +459,7 @@ def test_memory_estimate_of_a_context_window_is_its_share():
     assert whole == model.memory_required([1, 16, 6 * 4 * 6 + 42, 1, 1])
 
 
-def one_step(model, text, **switches):
+def one_step(model: ModelPatcher, text: list[Any], **switches: Any) -> list[torch.Tensor]:
     """The prediction of both streams in one Euler step of the host's guider, without guidance."""
     clone = model.clone()
     clone.model_options = with_switches(clone.model_options, switches)
@@ -451,14 +469,16 @@ def one_step(model, text, **switches):
     return stepped(guider)
 
 
-def stepped(guider):
+def stepped(guider: CFGGuider | AVGuider) -> list[torch.Tensor]:
     samples = av_latent()["samples"]
     noise = comfy.sample.prepare_noise(samples, 1)
     euler = comfy.samplers.sampler_object("euler")
     return guider.sample(noise, samples, euler, torch.tensor([0.8, 0.0]), disable_pbar=True, seed=1).unbind()
 
 
-def guided(model, mode, settings, **options):
+def guided(
+    model: ModelPatcher, mode: str, settings: dict[str, TermScale], **options: Any
+) -> list[torch.Tensor]:
     guider = AVGuider(model)
     guider.set_conds(conditioning(1), conditioning(2))
     guider.set_guidance(mode, settings, **options)
@@ -466,7 +486,7 @@ def guided(model, mode, settings, **options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_anchor_of_a_coupling_without_tokens_is_each_stream_alone(kind):
+def test_the_anchor_of_a_coupling_without_tokens_is_each_stream_alone(kind: str) -> None:
     model, text = patcher(**of_kind(kind)), conditioning(1)
     video, audio = one_step(model, text, **ANCHOR)
     assert torch.equal(video, one_step(model, text, run_ax=False)[0])
@@ -479,7 +499,7 @@ def test_the_anchor_of_a_coupling_without_tokens_is_each_stream_alone(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dual_guidance_is_the_formula_of_the_mova_paper(kind):
+def test_dual_guidance_is_the_formula_of_the_mova_paper(kind: str) -> None:
     """v00 + s_B (v0B - v00) + s_T (vTB - v0B), a scale per stream."""
     model = patcher(**of_kind(kind))
     text, null = conditioning(1), conditioning(2)
@@ -491,7 +511,7 @@ def test_dual_guidance_is_the_formula_of_the_mova_paper(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_skipped_layer_is_left_out_of_both_streams_in_negative_passes_only(kind):
+def test_a_skipped_layer_is_left_out_of_both_streams_in_negative_passes_only(kind: str) -> None:
     chosen = of_kind(kind)
     weights = state_dict(config(**chosen))
     shorter = of_kind(
@@ -514,7 +534,7 @@ def test_a_skipped_layer_is_left_out_of_both_streams_in_negative_passes_only(kin
     assert all(torch.equal(x, y) for x, y in zip(positive, one_step(model, conditioning(1)), strict=True))
 
 
-def test_a_video_latent_of_another_vae_is_taken_as_it_is():
+def test_a_video_latent_of_another_vae_is_taken_as_it_is() -> None:
     format = CCLModelConfig(config(video=replace(CONFIG.video, in_dim=8, out_dim=8))).latent_format
     latent = torch.randn(1, 8, 3, 4, 6)
     assert torch.equal(format.process_in(latent), latent) and torch.equal(format.process_out(latent), latent)

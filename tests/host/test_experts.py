@@ -16,6 +16,7 @@ import comfy.samplers
 import comfy.sd
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
@@ -38,18 +39,18 @@ def expert_weights(seed: int) -> dict[str, torch.Tensor]:
     return {key: shared[key] if key.startswith(("audio.", "interaction.")) else own[key] for key in own}
 
 
-def experts(low_seed: int = 3, boundary: float = 0.9):
+def experts(low_seed: int = 3, boundary: float = 0.9) -> ModelPatcher:
     """A MODEL with two experts; `low_seed` 0 gives both the same weights."""
     model = patcher(weights=expert_weights(0), **SHIFT)
     attach_low_noise(model, patcher(weights=expert_weights(low_seed), **SHIFT), boundary)
     return model
 
 
-def recorded(model) -> list[tuple[str, float]]:
+def recorded(model: ModelPatcher) -> list[tuple[str, float]]:
     """What ran, in order: the expert and the sigma it saw."""
     passes = []
 
-    def note(name):
+    def note(name: str) -> Callable[..., None]:
         return lambda _module, _arguments, options: passes.append(
             (name, options["transformer_options"]["sigmas"][0].item())
         )
@@ -59,7 +60,16 @@ def recorded(model) -> list[tuple[str, float]]:
     return passes
 
 
-def sample(model, steps=STEPS, cfg=3.0, sampler="euler", latent=None, denoise=1.0, positive=None, **conds):
+def sample(
+    model: ModelPatcher,
+    steps: int = STEPS,
+    cfg: float = 3.0,
+    sampler: str = "euler",
+    latent: dict[str, Any] | None = None,
+    denoise: float = 1.0,
+    positive: list[Any] | None = None,
+    **conds: Any,
+) -> list[torch.Tensor]:
     latent = av_latent() if latent is None else latent
     positive, negative = positive or conditioning(1, **conds), conditioning(2)
     out = host_nodes.common_ksampler(
@@ -68,7 +78,7 @@ def sample(model, steps=STEPS, cfg=3.0, sampler="euler", latent=None, denoise=1.
     return out.unbind() if out.is_nested else [out]
 
 
-def guided(model, mode="dual"):
+def guided(model: ModelPatcher, mode: str = "dual") -> list[torch.Tensor]:
     guider = AVGuider(model)
     guider.set_conds(conditioning(1), conditioning(2))
     guider.set_guidance(mode, {"text": TermScale(3.0, 2.0), "cross": TermScale(2.0, 2.5)})
@@ -88,19 +98,19 @@ def lora(*names: str, seed: int = 5) -> dict[str, torch.Tensor]:
     }
 
 
-def with_lora(model, *names: str):
+def with_lora(model: ModelPatcher, *names: str) -> ModelPatcher:
     return comfy.sd.load_lora_for_models(model, None, lora(*names), 1.0, 0)[0]
 
 
-def same(x, y) -> list[bool]:
+def same(x: list[torch.Tensor], y: list[torch.Tensor]) -> list[bool]:
     return [torch.equal(a, b) for a, b in zip(x, y, strict=True)]
 
 
-def is_loaded(model) -> bool:
+def is_loaded(model: ModelPatcher) -> bool:
     return any(model.is_clone(loaded) for loaded in comfy.model_management.loaded_models())
 
 
-def trajectory(model, **options) -> list[torch.Tensor]:
+def trajectory(model: ModelPatcher, **options: Any) -> list[torch.Tensor]:
     """The packed latent before each step."""
     states = []
     latent = av_latent()["samples"]
@@ -123,7 +133,7 @@ def trajectory(model, **options) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("run", [sample, guided], ids=["KSampler", "AVGuider"])
-def test_two_equal_experts_are_one_model_bit_for_bit(run):
+def test_two_equal_experts_are_one_model_bit_for_bit(run: Callable[..., Any]) -> None:
     model = experts(low_seed=0)
     passes = recorded(model)
     assert same(run(model), run(patcher(weights=expert_weights(0), **SHIFT))) == [True, True]
@@ -131,7 +141,7 @@ def test_two_equal_experts_are_one_model_bit_for_bit(run):
 
 
 @pytest.mark.parametrize("run", [sample, guided], ids=["KSampler", "AVGuider"])
-def test_the_high_noise_expert_runs_down_to_the_boundary_and_the_other_below(run):
+def test_the_high_noise_expert_runs_down_to_the_boundary_and_the_other_below(run: Callable[..., Any]) -> None:
     model = experts()
     passes = recorded(model)
     result = run(model)
@@ -140,7 +150,7 @@ def test_the_high_noise_expert_runs_down_to_the_boundary_and_the_other_below(run
     assert same(result, run(patcher(weights=expert_weights(0), **SHIFT))) == [False, False]
 
 
-def test_equality_belongs_to_the_high_noise_expert_and_plain_video_switches_too():
+def test_equality_belongs_to_the_high_noise_expert_and_plain_video_switches_too() -> None:
     model = experts()
     passes = recorded(model)
     samples = {"samples": av_latent()["samples"].unbind()[0]}
@@ -159,7 +169,7 @@ def test_equality_belongs_to_the_high_noise_expert_and_plain_video_switches_too(
     assert [name for name, _ in passes] == ["high", "high", "low"]
 
 
-def test_each_step_is_that_of_its_expert_alone():
+def test_each_step_is_that_of_its_expert_alone() -> None:
     """From the latent at the switch on, the run equals one of the low-noise expert begun there."""
     model = experts()
     states = trajectory(model)
@@ -172,7 +182,7 @@ def test_each_step_is_that_of_its_expert_alone():
     ]
 
 
-def test_restarting_at_high_noise_switches_back():
+def test_restarting_at_high_noise_switches_back() -> None:
     model = experts()
     passes = recorded(model)
     video = av_latent()["samples"].unbind()[0]
@@ -183,10 +193,10 @@ def test_restarting_at_high_noise_switches_back():
     assert [name for name, _ in passes] == ["high", "low", "high", "low"]
 
 
-def test_noise_levels_on_both_sides_in_one_batch_are_refused():
+def test_noise_levels_on_both_sides_in_one_batch_are_refused() -> None:
     model = experts()
 
-    def mix(apply_model, args):
+    def mix(apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         timestep = args["timestep"].clone()
         timestep[0] = 0.5
         return apply_model(args["input"], timestep, **args["c"])
@@ -197,12 +207,12 @@ def test_noise_levels_on_both_sides_in_one_batch_are_refused():
         sample(mixed, latent=av_latent(batch=2))
 
 
-def test_an_expert_is_loaded_when_its_noise_levels_come():
+def test_an_expert_is_loaded_when_its_noise_levels_come() -> None:
     comfy.model_management.unload_all_models()
     model = experts()
     low, seen = low_noise_of(model), []
 
-    def watch(apply_model, args):
+    def watch(apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         seen.append((args["timestep"][0].item() >= 0.9, is_loaded(low)))
         assert low.model.run is model.model.run is not None  # by which the host estimates its memory
         result = apply_model(args["input"], args["timestep"], **args["c"])
@@ -216,12 +226,12 @@ def test_an_expert_is_loaded_when_its_noise_levels_come():
 
 
 @pytest.mark.parametrize("start", [0.85, 0.95])
-def test_a_run_loads_the_expert_it_begins_with(start):
+def test_a_run_loads_the_expert_it_begins_with(start: float) -> None:
     comfy.model_management.unload_all_models()
     model = experts()
     loaded = []
 
-    def prepared(executor, *args, **kwargs):
+    def prepared(executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = executor(*args, **kwargs)
         loaded.append((is_loaded(model), is_loaded(low_noise_of(model))))
         return result
@@ -234,10 +244,10 @@ def test_a_run_loads_the_expert_it_begins_with(start):
     assert loaded == [(start > 0.9, start < 0.9)]
 
 
-def evicting(model, evicted: list):
+def evicting(model: ModelPatcher, evicted: list) -> ModelPatcher:
     """As on a small GPU: loading one expert unloads the other."""
 
-    def prepare(executor, loading, *args, **kwargs):
+    def prepare(executor: Callable[..., Any], loading: ModelPatcher, *args: Any, **kwargs: Any) -> Any:
         result = executor(loading, *args, **kwargs)
         for entry in list(comfy.model_management.current_loaded_models):
             if entry.model is not None and not entry.model.is_clone(loading):
@@ -251,7 +261,7 @@ def evicting(model, evicted: list):
     return clone
 
 
-def test_the_idle_expert_can_be_unloaded_and_the_model_keeps_its_shift_and_patches():
+def test_the_idle_expert_can_be_unloaded_and_the_model_keeps_its_shift_and_patches() -> None:
     comfy.model_management.unload_all_models()
     model = with_lora(ModelSamplingSD3().patch(experts(), 7.0)[0], VIDEO_Q)
     wanted, evicted = sample(model), []
@@ -264,12 +274,12 @@ def test_the_idle_expert_can_be_unloaded_and_the_model_keeps_its_shift_and_patch
     )
 
 
-def test_a_run_that_begins_below_the_boundary_uses_the_shift_of_the_model():
+def test_a_run_that_begins_below_the_boundary_uses_the_shift_of_the_model() -> None:
     model = ModelSamplingSD3().patch(experts(), 7.0)[0]
     comfy.model_management.unload_all_models()
     shifts = []
 
-    def note(apply_model, args):
+    def note(apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         shifts.append((model.model.model_sampling.shift, low_noise_of(model).model.model_sampling.shift))
         return apply_model(args["input"], args["timestep"], **args["c"])
 
@@ -278,12 +288,12 @@ def test_a_run_that_begins_below_the_boundary_uses_the_shift_of_the_model():
     assert shifts == [(7.0, 7.0)] * 4
 
 
-def test_cancel_in_either_phase_leaves_nothing_behind():
+def test_cancel_in_either_phase_leaves_nothing_behind() -> None:
     model = experts()
     wanted = sample(model)
     for stop_at in (1, 4):
 
-        def interrupt(step, *_, stop_at=stop_at):
+        def interrupt(step: int, *_: Any, stop_at: int = stop_at) -> None:
             if step == stop_at:
                 comfy.model_management.interrupt_current_processing()
 
@@ -298,7 +308,7 @@ def test_cancel_in_either_phase_leaves_nothing_behind():
         assert same(sample(model), wanted) == [True, True]
 
 
-def test_a_lora_on_the_low_noise_expert_changes_only_late_steps():
+def test_a_lora_on_the_low_noise_expert_changes_only_late_steps() -> None:
     model = experts()
     changed = model.clone()
     assert with_low_noise(changed, with_lora(low_noise_of(model), VIDEO_Q)) is changed
@@ -309,7 +319,7 @@ def test_a_lora_on_the_low_noise_expert_changes_only_late_steps():
     assert low_noise_of(changed.clone()) is low_noise_of(changed) is not low_noise_of(model)
 
 
-def test_a_lora_of_the_host_on_the_video_belongs_to_the_high_noise_expert():
+def test_a_lora_of_the_host_on_the_video_belongs_to_the_high_noise_expert() -> None:
     model = experts(boundary=0.97)  # one step of the high-noise expert
     base = sample(model, cfg=1.0)
     assert same(sample(with_lora(model, VIDEO_Q), cfg=1.0), base) == [False, False]
@@ -318,7 +328,7 @@ def test_a_lora_of_the_host_on_the_video_belongs_to_the_high_noise_expert():
     assert same(sample(below, **never), sample(experts(boundary=0.9999), **never)) == [True, True]
 
 
-def test_a_lora_on_the_shared_audio_stream_reaches_both_experts_once():
+def test_a_lora_on_the_shared_audio_stream_reaches_both_experts_once() -> None:
     """As if one model with equal experts had it, whether or not the low-noise expert was given it as well."""
     equal = experts(low_seed=0)
     wanted = sample(with_lora(patcher(weights=expert_weights(0), **SHIFT), AUDIO_Q))
@@ -328,13 +338,13 @@ def test_a_lora_on_the_shared_audio_stream_reaches_both_experts_once():
     assert same(sample(equal), sample(patcher(weights=expert_weights(0), **SHIFT))) == [True, True]
 
 
-def test_hooks_of_a_conditioning_apply_to_both_experts():
+def test_hooks_of_a_conditioning_apply_to_both_experts() -> None:
     equal, one = experts(low_seed=0), patcher(weights=expert_weights(0), **SHIFT)
     keyframes = comfy.hooks.HookKeyframeGroup()
     for start, strength in ((0.0, 0.5), (0.4, 1.0), (0.8, 0.25)):
         keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
 
-    def hooked():
+    def hooked() -> Any:
         group = comfy.hooks.create_hook_lora(lora(VIDEO_Q, AUDIO_Q), 1.0, 0.0)
         group.set_keyframes_on_hooks(keyframes)
         return {"hooks": group}
@@ -349,7 +359,7 @@ def test_hooks_of_a_conditioning_apply_to_both_experts():
     assert same(sample(equal), sample(one)) == [True, True]
 
 
-def test_patches_wrappers_and_easycache_work_on_both():
+def test_patches_wrappers_and_easycache_work_on_both() -> None:
     equal, one = experts(low_seed=0), patcher(weights=expert_weights(0), **SHIFT)
     results = []
     for model in (equal, one):
@@ -369,7 +379,7 @@ def test_wrappers_of_others_run_around_the_active_expert_and_compiled_modules_ar
     model = experts()
     wanted, around, graphs = sample(model), [], []
 
-    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def wrapper(executor: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         around.append(executor.class_obj)
         return executor(*args, **kwargs)
 
@@ -471,7 +481,7 @@ def test_an_object_patch_that_cannot_be_moved_is_named() -> None:
         sample(model)
 
 
-def test_masks_and_context_reach_the_low_noise_expert():
+def test_masks_and_context_reach_the_low_noise_expert() -> None:
     equal, one = experts(low_seed=0), patcher(weights=expert_weights(0), **SHIFT)
     masks = (torch.ones(1, 1, 3, 4, 6), torch.ones(1, 1, 18))
     masks[0][:, :, :1] = 0
@@ -482,7 +492,7 @@ def test_masks_and_context_reach_the_low_noise_expert():
     assert same(*results) == [True, True]
 
 
-def test_wrong_experts_are_refused():
+def test_wrong_experts_are_refused() -> None:
     model = patcher(**SHIFT)
     with pytest.raises(ValueError, match="other sizes"):
         attach_low_noise(model, patcher(shift=4.0), 0.9)
@@ -491,7 +501,7 @@ def test_wrong_experts_are_refused():
     assert low_noise_of(model) is None
 
 
-def test_a_deep_clone_gets_experts_of_its_own_and_a_split_over_gpus_is_refused():
+def test_a_deep_clone_gets_experts_of_its_own_and_a_split_over_gpus_is_refused() -> None:
     model = experts()
     low = low_noise_of(model)
     model.cached_patcher_init = (lambda: experts(), ())

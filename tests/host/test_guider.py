@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import comfy.nested_tensor
 import comfy.patcher_extension
 import comfy.sample
@@ -9,6 +12,8 @@ import comfy.samplers
 import comfy.supported_models
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_model_advanced import RescaleCFG
 
@@ -29,25 +34,27 @@ PASSES = {
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> ModelPatcher:
     return tiny.patcher()
 
 
-def av_guider(model, mode: str, settings: dict[str, TermScale], **options) -> AVGuider:
+def av_guider(model: ModelPatcher, mode: str, settings: dict[str, TermScale], **options: Any) -> AVGuider:
     guider = AVGuider(model)
     guider.set_conds(POSITIVE, NEGATIVE)
     guider.set_guidance(mode, settings, **options)
     return guider
 
 
-def host_guider(model, cfg: float, positive=POSITIVE) -> comfy.samplers.CFGGuider:
+def host_guider(model: ModelPatcher, cfg: float, positive: list[Any] = POSITIVE) -> comfy.samplers.CFGGuider:
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, NEGATIVE)
     guider.set_cfg(cfg)
     return guider
 
 
-def run(guider, latent: dict, steps: int = 3, sampler: str = "euler") -> list[torch.Tensor]:
+def run(
+    guider: AVGuider | CFGGuider, latent: dict, steps: int = 3, sampler: str = "euler"
+) -> list[torch.Tensor]:
     """Video and audio (or video alone) after sampling from pure noise; one step gives the prediction
     itself.
     """
@@ -62,11 +69,11 @@ def run(guider, latent: dict, steps: int = 3, sampler: str = "euler") -> list[to
     return out.unbind() if out.is_nested else [out]
 
 
-def recorded(model):
+def recorded(model: ModelPatcher) -> tuple[ModelPatcher, list[Any]]:
     """A clone of the model that notes the transformer options of every pass, in order."""
     passes, clone = [], model.clone()
 
-    def note(apply_model, args):
+    def note(apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         passes.append(args["c"]["transformer_options"])
         return apply_model(args["input"], args["timestep"], **args["c"])
 
@@ -96,13 +103,13 @@ def assert_close(got: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_cfg_is_the_host_cfg(model) -> None:
+def test_cfg_is_the_host_cfg(model: ModelPatcher) -> None:
     ours = av_guider(model, "cfg", {"text": TermScale(4.0, 4.0)})
     assert_close(run(ours, tiny.av_latent()), run(host_guider(model, 4.0), tiny.av_latent()))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_scale_one_is_the_positive_text_alone_bit_for_bit(model, mode: str) -> None:
+def test_scale_one_is_the_positive_text_alone_bit_for_bit(model: ModelPatcher, mode: str) -> None:
     clone, passes = recorded(model)
     ours = run(av_guider(clone, mode, all_terms(mode, TermScale())), tiny.av_latent())
     assert [names(options) for options in passes] == [("TC",)] * 3
@@ -111,13 +118,13 @@ def test_scale_one_is_the_positive_text_alone_bit_for_bit(model, mode: str) -> N
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_step_runs_exactly_the_branches_of_the_mode_in_as_few_calls(model, mode: str) -> None:
+def test_a_step_runs_exactly_the_branches_of_the_mode_in_as_few_calls(model: ModelPatcher, mode: str) -> None:
     clone, passes = recorded(model)
     run(av_guider(clone, mode, defaults(mode)), tiny.av_latent(), steps=1)
     assert [names(options) for options in passes] == PASSES[mode]
 
 
-def test_ucg_is_its_formula_over_branches_run_by_the_host(model) -> None:
+def test_ucg_is_its_formula_over_branches_run_by_the_host(model: ModelPatcher) -> None:
     anchored = model.clone()
     anchored.model_options = with_switches(anchored.model_options, ANCHOR)
     tc, t0, n0 = (
@@ -138,7 +145,7 @@ def test_ucg_is_its_formula_over_branches_run_by_the_host(model) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_scale_acts_on_its_own_stream_only(model, mode: str) -> None:
+def test_a_scale_acts_on_its_own_stream_only(model: ModelPatcher, mode: str) -> None:
     weak, strong = (
         run(av_guider(model, mode, all_terms(mode, TermScale(3.0, audio))), tiny.av_latent(), steps=1)
         for audio in (2.0, 6.0)
@@ -147,7 +154,7 @@ def test_a_scale_acts_on_its_own_stream_only(model, mode: str) -> None:
     assert not torch.allclose(weak[1], strong[1], atol=1e-3)
 
 
-def test_a_range_is_a_part_of_the_run(model) -> None:
+def test_a_range_is_a_part_of_the_run(model: ModelPatcher) -> None:
     clone, passes = recorded(model)
     run(
         av_guider(clone, "ucg_cross", {"cross": TermScale(3.0, 3.0, start=0.2, end=0.6)}),
@@ -163,7 +170,7 @@ def test_a_range_is_a_part_of_the_run(model) -> None:
     assert [names(options) for options in passes] == wanted
 
 
-def test_a_video_without_audio_gets_cfg_from_every_mode_that_guides_text(model) -> None:
+def test_a_video_without_audio_gets_cfg_from_every_mode_that_guides_text(model: ModelPatcher) -> None:
     latent = {"samples": tiny.latents()[0]}
     clone, passes = recorded(model)
     ours = run(av_guider(clone, "ucg", {"text": TermScale(4.0, 9.0), "cross": TermScale(2.0, 9.0)}), latent)
@@ -171,7 +178,7 @@ def test_a_video_without_audio_gets_cfg_from_every_mode_that_guides_text(model) 
     assert_close(ours, run(host_guider(model, 4.0), latent))
 
 
-def test_skip_layers_apply_to_negative_passes_only(model) -> None:
+def test_skip_layers_apply_to_negative_passes_only(model: ModelPatcher) -> None:
     clone, passes = recorded(model)
     skipped = run(av_guider(clone, "dual", defaults("dual"), skip_layers=(1,)), tiny.av_latent(), steps=1)
     assert [(names(options), options.get("skip_layers")) for options in passes] == [
@@ -184,12 +191,12 @@ def test_skip_layers_apply_to_negative_passes_only(model) -> None:
     )
 
 
-def test_a_layer_the_model_lacks_is_refused(model) -> None:
+def test_a_layer_the_model_lacks_is_refused(model: ModelPatcher) -> None:
     with pytest.raises(ValueError, match=r"skip_layers names \[3\], the model has the layers 0 to 2"):
         av_guider(model, "cfg", {}, skip_layers=(0, 3))
 
 
-def test_open_and_anchor_passes_are_told_apart_by_the_caches_of_the_host(model) -> None:
+def test_open_and_anchor_passes_are_told_apart_by_the_caches_of_the_host(model: ModelPatcher) -> None:
     clone, passes = recorded(model)
     run(av_guider(clone, "ucg", defaults("ucg")), tiny.av_latent(), steps=2)
     first, second = ([uuid for options in passes[i : i + 2] for uuid in options["uuids"]] for i in (0, 2))
@@ -197,7 +204,7 @@ def test_open_and_anchor_passes_are_told_apart_by_the_caches_of_the_host(model) 
     assert sorted(first) == sorted(second)
 
 
-def test_pre_cfg_hooks_see_the_pair_of_the_host(model) -> None:
+def test_pre_cfg_hooks_see_the_pair_of_the_host(model: ModelPatcher) -> None:
     patched = APG.execute(model, eta=0.5, norm_threshold=2.0, momentum=-0.2)[0]
     ours = run(av_guider(patched, "cfg", {"text": TermScale(4.0, 4.0)}), tiny.av_latent())
     patched = APG.execute(model, eta=0.5, norm_threshold=2.0, momentum=-0.2)[0]
@@ -206,7 +213,7 @@ def test_pre_cfg_hooks_see_the_pair_of_the_host(model) -> None:
     assert not torch.allclose(ours[0], run(host_guider(model, 4.0), tiny.av_latent())[0], atol=1e-3)
 
 
-def test_a_cfg_function_replaces_the_combination_as_in_the_host(model) -> None:
+def test_a_cfg_function_replaces_the_combination_as_in_the_host(model: ModelPatcher) -> None:
     latent = {"samples": tiny.latents()[0]}
     patched = (
         RescaleCFG.execute(model, 0.7)[0]
@@ -218,7 +225,7 @@ def test_a_cfg_function_replaces_the_combination_as_in_the_host(model) -> None:
 
 
 @pytest.mark.parametrize("cfg", [4.0, 1.0])
-def test_cfg_plus_plus_samplers_get_the_negative_prediction(model, cfg: float) -> None:
+def test_cfg_plus_plus_samplers_get_the_negative_prediction(model: ModelPatcher, cfg: float) -> None:
     """They take it from a post-CFG hook, and ask for it at scale 1 too."""
     ours = run(
         av_guider(model, "cfg", {"text": TermScale(cfg, cfg)}), tiny.av_latent(), sampler="euler_cfg_pp"
@@ -226,10 +233,10 @@ def test_cfg_plus_plus_samplers_get_the_negative_prediction(model, cfg: float) -
     assert_close(ours, run(host_guider(model, cfg), tiny.av_latent(), sampler="euler_cfg_pp"))
 
 
-def test_post_cfg_hooks_see_a_pair_that_explains_the_prediction(model) -> None:
+def test_post_cfg_hooks_see_a_pair_that_explains_the_prediction(model: ModelPatcher) -> None:
     seen, patched = {}, model.clone()
 
-    def keep(args):
+    def keep(args: dict[str, Any]) -> torch.Tensor:
         seen.update(args)
         return args["denoised"] * 0.5
 
@@ -243,10 +250,10 @@ def test_post_cfg_hooks_see_a_pair_that_explains_the_prediction(model) -> None:
     torch.testing.assert_close(halved[1], plain[1] * 0.5, rtol=1e-4, atol=1e-4)
 
 
-def test_predict_noise_wrappers_run(model) -> None:
+def test_predict_noise_wrappers_run(model: ModelPatcher) -> None:
     calls, patched = [], model.clone()
 
-    def wrapper(executor, *args, **kwargs):
+    def wrapper(executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         return executor(*args, **kwargs)
 
@@ -255,26 +262,26 @@ def test_predict_noise_wrappers_run(model) -> None:
     assert len(calls) == 2
 
 
-def test_the_guider_leaves_the_model_options_alone(model) -> None:
+def test_the_guider_leaves_the_model_options_alone(model: ModelPatcher) -> None:
     run(av_guider(model, "ucg", defaults("ucg"), skip_layers=(0,)), tiny.av_latent(), steps=1)
     assert "a2v_cross_attn" not in model.model_options["transformer_options"]
     assert "skip_layers" not in model.model_options["transformer_options"]
 
 
-def test_an_empty_conditioning_is_refused(model) -> None:
+def test_an_empty_conditioning_is_refused(model: ModelPatcher) -> None:
     with pytest.raises(ValueError, match="negative holds no conditioning: connect a text encoder"):
         AVGuider(model).set_conds(POSITIVE, [])
 
 
 @pytest.mark.parametrize("stream", [0, 1])
-def test_nan_in_a_latent_is_refused(model, stream: int) -> None:
+def test_nan_in_a_latent_is_refused(model: ModelPatcher, stream: int) -> None:
     latent = tiny.av_latent()
     latent["samples"].unbind()[stream][0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match=f"latent_image: the {('video', 'audio')[stream]} latent holds NaN"):
         run(av_guider(model, "cfg", {}), latent)
 
 
-def test_a_latent_of_another_model_is_refused(model) -> None:
+def test_a_latent_of_another_model_is_refused(model: ModelPatcher) -> None:
     with pytest.raises(ValueError, match=r"the video latent has the shape \(1, 48, 3, 4, 6\).*16 channels"):
         run(av_guider(model, "cfg", {}), tiny.av_latent(channels=48))
     video, audio = tiny.latents()
@@ -284,7 +291,7 @@ def test_a_latent_of_another_model_is_refused(model) -> None:
 
 
 @pytest.fixture(scope="module")
-def wan():
+def wan() -> ModelPatcher:
     sizes = {
         "in_dim": 16,
         "out_dim": 16,
@@ -298,7 +305,7 @@ def wan():
 
 
 @pytest.fixture(scope="module")
-def ltx():
+def ltx() -> ModelPatcher:
     return tiny.other_model()
 
 
@@ -308,7 +315,7 @@ def ltx_latent() -> dict:
     return {"samples": comfy.nested_tensor.NestedTensor(streams)}
 
 
-def test_a_wan_model_of_the_host_gets_cfg(wan) -> None:
+def test_a_wan_model_of_the_host_gets_cfg(wan: ModelPatcher) -> None:
     latent = {"samples": tiny.latents()[0]}
     assert_close(
         run(av_guider(wan, "ucg_joint", {"joint": TermScale(4.0, 2.0)}), latent),
@@ -316,7 +323,7 @@ def test_a_wan_model_of_the_host_gets_cfg(wan) -> None:
     )
 
 
-def test_a_wan_model_of_the_host_reads_the_video_text_of_a_dual_prompt(wan) -> None:
+def test_a_wan_model_of_the_host_reads_the_video_text_of_a_dual_prompt(wan: ModelPatcher) -> None:
     latent = {"samples": tiny.latents()[0]}
     dual, plain = (
         run(host_guider(wan, 4.0, text), latent) for text in (tiny.dual_conditioning(1, 9), POSITIVE)
@@ -324,17 +331,17 @@ def test_a_wan_model_of_the_host_reads_the_video_text_of_a_dual_prompt(wan) -> N
     assert torch.equal(dual[0], plain[0])
 
 
-def test_audio_for_a_video_model_is_refused(wan) -> None:
+def test_audio_for_a_video_model_is_refused(wan: ModelPatcher) -> None:
     with pytest.raises(ValueError, match="this model makes video only"):
         run(av_guider(wan, "cfg", {}), tiny.av_latent())
 
 
-def test_skip_layers_on_a_model_without_them_are_refused(wan) -> None:
+def test_skip_layers_on_a_model_without_them_are_refused(wan: ModelPatcher) -> None:
     with pytest.raises(ValueError, match="skip_layers works on the joint models of this pack only"):
         av_guider(wan, "cfg", {}, skip_layers=(1,))
 
 
-def test_modality_guidance_works_on_ltx_2_of_the_host(ltx) -> None:
+def test_modality_guidance_works_on_ltx_2_of_the_host(ltx: ModelPatcher) -> None:
     anchored = ltx.clone()
     anchored.model_options = with_switches(anchored.model_options, ANCHOR)
     text = [[torch.cat([tiny.conditioning(seed)[0][0] for seed in (1, 2)], dim=-1), {"frame_rate": 16}]]

@@ -1,15 +1,20 @@
 """The plan of a loaded model: bytes of its parts, what the host estimates, and the words about it."""
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.samplers
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 
 from ccl_pack.ccl_core.config import CCAOptions, InteractionConfig
@@ -25,7 +30,7 @@ model = cache(tiny.patcher)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def model_of_this_file():
+def model_of_this_file() -> Iterator[None]:
     yield
     model.cache_clear()
 
@@ -59,7 +64,7 @@ def fp8(sd: dict) -> tuple[dict, dict[str, str]]:
     return out, {"_quantization_metadata": json.dumps({"layers": layers})}
 
 
-def two_experts():
+def two_experts() -> ModelPatcher:
     weights = tiny.state_dict(tiny.CONFIG)
     high, low = tiny.patcher(weights=weights), tiny.patcher(weights=weights)
     attach_low_noise(high, low, 0.9)
@@ -67,7 +72,7 @@ def two_experts():
 
 
 def gpu(
-    free: float, model=model, latent: dict | None = None, mode: str = "cfg", **machine
+    free: float, model: ModelPatcher = model, latent: dict | None = None, mode: str = "cfg", **machine: Any
 ) -> tuple[Machine, Plan]:
     """A GPU with so many bytes beyond what one step takes, and the plan on it."""
     latent = latent or tiny.av_latent()
@@ -78,7 +83,7 @@ def gpu(
 
 
 @pytest.mark.parametrize("dtype, width", [(torch.float32, 4), (torch.bfloat16, 2)])
-def test_bytes_of_the_parts_are_those_of_the_file(dtype, width):
+def test_bytes_of_the_parts_are_those_of_the_file(dtype: torch.dtype, width: int) -> None:
     sd = {key: value.to(dtype) for key, value in tiny.state_dict(tiny.CONFIG).items()}
     found = weights_of(tiny.patcher(weights=sd, model_options={"dtype": dtype}))
     counts = parameters(tiny.CONFIG)
@@ -89,7 +94,7 @@ def test_bytes_of_the_parts_are_those_of_the_file(dtype, width):
     assert found.active == sum(found.parts.values())
 
 
-def test_quantised_layers_count_as_they_are_stored():
+def test_quantised_layers_count_as_they_are_stored() -> None:
     sd, metadata = fp8(tiny.state_dict(tiny.CONFIG))
     quantised = build_model(dict(sd), tiny.CONFIG, "tiny", metadata, {}, False)
     found, stored = weights_of(quantised), bytes_of(sd)
@@ -104,14 +109,14 @@ def test_quantised_layers_count_as_they_are_stored():
     assert held > weight.numel() * kernels_of(quantised).itemsize  # a copy to compute with
 
 
-def test_the_largest_layer_and_the_joint_layer():
+def test_the_largest_layer_and_the_joint_layer() -> None:
     found, counts = weights_of(model()), parameters(tiny.CONFIG)
     assert found.largest == ("time_projection.1", 4 * (48 * 6 * 48 + 6 * 48))
     video, audio = (4 * (8 * (d * d + d) + 13 * d + 2 * d * f + f) for d, f in ((48, 64), (32, 48)))
     assert found.layer == video + audio + 4 * counts["interaction"] // 2
 
 
-def test_the_second_expert_waits_with_its_video_alone():
+def test_the_second_expert_waits_with_its_video_alone() -> None:
     found, roomy = (
         weights_of(two_experts()),
         Machine("gpu", ram_free=1, ram_total=1, vram_free=2**40, vram_total=2**40),
@@ -127,11 +132,13 @@ def test_the_second_expert_waits_with_its_video_alone():
 
 
 @pytest.mark.parametrize("latent", [tiny.av_latent(batch=2), {"samples": tiny.latents(batch=2)[0]}])
-def test_the_hosts_estimate_is_the_one_it_samples_by(latent, monkeypatch):
+def test_the_hosts_estimate_is_the_one_it_samples_by(
+    latent: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     patcher = tiny.patcher()
     asked, original = [], patcher.model.memory_required
 
-    def listening(*args, **kwargs):
+    def listening(*args: Any, **kwargs: Any) -> Any:
         asked.append(original(*args, **kwargs))
         return asked[-1]
 
@@ -148,7 +155,7 @@ def test_the_hosts_estimate_is_the_one_it_samples_by(latent, monkeypatch):
     assert host_bytes(patcher, replace(clip, passes=2)) in sampled
 
 
-def test_the_clip_is_what_the_sampler_sees():
+def test_the_clip_is_what_the_sampler_sees() -> None:
     av = tiny.av_latent(batch=2)
     assert clip_of(model(), av) == Clip(video=(3, 4, 6), audio=18, batch=2)
     assert clip_of(model(), {"samples": tiny.latents()[0]}) == Clip(video=(3, 4, 6))
@@ -165,11 +172,11 @@ def test_the_clip_is_what_the_sampler_sees():
         assert alone == Clip(video=(3, 4, 6), video_times=times)
 
 
-def test_an_empty_latent_of_another_model_is_taken_as_the_sampler_takes_it():
+def test_an_empty_latent_of_another_model_is_taken_as_the_sampler_takes_it() -> None:
     assert clip_of(model(), {"samples": torch.zeros(1, 4, 3, 4, 6)}).video == (3, 4, 6)
 
 
-def test_kernels_follow_the_precision_of_computing():
+def test_kernels_follow_the_precision_of_computing() -> None:
     patcher = tiny.patcher()
     assert kernels_of(patcher).itemsize == 4
     patcher.set_model_compute_dtype(torch.bfloat16)
@@ -178,14 +185,14 @@ def test_kernels_follow_the_precision_of_computing():
     assert not kernels_of(patcher).fused_rope
 
 
-def test_a_machine_without_a_gpu_has_ram_only():
+def test_a_machine_without_a_gpu_has_ram_only() -> None:
     machine = machine_of(model())
     assert machine.vram_free is None
     assert 0 < machine.ram_free <= machine.ram_total
     assert machine.ram_total == comfy.model_management.get_total_memory(torch.device("cpu"))
 
 
-def test_enough_vram_fits_whole():
+def test_enough_vram_fits_whole() -> None:
     weights = weights_of(model()).active
     machine, plan = gpu(free=weights)
     assert plan.verdict.fit == "whole"
@@ -197,7 +204,7 @@ def test_enough_vram_fits_whole():
 
 
 @pytest.mark.parametrize("mode, runs", [("cfg", 2), ("dual", 3), ("ucg_cross", 2)])
-def test_less_vram_streams_what_is_missing(mode, runs):
+def test_less_vram_streams_what_is_missing(mode: str, runs: int) -> None:
     """No passes are batched here: the host's estimate of two exceeds what is left."""
     weights = weights_of(model())
     machine, plan = gpu(free=weights.active / 2, mode=mode)
@@ -218,7 +225,7 @@ def test_less_vram_streams_what_is_missing(mode, runs):
 
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.3])
-def test_what_is_streamed_is_what_the_host_leaves_out(share):
+def test_what_is_streamed_is_what_the_host_leaves_out(share: float) -> None:
     """Its own partial loading, given as much memory for weights as the plan has."""
     patcher = tiny.patcher()
     weights = weights_of(patcher).active
@@ -228,7 +235,7 @@ def test_what_is_streamed_is_what_the_host_leaves_out(share):
     assert plan.verdict.streamed / weights == pytest.approx(left_out / weights, abs=0.06)
 
 
-def test_streaming_more_than_ram_holds_is_told():
+def test_streaming_more_than_ram_holds_is_told() -> None:
     half = weights_of(model()).active / 2
     scarce, _ = gpu(free=half, ram_total=1000)
     plenty, _ = gpu(free=half)
@@ -242,7 +249,7 @@ def long_latent(frames: int = 9, height: int = 32, width: int = 48) -> dict:
     }
 
 
-def test_too_little_vram_does_not_fit_and_the_advice_does():
+def test_too_little_vram_does_not_fit_and_the_advice_does() -> None:
     small, plan = gpu(free=-40_000, latent=long_latent())
     assert plan.verdict.fit == "none"
     text = report(model(), long_latent(), "cfg", small)
@@ -262,7 +269,7 @@ def test_too_little_vram_does_not_fit_and_the_advice_does():
         assert Plan(model(), worse, "cfg", small).verdict.fit == "none"
 
 
-def test_a_batch_that_is_too_large_is_told_to_be():
+def test_a_batch_that_is_too_large_is_told_to_be() -> None:
     one = {"samples": long_latent()["samples"].unbind()[0]}
     four = {"samples": one["samples"].repeat(4, 1, 1, 1, 1)}
     roomy, _ = gpu(free=weights_of(model()).active * 2, latent=one)
@@ -270,14 +277,14 @@ def test_a_batch_that_is_too_large_is_told_to_be():
     assert "one clip at a time instead of 4" in text
 
 
-def test_wide_weights_are_told_of_fp8():
+def test_wide_weights_are_told_of_fp8() -> None:
     machine, _ = gpu(free=weights_of(model()).active / 2)
     text = report(model(), tiny.av_latent(), "cfg", machine)
     count = sum(parameters(tiny.CONFIG).values())
     assert f"the model in fp8 takes {count / 2**10:.1f} KiB" in text
 
 
-def test_ram_alone_is_judged_too():
+def test_ram_alone_is_judged_too() -> None:
     plan = Plan(model(), tiny.av_latent(), "cfg", Machine("cpu", ram_free=2**40, ram_total=2**40))
     assert plan.clip.passes == 2
     step = step_bytes(tiny.CONFIG, plan.clip, plan.kernels)
@@ -288,14 +295,14 @@ def test_ram_alone_is_judged_too():
     assert "no VRAM of its own" in text
 
 
-def test_a_coupling_in_fewer_layers_has_fewer_bytes():
+def test_a_coupling_in_fewer_layers_has_fewer_bytes() -> None:
     half = weights_of(tiny.patcher(interaction=InteractionConfig("cca", (0,), CCAOptions(3)))).parts[
         "interaction"
     ]
     assert half * 2 == weights_of(model()).parts["interaction"]
 
 
-def test_a_model_without_audio_stream_is_refused():
+def test_a_model_without_audio_stream_is_refused() -> None:
     class Plain(torch.nn.Module):
         pass
 

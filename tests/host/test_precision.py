@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 from safetensors.torch import save_file
 
+from ccl_pack.ccl_core.config import CCLConfig
 from ccl_pack.ccl_core.host.files.build import load_model
 from ccl_pack.ccl_core.metadata import write_config
 from support import upstream
@@ -64,13 +67,13 @@ class Quantised:
     layers: list[str]
 
 
-def is_matrix(key, value):
+def is_matrix(key: str, value: torch.Tensor) -> bool:
     return (
         value.ndim == 2 and key.endswith(".weight") and ("blocks." in key or key.startswith("interaction."))
     )
 
 
-def quantise(sd, form, **options):
+def quantise(sd: dict[str, torch.Tensor], form: str, **options: Any) -> Quantised:
     plain, beside, meant, layers = {}, {}, {}, []
     scale = {"scale": "recalculate"} if form in SCALED else {}
     for key, value in sd.items():
@@ -90,14 +93,14 @@ def quantise(sd, form, **options):
     return Quantised(plain, beside, meant, layers)
 
 
-def published(sd, name):
+def published(sd: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Under the names of a layout, with the shape of MOVA's audio patch embedding."""
     renamed = {LAYOUTS[name][1](key): value for key, value in sd.items()}
     patch = "audio_dit.patch_embedding.weight"
     return renamed | {patch: renamed[patch][..., 0, 0]} if patch in renamed else renamed
 
 
-def file_of(path, quantised, name, form, style):
+def file_of(path: Path, quantised: Quantised, name: str, form: str, style: str) -> str:
     """Write a quantised model in one of the three ways to say how its layers are quantised."""
     rename = LAYOUTS[name][1]
     layer_names = {layer: rename(f"{layer}.weight").removesuffix(".weight") for layer in quantised.layers}
@@ -117,17 +120,19 @@ def file_of(path, quantised, name, form, style):
     return save(path, sd, LAYOUTS[name][0], metadata)
 
 
-def save(path, sd, chosen, metadata=None):
+def save(
+    path: Path, sd: dict[str, torch.Tensor], chosen: CCLConfig, metadata: dict[str, Any] | None = None
+) -> str:
     sd = {key: value.contiguous() for key, value in sd.items()}
     save_file(sd, path, metadata={"ccl_config": write_config(chosen)} | (metadata or {}))
     return str(path)
 
 
-def exact(path, sd, name):
+def exact(path: Path, sd: dict[str, torch.Tensor], name: str) -> str:
     return save(path, published(sd, name), LAYOUTS[name][0])
 
 
-def run(path, **options):
+def run(path: str, **options: Any) -> list[torch.Tensor]:
     """Both velocities, computed in the dtype that the host chose."""
     model = load_model(path, options).model
     chosen, dtype = model.ccl_config, model.manual_cast_dtype or model.get_dtype()
@@ -147,16 +152,16 @@ def run(path, **options):
     return [value.float() for value in made]
 
 
-def error(found, wanted):
+def error(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
 
 
-def weights(name):
+def weights(name: str) -> dict[str, torch.Tensor]:
     return state_dict(LAYOUTS[name][0], seed=3, std=0.03)
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
     """What each layout computes from its weights in float32."""
     folder = tmp_path_factory.mktemp("exact")
     return {name: run(exact(folder / f"{name}.safetensors", weights(name), name)) for name in LAYOUTS}
@@ -164,7 +169,9 @@ def reference(tmp_path_factory):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("dtype", PLAIN, ids=str)
-def test_plain_formats(tmp_path, reference, name, dtype):
+def test_plain_formats(
+    tmp_path: Path, reference: dict[str, list[torch.Tensor]], name: str, dtype: torch.dtype
+) -> None:
     """Every tensor of the file in one format without scales, fp8 too, as published for Ovi."""
     stored = {key: value.to(dtype) for key, value in weights(name).items()}
     found = run(exact(tmp_path / "small.safetensors", stored, name))
@@ -180,7 +187,9 @@ def test_plain_formats(tmp_path, reference, name, dtype):
     ("form", "style"),
     [*((form, "comfy_quant") for form in QUANTISED), ("float8_e4m3fn", "metadata"), ("nvfp4", "metadata")],
 )
-def test_quantised_formats(tmp_path, reference, name, form, style):
+def test_quantised_formats(
+    tmp_path: Path, reference: dict[str, list[torch.Tensor]], name: str, form: str, style: str
+) -> None:
     quantised = quantise(weights(name), form)
     assert len(quantised.layers) > 20
     found = run(file_of(tmp_path / "small.safetensors", quantised, name, form, style))
@@ -190,13 +199,13 @@ def test_quantised_formats(tmp_path, reference, name, form, style):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_scaled_fp8_from_before_the_host_had_formats(tmp_path, name):
+def test_scaled_fp8_from_before_the_host_had_formats(tmp_path: Path, name: str) -> None:
     quantised = quantise(weights(name), "float8_e4m3fn")
     found = run(file_of(tmp_path / "small.safetensors", quantised, name, "float8_e4m3fn", "scaled_fp8"))
     assert error(found, run(exact(tmp_path / "held.safetensors", quantised.meant, name))) < ROUNDING
 
 
-def test_quantised_weights_stay_small_in_memory(tmp_path):
+def test_quantised_weights_stay_small_in_memory(tmp_path: Path) -> None:
     quantised = quantise(weights("ovi"), "float8_e4m3fn")
     patcher = load_model(
         file_of(tmp_path / "small.safetensors", quantised, "ovi", "float8_e4m3fn", "comfy_quant")
@@ -216,7 +225,7 @@ def test_quantised_weights_stay_small_in_memory(tmp_path):
     ],
     ids=["int8 by channel", "int8 rotated", "int4 rotated"],
 )
-def test_formats_of_wide_layers(tmp_path, form, options, bound):
+def test_formats_of_wide_layers(tmp_path: Path, form: str, options: dict[str, Any], bound: float) -> None:
     """Rotations take groups of 256 channels."""
     chosen = config(
         video=replace(CONFIG.video, dim=256, ffn_dim=256, num_layers=2),
@@ -247,7 +256,9 @@ def test_formats_of_wide_layers(tmp_path, form, options, bound):
         ("mova", torch.float8_e5m2, 0.25),
     ],
 )
-def test_chosen_weight_dtype(tmp_path, reference, name, dtype, bound):
+def test_chosen_weight_dtype(
+    tmp_path: Path, reference: dict[str, list[torch.Tensor]], name: str, dtype: torch.dtype, bound: float
+) -> None:
     """The loader's choice: bfloat16 and float16 also compute in it, fp8 only keeps the weights in it."""
     path = exact(tmp_path / "exact.safetensors", weights(name), name)
     patcher = load_model(path, {"dtype": dtype})
@@ -256,14 +267,14 @@ def test_chosen_weight_dtype(tmp_path, reference, name, dtype, bound):
 
 
 @pytest.mark.parametrize("name", ["ovi", "mova"])
-def test_float16_is_refused_where_it_overflows(tmp_path, name):
+def test_float16_is_refused_where_it_overflows(tmp_path: Path, name: str) -> None:
     path = exact(tmp_path / "exact.safetensors", weights(name), name)
     with pytest.raises(ValueError, match=r"cannot run in fp16.*choose default, bf16 or fp8"):
         load_model(path, {"dtype": torch.float16})
 
 
 @pytest.mark.parametrize("form", ["nvfp4", "mxfp8", "int8_tensorwise", "float8_e4m3fn"])
-def test_a_lost_scale_is_said(tmp_path, form):
+def test_a_lost_scale_is_said(tmp_path: Path, form: str) -> None:
     quantised = quantise(weights("mova"), form)
     del quantised.beside["blocks.1.self_attn.k.weight_scale"]
     path = file_of(tmp_path / "small.safetensors", quantised, "mova", form, "comfy_quant")

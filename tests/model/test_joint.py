@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import comfy.model_management
 import comfy.ops
@@ -10,6 +11,7 @@ import pytest
 import torch
 from comfy.ldm.wan.model import WanModel
 
+from ccl_pack.ccl_core.config import CCLConfig
 from ccl_pack.ccl_core.model.joint import JointModel
 from support.tiny import CONFIG, config, latents, state_dict
 
@@ -20,13 +22,13 @@ VARIANTS = {
 }
 
 
-def joint(chosen=CONFIG, seed=0, **weights):
+def joint(chosen: CCLConfig = CONFIG, seed: int = 0, **weights: Any) -> JointModel:
     model = JointModel(chosen, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     model.load_state_dict(state_dict(chosen, seed) | weights)
     return model.requires_grad_(False)
 
 
-def silent(model):
+def silent(model: JointModel) -> JointModel:
     """A fresh interaction: its output projections are zero."""
     for layer in model.interaction.values():
         for direction in (layer.a2v, layer.v2a):
@@ -35,14 +37,14 @@ def silent(model):
     return model
 
 
-def inputs(seed=3, batch=2, tokens=5):
+def inputs(seed: int = 3, batch: int = 2, tokens: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, generator=generator) * 1000, torch.randn(batch, tokens, 24, generator=generator)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)])
-def test_fresh_model_without_audio_is_the_hosts_wan(variant, size):
+def test_fresh_model_without_audio_is_the_hosts_wan(variant: str, size: tuple[int, int]) -> None:
     stream = replace(CONFIG.video, **VARIANTS[variant])
     model = silent(joint(config(video=stream)))
     wan = WanModel(**stream.wan_arguments(), dtype=torch.float32, operations=comfy.ops.disable_weight_init)
@@ -58,7 +60,7 @@ def test_fresh_model_without_audio_is_the_hosts_wan(variant, size):
     assert out.std() > 0.1
 
 
-def test_fresh_model_with_audio_is_two_independent_streams():
+def test_fresh_model_with_audio_is_two_independent_streams() -> None:
     model = silent(joint())
     time, context = inputs()
     video, audio = latents(batch=2)
@@ -68,7 +70,7 @@ def test_fresh_model_with_audio_is_two_independent_streams():
     assert torch.equal(both[1], other[1])
 
 
-def test_open_routes_couple_both_streams():
+def test_open_routes_couple_both_streams() -> None:
     model = joint()
     time, context = inputs()
     video, audio = latents(batch=2)
@@ -80,7 +82,9 @@ def test_open_routes_couple_both_streams():
 
 
 @pytest.mark.parametrize("direction", ["a2v", "v2a"])
-def test_anchored_direction_has_no_effect_and_no_gradient(direction, monkeypatch):
+def test_anchored_direction_has_no_effect_and_no_gradient(
+    direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         comfy.model_management, "in_training", True
     )  # the host's rotary kernel has no backward
@@ -96,7 +100,7 @@ def test_anchored_direction_has_no_effect_and_no_gradient(direction, monkeypatch
     assert torch.autograd.grad(*cross[open_direction])[0].abs().max() > 0
 
 
-def test_route_per_sample_equals_each_sample_alone():
+def test_route_per_sample_equals_each_sample_alone() -> None:
     model = joint()
     time, context = inputs(batch=3)
     video, audio = latents(batch=3)
@@ -115,7 +119,7 @@ def test_route_per_sample_equals_each_sample_alone():
             torch.testing.assert_close(whole[rows], part, rtol=1e-4, atol=1e-4)
 
 
-def test_host_flags_mean_the_anchor():
+def test_host_flags_mean_the_anchor() -> None:
     model = joint()
     time, context = inputs()
     streams = list(latents(batch=2))
@@ -126,7 +130,7 @@ def test_host_flags_mean_the_anchor():
     assert all(torch.equal(x, y) for x, y in zip(flagged, routed, strict=True))
 
 
-def test_stream_switched_off_is_absent():
+def test_stream_switched_off_is_absent() -> None:
     model = joint()
     time, context = inputs()
     video, audio = latents(batch=2)
@@ -139,7 +143,7 @@ def test_stream_switched_off_is_absent():
     torch.testing.assert_close(out[1], anchored[1])
 
 
-def test_patches_see_the_video_stream_only():
+def test_patches_see_the_video_stream_only() -> None:
     model = joint()
     time, context = inputs()
     video, audio = latents(batch=2)
@@ -154,13 +158,13 @@ def test_patches_see_the_video_stream_only():
     assert (patched[0] - base[0]).abs().max() > 1e-3
 
 
-def test_replaced_block_runs_the_whole_layer_inside():
+def test_replaced_block_runs_the_whole_layer_inside() -> None:
     model = joint()
     time, context = inputs()
     streams = list(latents(batch=2))
     calls = []
 
-    def around(args, extra):
+    def around(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         calls.append(args["img"].shape)
         return extra["original_block"](args)
 
@@ -184,7 +188,7 @@ def test_replaced_block_runs_the_whole_layer_inside():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close(dtype):
+def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     model = joint()
     time, context = inputs()
     streams = latents(batch=2)

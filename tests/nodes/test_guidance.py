@@ -9,6 +9,7 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest._io import get_finalized_class_inputs
 from comfy_extras.nodes_custom_sampler import (
     BasicScheduler,
@@ -37,16 +38,16 @@ RUN = {"seed": 5, "steps": 3, "sampler_name": "euler", "scheduler": "simple", "d
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> ModelPatcher:
     return tiny.patcher()
 
 
-def joint(model, latent: dict, **changes: Any) -> dict:
+def joint(model: ModelPatcher, latent: dict, **changes: Any) -> dict:
     run = {"mode": CFG, **RUN, **changes}
     return CCLJointSampler.execute(model, POSITIVE, NEGATIVE, latent, **run)[0]
 
 
-def ksampler(model, latent: dict, denoise: float = 1.0) -> dict:
+def ksampler(model: ModelPatcher, latent: dict, denoise: float = 1.0) -> dict:
     return host_nodes.common_ksampler(
         model, 5, 3, 4.0, "euler", "simple", POSITIVE, NEGATIVE, latent, denoise
     )[0]
@@ -62,29 +63,29 @@ def assert_close(ours: dict, theirs: dict) -> None:
 
 
 @pytest.mark.parametrize("denoise", [1.0, 0.6])
-def test_joint_sampler_with_cfg_is_the_host_ksampler(model, denoise: float) -> None:
+def test_joint_sampler_with_cfg_is_the_host_ksampler(model: ModelPatcher, denoise: float) -> None:
     assert_close(joint(model, tiny.av_latent(), denoise=denoise), ksampler(model, tiny.av_latent(), denoise))
 
 
-def test_joint_sampler_makes_video_alone_from_a_plain_latent(model) -> None:
+def test_joint_sampler_makes_video_alone_from_a_plain_latent(model: ModelPatcher) -> None:
     latent = {"samples": torch.zeros(1, 16, 3, 4, 6)}
     assert_close(joint(model, latent), ksampler(model, latent))
 
 
-def test_an_empty_image_latent_is_adapted_as_by_the_host(model) -> None:
+def test_an_empty_image_latent_is_adapted_as_by_the_host(model: ModelPatcher) -> None:
     latent = {"samples": torch.zeros(1, 4, 4, 6), "downscale_ratio_spacial": 8}
     out = joint(model, latent)
     assert out["samples"].shape == (1, 16, 1, 4, 6)
     assert "downscale_ratio_spacial" not in out
 
 
-def test_no_denoising_returns_the_latent(model) -> None:
+def test_no_denoising_returns_the_latent(model: ModelPatcher) -> None:
     latent = tiny.av_latent()
     for got, given in zip(streams(joint(model, latent, denoise=0.0)), streams(latent), strict=True):
         assert torch.equal(got, given)
 
 
-def test_joint_sampler_keeps_the_other_entries_and_its_input(model) -> None:
+def test_joint_sampler_keeps_the_other_entries_and_its_input(model: ModelPatcher) -> None:
     latent = tiny.av_latent() | {"task": "joint"}
     before = [stream.clone() for stream in streams(latent)]
     out = joint(model, latent)
@@ -92,7 +93,7 @@ def test_joint_sampler_keeps_the_other_entries_and_its_input(model) -> None:
     assert all(torch.equal(now, then) for now, then in zip(streams(latent), before, strict=True))
 
 
-def test_a_kept_stream_comes_back_bit_exact(model) -> None:
+def test_a_kept_stream_comes_back_bit_exact(model: ModelPatcher) -> None:
     masks = torch.zeros(1, 1, 3, 4, 6), torch.ones(1, 1, 18)
     latent = tiny.av_latent(masks=masks)
     video, audio = streams(
@@ -102,14 +103,14 @@ def test_a_kept_stream_comes_back_bit_exact(model) -> None:
     assert not torch.allclose(audio, streams(latent)[1], atol=1e-2)
 
 
-def test_the_seed_decides_the_result(model) -> None:
+def test_the_seed_decides_the_result(model: ModelPatcher) -> None:
     first, again, other = (streams(joint(model, tiny.av_latent(), seed=seed)) for seed in (1, 1, 2))
     for i in range(2):
         assert torch.equal(first[i], again[i])
         assert not torch.allclose(first[i], other[i], atol=1e-2)
 
 
-def test_the_guider_in_the_host_sampler_gives_the_same_as_the_joint_sampler(model) -> None:
+def test_the_guider_in_the_host_sampler_gives_the_same_as_the_joint_sampler(model: ModelPatcher) -> None:
     mode = {
         "mode": "ucg",
         "video_cfg": 3.0,
@@ -183,7 +184,7 @@ def test_the_sampler_offers_what_the_host_offers() -> None:
     assert required["seed"][1]["max"] == 2**64 - 1
 
 
-def test_a_word_in_skip_layers_is_refused(model) -> None:
+def test_a_word_in_skip_layers_is_refused(model: ModelPatcher) -> None:
     with pytest.raises(ValueError, match="skip_layers wants layer numbers such as 7, 8, 9, got 'all'"):
         CCLGuider.execute(model, POSITIVE, NEGATIVE, CFG, skip_layers="all")
 

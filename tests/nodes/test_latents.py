@@ -2,13 +2,20 @@
 playable file.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import av as pyav
 import comfy.model_management
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest._io import NodeOutput
 from comfy_extras.nodes_audio import VAEDecodeAudio
 from comfy_extras.nodes_lt import LTXVSeparateAVLatent
 
@@ -27,14 +34,14 @@ OFF = {"tiling": "off"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def vaes_of_this_file():
+def vaes_of_this_file() -> Iterator[None]:
     yield
     release()
     model.cache_clear()
 
 
 @pytest.fixture(autouse=True)
-def as_the_host_runs_nodes():
+def as_the_host_runs_nodes() -> Iterator[None]:
     with torch.inference_mode():
         yield
 
@@ -44,16 +51,25 @@ def made(given: dict) -> dict:
     return {name: value() if callable(value) else value for name, value in given.items()}
 
 
-def empty(model=model, width=64, height=64, length=TWO_SECONDS, fps=0.0, batch_size=1) -> dict:
+def empty(
+    model: ModelPatcher = model,
+    width: int = 64,
+    height: int = 64,
+    length: dict[str, Any] = TWO_SECONDS,
+    fps: float = 0.0,
+    batch_size: int = 1,
+) -> dict:
     size = {"size": "custom", "width": width, "height": height}
     return CCLEmptyAVLatent.execute(model(), size, length, batch_size, fps)[0]
 
 
-def encode(latent: dict, image_fit="crop", length_fit="pad", fps=0.0, **given) -> dict:
+def encode(
+    latent: dict, image_fit: str = "crop", length_fit: str = "pad", fps: float = 0.0, **given: Any
+) -> dict:
     return CCLEncodeAV.execute(latent, image_fit, length_fit, fps=fps, **made(given))[0]
 
 
-def decode(latent: dict, **given):
+def decode(latent: dict, **given: Any) -> NodeOutput:
     usual = {"video_vae": video_vae, "tiling": OFF, "fps": 0.0, "audio_vae": audio_vae}
     return CCLDecodeAV.execute(latent, **made({**usual, **given}))
 
@@ -63,7 +79,7 @@ def plain_wan(latent_frames: int = 2) -> dict:
 
 
 @pytest.mark.parametrize("node", [CCLEmptyAVLatent, CCLEncodeAV, CCLDecodeAV])
-def test_schema_names_the_parameters_of_execute_and_explains_them(node):
+def test_schema_names_the_parameters_of_execute_and_explains_them(node: type) -> None:
     schema = node.GET_SCHEMA()
     parameters = node.execute.__func__.__code__.co_varnames[1 : node.execute.__func__.__code__.co_argcount]
     assert sorted(part.id for part in schema.inputs) == sorted(parameters)
@@ -72,7 +88,7 @@ def test_schema_names_the_parameters_of_execute_and_explains_them(node):
     assert schema.search_aliases
 
 
-def test_empty_two_seconds_of_the_tiny_model():
+def test_empty_two_seconds_of_the_tiny_model() -> None:
     av = split(empty())
     assert av.video.shape == (1, 16, 9, 8, 8)
     assert av.audio.shape == (1, 8, 66)
@@ -82,7 +98,7 @@ def test_empty_two_seconds_of_the_tiny_model():
     assert av.video.device == av.audio.device == comfy.model_management.intermediate_device()
 
 
-def test_empty_in_frames_with_another_frame_rate_and_batch():
+def test_empty_in_frames_with_another_frame_rate_and_batch() -> None:
     av = split(empty(length={"length": "frames", "frames": 10}, fps=24.0, width=90, height=33, batch_size=2))
     assert av.video.shape == (2, 16, 4, 4, 10)
     assert av.audio.shape == (2, 8, 18)
@@ -97,14 +113,14 @@ def test_empty_in_frames_with_another_frame_rate_and_batch():
         ("ccl-tiny", (2, 8, 8), "frames"),
     ],
 )
-def test_a_size_of_a_family_brings_its_length(choice: str, video: tuple[int, int, int], length: str):
+def test_a_size_of_a_family_brings_its_length(choice: str, video: tuple[int, int, int], length: str) -> None:
     """A CCL model that is not ccl-tiny was published in no size: it has that of Wan."""
     amount = {"length": length, "frames": 5}
     latent = CCLEmptyAVLatent.execute(model(), {"size": choice}, amount, 1)[0]
     assert split(latent).video.shape[2:] == video
 
 
-def test_every_trained_size_can_be_chosen():
+def test_every_trained_size_can_be_chosen() -> None:
     (size,) = (entry for entry in CCLEmptyAVLatent.define_schema().inputs if entry.id == "size")
     presets = [preset for family in FAMILIES.values() for preset in family.presets]
     assert [option.key for option in size.options] == [
@@ -114,7 +130,7 @@ def test_every_trained_size_can_be_chosen():
     ]
 
 
-def test_empty_for_the_paper_clock_has_c_tokens_in_every_latent_frame():
+def test_empty_for_the_paper_clock_has_c_tokens_in_every_latent_frame() -> None:
     assert split(empty(model=partial(tiny.patcher, clock="uniform"))).audio.shape[2] == 8 * 9
 
 
@@ -130,12 +146,12 @@ def test_empty_for_the_paper_clock_has_c_tokens_in_every_latent_frame():
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_empty_refuses_absurd_sizes(wrong, message):
+def test_empty_refuses_absurd_sizes(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         empty(**wrong)
 
 
-def test_empty_refuses_a_model_without_audio_stream():
+def test_empty_refuses_a_model_without_audio_stream() -> None:
     class Plain:
         model = torch.nn.Linear(1, 1)
 
@@ -145,21 +161,21 @@ def test_empty_refuses_a_model_without_audio_stream():
         empty(model=Plain)
 
 
-def test_encode_without_material_changes_nothing():
+def test_encode_without_material_changes_nothing() -> None:
     latent = empty(length=FIVE_FRAMES)
     again = encode(latent, video_vae=video_vae, audio_vae=audio_vae)
     assert again.keys() == latent.keys()
     assert torch.equal(split(again).audio, split(latent).audio)
 
 
-def test_sound_for_a_video_keeps_the_video_and_generates_the_sound():
+def test_sound_for_a_video_keeps_the_video_and_generates_the_sound() -> None:
     av = split(encode(empty(length=FIVE_FRAMES, width=32, height=32), video_vae=video_vae, images=frames(5)))
     assert torch.equal(av.video, video_vae().encode(frames(5)))
     assert not av.video_mask.any()
     assert av.audio_mask.all()
 
 
-def test_video_for_a_sound_keeps_the_sound_and_generates_the_video():
+def test_video_for_a_sound_keeps_the_sound_and_generates_the_video() -> None:
     latent = encode(empty(length=FIVE_FRAMES), audio_vae=audio_vae, audio=sound(5000))
     av = split(latent)
     assert av.audio.any()
@@ -168,7 +184,7 @@ def test_video_for_a_sound_keeps_the_sound_and_generates_the_video():
     assert not av.video.any()
 
 
-def test_a_start_image_of_any_size_keeps_the_first_latent_frame():
+def test_a_start_image_of_any_size_keeps_the_first_latent_frame() -> None:
     latent = empty(length=FIVE_FRAMES, width=32, height=32)
     av = split(encode(latent, video_vae=video_vae, start_image=frames(1, 100, 37, 4), length_fit="refuse"))
     assert av.video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [0.0, 1.0]
@@ -176,14 +192,14 @@ def test_a_start_image_of_any_size_keeps_the_first_latent_frame():
     assert not av.video[:, :, 1].any()
 
 
-def test_two_encodes_in_a_row_keep_both():
+def test_two_encodes_in_a_row_keep_both() -> None:
     first = encode(empty(length=FIVE_FRAMES, width=32, height=32), video_vae=video_vae, start_image=frames(1))
     av = split(encode(first, audio_vae=audio_vae, audio=sound(5000)))
     assert av.video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [0.0, 1.0]
     assert not av.audio_mask.any()
 
 
-def test_a_plain_wan_latent_gets_its_sound_in_this_one_node():
+def test_a_plain_wan_latent_gets_its_sound_in_this_one_node() -> None:
     av = split(encode(plain_wan(9), audio_vae=audio_vae, fps=16.0))
     assert av.audio.shape == (1, 8, 66)
     assert (av.fps, av.audio_mask) == (16.0, None)
@@ -211,12 +227,14 @@ def test_a_plain_wan_latent_gets_its_sound_in_this_one_node():
         ({"samples": torch.zeros(1, 4, 8, 8)}, {}, "wanted a video latent"),
     ],
 )
-def test_encode_refuses_with_the_inputs_name(latent, given, message):
+def test_encode_refuses_with_the_inputs_name(
+    latent: dict[str, torch.Tensor], given: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         encode(latent, **given)
 
 
-def test_decode_gives_frames_sound_and_video_of_one_duration():
+def test_decode_gives_frames_sound_and_video_of_one_duration() -> None:
     images, audio, video = decode(empty(width=16, height=32)).args
     assert images.shape == (33, 32, 16, 3)
     assert audio["waveform"].shape == (1, 1, 33000)
@@ -226,7 +244,7 @@ def test_decode_gives_frames_sound_and_video_of_one_duration():
     assert torch.equal(components.audio["waveform"], audio["waveform"])
 
 
-def test_decode_agrees_with_the_hosts_own_nodes():
+def test_decode_agrees_with_the_hosts_own_nodes() -> None:
     latent = tiny.av_latent(frames=2, height=4, width=4, tokens=10)
     images, audio, _ = decode(latent).args
     assert torch.equal(images, VAEDecode().decode(video_vae(), latent)[0])
@@ -235,7 +253,7 @@ def test_decode_agrees_with_the_hosts_own_nodes():
     assert torch.allclose(audio["waveform"], host[..., :5000] * scale, atol=1e-5)
 
 
-def test_a_batch_is_played_one_clip_after_another():
+def test_a_batch_is_played_one_clip_after_another() -> None:
     latent = tiny.av_latent(batch=2, frames=2, height=4, width=4, tokens=10)
     images, audio, video = decode(latent).args
     assert images.shape == (10, 32, 32, 3)
@@ -243,7 +261,7 @@ def test_a_batch_is_played_one_clip_after_another():
     assert torch.equal(video.get_components().audio["waveform"][0, :, 5000:], audio["waveform"][1])
 
 
-def test_a_plain_wan_latent_gives_a_silent_video():
+def test_a_plain_wan_latent_gives_a_silent_video() -> None:
     images, audio, video = decode(plain_wan(), fps=16.0, audio_vae=None).args
     assert images.shape == (5, 32, 32, 3)
     assert audio["waveform"].shape == (1, 1, round(5 / 16 * audio["sample_rate"]))
@@ -251,14 +269,14 @@ def test_a_plain_wan_latent_gives_a_silent_video():
     assert video.get_components().frame_rate == 16
 
 
-def test_decode_in_tiles_has_the_same_size():
+def test_decode_in_tiles_has_the_same_size() -> None:
     tiles = {"tiling": "on", "tile_size": 64, "overlap": 16, "temporal_size": 8, "temporal_overlap": 4}
     latent = tiny.av_latent(frames=3, height=4, width=10, tokens=18)
     assert decode(latent, tiling=tiles)[0].shape == decode(latent)[0].shape == (9, 32, 80, 3)
 
 
 @pytest.mark.parametrize("rate", [16.0, 23.976])
-def test_the_saved_files_streams_are_equally_long(tmp_path, rate):
+def test_the_saved_files_streams_are_equally_long(tmp_path: Path, rate: float) -> None:
     latent = empty(width=32, height=32, fps=rate)
     images, _, video = decode(latent).args
     video.save_to(str(tmp_path / "clip.mp4"))
@@ -298,12 +316,14 @@ def spoilt(stream: int) -> dict:
         (EmptyLatentImage().generate(64, 64)[0], {"fps": 16.0}, "wanted a video latent"),
     ],
 )
-def test_decode_refuses_with_the_inputs_name(latent, given, message):
+def test_decode_refuses_with_the_inputs_name(
+    latent: dict[str, Any], given: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         decode(latent, **given)
 
 
-def test_what_was_decoded_lasts_as_long_as_what_was_encoded():
+def test_what_was_decoded_lasts_as_long_as_what_was_encoded() -> None:
     latent = encode(
         empty(length=FIVE_FRAMES, width=32, height=32),
         video_vae=video_vae,
@@ -315,7 +335,7 @@ def test_what_was_decoded_lasts_as_long_as_what_was_encoded():
     assert Fraction(audio["waveform"].shape[-1], audio["sample_rate"]) == Fraction(images.shape[0], 16)
 
 
-def test_from_given_sound_through_the_hosts_ksampler_the_sound_comes_back_bit_exact():
+def test_from_given_sound_through_the_hosts_ksampler_the_sound_comes_back_bit_exact() -> None:
     latent = encode(
         empty(length=FIVE_FRAMES, width=32, height=32),
         video_vae=video_vae,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import folder_paths
 import pytest
 import torch
@@ -14,7 +17,7 @@ from support.tiny import write
 
 
 @pytest.fixture
-def models(tmp_path, monkeypatch):
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder of diffusion models that the host and the nodes see."""
     folders = folder_paths.folder_names_and_paths[loaders.MODELS][0]
     before = folders[:]
@@ -24,11 +27,11 @@ def models(tmp_path, monkeypatch):
     folders[:] = before
 
 
-def options(node, name):
+def options(node: type, name: str) -> list[str]:
     return next(item for item in node.define_schema().inputs if item.id == name).options
 
 
-def test_lists_hold_safetensors_gguf_and_each_set_of_shards_once(models):
+def test_lists_hold_safetensors_gguf_and_each_set_of_shards_once(models: Path) -> None:
     (models / "mova").mkdir()
     for name in ("a.safetensors", "b.GGUF", "c.gguf", "d.pt", "e.sft", "f.txt"):
         (models / name).touch()
@@ -45,20 +48,20 @@ def test_lists_hold_safetensors_gguf_and_each_set_of_shards_once(models):
         ]
 
 
-def test_the_hosts_own_list_of_models_stays_as_it_is(models):
+def test_the_hosts_own_list_of_models_stays_as_it_is(models: Path) -> None:
     (models / "c.gguf").touch()
     options(loaders.CCLModelLoader, "unet_name")
     assert "c.gguf" not in folder_paths.get_filename_list("diffusion_models")
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_model_loader_keeps_weights_in_the_chosen_type(models, name, dtype):
+def test_model_loader_keeps_weights_in_the_chosen_type(models: Path, name: str, dtype: torch.dtype) -> None:
     write(models / "tiny.safetensors")
     (model,) = loaders.CCLModelLoader.execute(unet_name="tiny.safetensors", weight_dtype=name).result
     assert model.model.get_dtype() is dtype
 
 
-def test_assembler_puts_mova_together(models):
+def test_assembler_puts_mova_together(models: Path) -> None:
     shapes = {
         "video": p.wan(p.TINY_MOVA_VIDEO),
         "audio": p.audio_tower(p.TINY_MOVA_AUDIO),
@@ -77,14 +80,14 @@ def test_assembler_puts_mova_together(models):
     assert torch.equal(low_noise_of(model).model.diffusion_model.head.modulation.float(), wanted)
 
 
-def test_assembler_takes_a_part_from_the_video_file(models):
+def test_assembler_takes_a_part_from_the_video_file(models: Path) -> None:
     save_file(p.weights(p.ovi(*p.TINY_OVI)), models / "ovi.safetensors")
     (model,) = loaders.CCLModelAssembler.execute(video_model="ovi.safetensors").result
     assert model.model.ccl_config.interaction.kind == "fusion"
     assert low_noise_of(model) is None
 
 
-def test_faults_reach_the_user_as_they_are_worded(models):
+def test_faults_reach_the_user_as_they_are_worded(models: Path) -> None:
     save_file(p.weights(p.wan(p.TINY_WAN)), models / "wan.safetensors")
     with pytest.raises(
         ValueError, match=r"wan\.safetensors is a Wan model without an audio stream: use Load Diffusion"
@@ -96,7 +99,7 @@ def test_faults_reach_the_user_as_they_are_worded(models):
         loaders.CCLModelLoader.execute(unet_name="gone.safetensors")
 
 
-def test_gguf_without_its_pack_names_the_pack(models):
+def test_gguf_without_its_pack_names_the_pack(models: Path) -> None:
     (models / "wan.gguf").write_bytes(b"GGUF")
     with pytest.raises(ValueError, match="install ComfyUI-GGUF"):
         loaders.CCLModelAssembler.execute(video_model="wan.gguf")

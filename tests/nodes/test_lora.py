@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import folder_paths
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 
 from ccl_pack.nodes.lora import CCLLoraLoader
@@ -16,12 +20,12 @@ SIZES = {VIDEO: (64, 48), AUDIO: (48, 32), COUPLING: (48, 32)}
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> ModelPatcher:
     return tiny.patcher()
 
 
 @pytest.fixture
-def loras(tmp_path, monkeypatch):
+def loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """models/loras of the host, with a LoRA of ones for one weight of each part, and a pickle."""
     tensors = {}
     for key, (rows, columns) in SIZES.items():
@@ -36,17 +40,17 @@ def loras(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(model, **inputs):
+def run(model: ModelPatcher, **inputs: Any) -> ModelPatcher:
     """As the host calls it: on a clone of the class that refuses changes."""
     return CCLLoraLoader.PREPARE_CLASS_CLONE({"hidden_inputs": {}}).execute(model, **inputs)[0]
 
 
-def change(patched, model, key: str) -> torch.Tensor:
+def change(patched: ModelPatcher, model: ModelPatcher, key: str) -> torch.Tensor:
     name = f"diffusion_model.{key}.weight"
     return patched.patch_weight_to_device(name, return_weight=True) - model.model.state_dict()[name]
 
 
-def test_schema():
+def test_schema() -> None:
     schema = CCLLoraLoader.GET_SCHEMA()
     inputs = {entry.id: entry for entry in schema.inputs}
     assert list(inputs) == [
@@ -65,13 +69,13 @@ def test_schema():
     assert inputs["expert"].default == "both" and inputs["expert"].advanced
 
 
-def test_only_safetensors_are_offered():
+def test_only_safetensors_are_offered() -> None:
     assert next(
         entry for entry in CCLLoraLoader.define_schema().inputs if entry.id == "lora_name"
     ).options == ["ones.safetensors"]
 
 
-def test_each_strength_reaches_its_part(model):
+def test_each_strength_reaches_its_part(model: ModelPatcher) -> None:
     patched = run(
         model, lora_name="ones.safetensors", strength_video=0.5, strength_audio=-2.0, strength_coupling=3.0
     )
@@ -80,18 +84,20 @@ def test_each_strength_reaches_its_part(model):
     assert not model.patches
 
 
-def test_without_further_inputs_every_part_counts_in_full(model):
+def test_without_further_inputs_every_part_counts_in_full(model: ModelPatcher) -> None:
     patched = run(model, lora_name="ones.safetensors")
     for key, size in SIZES.items():
         torch.testing.assert_close(change(patched, model, key), torch.ones(size))
 
 
-def test_all_strengths_zero_give_the_model_itself(model):
+def test_all_strengths_zero_give_the_model_itself(model: ModelPatcher) -> None:
     zero = dict.fromkeys(("strength_video", "strength_audio", "strength_coupling"), 0.0)
     assert run(model, lora_name="ones.safetensors", **zero) is model
 
 
-def test_a_second_run_reads_no_file_and_the_class_keeps_none(model, monkeypatch):
+def test_a_second_run_reads_no_file_and_the_class_keeps_none(
+    model: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import comfy.utils
 
     read, load = [], comfy.utils.load_torch_file
@@ -116,6 +122,6 @@ def test_a_second_run_reads_no_file_and_the_class_keeps_none(model, monkeypatch)
         ),
     ],
 )
-def test_refusals(model, inputs, error, words):
+def test_refusals(model: ModelPatcher, inputs: dict[str, str], error: type, words: str) -> None:
     with pytest.raises(error, match=words):
         run(model, **inputs)

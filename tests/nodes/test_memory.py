@@ -1,6 +1,10 @@
 """CCLMemoryPlan as the host calls it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +20,12 @@ model = cache(tiny.patcher)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def model_of_this_file():
+def model_of_this_file() -> Iterator[None]:
     yield
     model.cache_clear()
 
 
-def test_schema_names_the_parameters_of_execute_and_explains_them():
+def test_schema_names_the_parameters_of_execute_and_explains_them() -> None:
     schema = CCLMemoryPlan.GET_SCHEMA()
     parameters = CCLMemoryPlan.execute.__func__.__code__.co_varnames[1:4]
     assert [part.id for part in schema.inputs] == list(parameters)
@@ -32,7 +36,7 @@ def test_schema_names_the_parameters_of_execute_and_explains_them():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_report_is_output_and_shown(mode):
+def test_the_report_is_output_and_shown(mode: str) -> None:
     result = CCLMemoryPlan.execute(model=model(), latent_image=tiny.av_latent(), mode=mode)
     (text,) = result.args
     assert result.ui.as_dict() == {"text": (text,)}
@@ -50,7 +54,7 @@ class Listener:
         self.sent.append((text, node_id))
 
 
-def test_the_report_stands_on_the_node(monkeypatch):
+def test_the_report_stands_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     listener = Listener()
     monkeypatch.setattr(PromptServer, "instance", listener, raising=False)
     node = CCLMemoryPlan.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "7"}})
@@ -58,7 +62,7 @@ def test_the_report_stands_on_the_node(monkeypatch):
     assert listener.sent == [(result.args[0], "7")]
 
 
-def test_the_plan_is_made_anew_in_each_run():
+def test_the_plan_is_made_anew_in_each_run() -> None:
     first, second = (CCLMemoryPlan.fingerprint_inputs(mode="cfg") for _ in range(2))
     assert first != second
 
@@ -76,7 +80,7 @@ def other_audio() -> dict:
         ({"samples": torch.full((1, 16, 3, 4, 6), torch.nan)}, "NaN"),
     ],
 )
-def test_a_latent_of_another_model_is_refused(latent, message):
+def test_a_latent_of_another_model_is_refused(latent: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CCLMemoryPlan.execute(model=model(), latent_image=latent, mode="cfg")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import comfy.model_sampling
 import comfy.nested_tensor
 import comfy.sample
@@ -9,6 +12,7 @@ import comfy.samplers
 import comfy.utils
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_minimax_h3 import MiniMaxH3SigmaShift
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, ModelSamplingSD3
@@ -21,21 +25,21 @@ from support.tiny import av_latent, conditioning, config, latents, patcher, stat
 TEXT = conditioning(1), conditioning(2)
 
 
-def shifted(model, video: float, audio: float):
+def shifted(model: ModelPatcher, video: float, audio: float) -> ModelPatcher:
     return CCLStreamShift.execute(model, video_shift=video, audio_shift=audio)[0]
 
 
-def own_sigma(sigma, video: float, audio: float):
+def own_sigma(sigma: torch.Tensor | float, video: float, audio: float) -> torch.Tensor | float:
     """Through the base grid u: sigma = s u / (1 + (s - 1) u) for both shifts s."""
     u = sigma / (video + sigma * (1 - video))
     return audio * u / (1 + (audio - 1) * u)
 
 
-def recorded(model) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def recorded(model: ModelPatcher) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """What the transformer got: the audio latent, the time of the video and of the audio."""
     calls = []
 
-    def note(_module, arguments, _options):
+    def note(_module: Any, arguments: Any, _options: Any) -> None:
         (_, audio), (video_time, audio_time) = arguments
         calls.append((audio.clone(), video_time.clone(), audio_time.clone()))
 
@@ -43,11 +47,17 @@ def recorded(model) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     return calls
 
 
-def noise_of(latent):
+def noise_of(latent: dict[str, Any]) -> list[torch.Tensor]:
     return comfy.sample.prepare_noise(latent["samples"], 1).unbind()
 
 
-def run(model, sigmas, latent=None, sampler="euler", callback=None):
+def run(
+    model: ModelPatcher,
+    sigmas: torch.Tensor,
+    latent: dict[str, Any] | None = None,
+    sampler: str = "euler",
+    callback: Callable[..., Any] | None = None,
+) -> list[torch.Tensor]:
     latent = av_latent() if latent is None else latent
     samples = latent["samples"]
     noise = comfy.sample.prepare_noise(samples, 1)
@@ -58,7 +68,7 @@ def run(model, sigmas, latent=None, sampler="euler", callback=None):
     ).unbind()
 
 
-def constant_field():
+def constant_field() -> ModelPatcher:
     """The tiny model with a head that gives one velocity everywhere, 0.7 for the audio and 0.4 for the
     video.
     """
@@ -69,12 +79,12 @@ def constant_field():
     return patcher(weights=weights)
 
 
-def same(x, y) -> list[bool]:
+def same(x: list[torch.Tensor], y: list[torch.Tensor]) -> list[bool]:
     return [torch.equal(a, b) for a, b in zip(x, y, strict=True)]
 
 
 @pytest.mark.parametrize("video", [5.0, 8.0, 1.0])
-def test_equal_shifts_are_the_shift_of_the_host_bit_for_bit(video):
+def test_equal_shifts_are_the_shift_of_the_host_bit_for_bit(video: float) -> None:
     model = patcher()
     host = ModelSamplingSD3().patch(model, video)[0]
     wanted = host_nodes.common_ksampler(host, 1, 3, 2.0, "euler", "simple", *TEXT, av_latent())[0][
@@ -87,7 +97,7 @@ def test_equal_shifts_are_the_shift_of_the_host_bit_for_bit(video):
     assert same(got, wanted) == [True, True]
 
 
-def test_the_times_are_those_of_both_schedules():
+def test_the_times_are_those_of_both_schedules() -> None:
     model = patcher()
     calls = recorded(model)
     clone = shifted(model, 5.0, 2.0)
@@ -105,7 +115,7 @@ def test_the_times_are_those_of_both_schedules():
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("audio_shift", [1.0, 2.0, 5.0, 11.0])
-def test_a_constant_velocity_is_integrated_exactly_whatever_the_steps(steps, audio_shift):
+def test_a_constant_velocity_is_integrated_exactly_whatever_the_steps(steps: int, audio_shift: float) -> None:
     """x - v (sigma_0 - 0) in both streams: the own schedule of the audio begins and ends at 1 and 0 too."""
     model = shifted(constant_field(), 5.0, audio_shift)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
@@ -115,7 +125,7 @@ def test_a_constant_velocity_is_integrated_exactly_whatever_the_steps(steps, aud
     torch.testing.assert_close(model.model.process_latent_in(video), noise[0] - 0.4, rtol=1e-4, atol=1e-4)
 
 
-def test_each_euler_step_of_the_audio_is_the_euler_step_of_its_own_schedule():
+def test_each_euler_step_of_the_audio_is_the_euler_step_of_its_own_schedule() -> None:
     """The latents that the model sees, on its real velocities, stepped by hand on the audio's sigmas."""
     model = patcher()
     calls, outputs = recorded(model), []
@@ -134,7 +144,7 @@ def test_each_euler_step_of_the_audio_is_the_euler_step_of_its_own_schedule():
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "uni_pc", "res_multistep"])
-def test_samplers_of_higher_order_converge_to_the_own_schedule(sampler):
+def test_samplers_of_higher_order_converge_to_the_own_schedule(sampler: str) -> None:
     """The audio by itself: 5 for the video and 2 for the audio ends where a shift of 2 for all does."""
     weights = state_dict(config())
     weights = {
@@ -143,7 +153,7 @@ def test_samplers_of_higher_order_converge_to_the_own_schedule(sampler):
     base = ModelSamplingSD3().patch(patcher(weights=weights), 2.0)[0]
     ours = shifted(base, 5.0, 2.0)
 
-    def difference(steps):
+    def difference(steps: int) -> float:
         own, sigmas = (
             comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
             for model in (base, ours)
@@ -159,14 +169,14 @@ def test_samplers_of_higher_order_converge_to_the_own_schedule(sampler):
 @pytest.mark.parametrize(
     "sampler", ["euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_2m_sde", "er_sde", "sa_solver"]
 )
-def test_the_noise_that_a_sampler_adds_has_the_level_of_the_audio_s_own_sigma(sampler):
+def test_the_noise_that_a_sampler_adds_has_the_level_of_the_audio_s_own_sigma(sampler: str) -> None:
     """A model whose every prediction is the same clean latent: what is left of each of its inputs is unit
     noise.
     """
     model = shifted(patcher(), 5.0, 1.5)
     clean, seen = latents(tokens=2000)[1], []
 
-    def perfect(x, timestep, *_, **__):
+    def perfect(x: Any, timestep: Any, *_: Any, **__: Any) -> Any:
         (video, audio), own = x, timestep[1][:, None, None] / 1000
         seen.append(((audio - (1 - own) * clean) / own).std().item())
         return [torch.zeros_like(video), (audio - clean) / own]
@@ -178,7 +188,7 @@ def test_the_noise_that_a_sampler_adds_has_the_level_of_the_audio_s_own_sigma(sa
     torch.testing.assert_close(audio, clean, rtol=1e-3, atol=1e-3)
 
 
-def test_a_run_from_less_noise_starts_at_the_noise_of_the_audio_s_sigma():
+def test_a_run_from_less_noise_starts_at_the_noise_of_the_audio_s_sigma() -> None:
     model = patcher()
     calls = recorded(model)
     sigma = torch.tensor(0.6)
@@ -189,7 +199,7 @@ def test_a_run_from_less_noise_starts_at_the_noise_of_the_audio_s_sigma():
     torch.testing.assert_close(calls[0][2], own[None] * 1000)
 
 
-def test_a_run_split_over_two_samplers_is_the_whole_run():
+def test_a_run_split_over_two_samplers_is_the_whole_run() -> None:
     model = shifted(patcher(), 5.0, 2.0)
     whole = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 6)
     wanted = run(model, whole)
@@ -202,7 +212,7 @@ def test_a_run_split_over_two_samplers_is_the_whole_run():
         torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-3)
 
 
-def test_a_kept_region_is_read_clean_at_time_zero_and_comes_back_bit_exact():
+def test_a_kept_region_is_read_clean_at_time_zero_and_comes_back_bit_exact() -> None:
     model = patcher()
     calls = recorded(model)
     masks = (torch.ones(1, 1, 3, 4, 6), torch.ones(1, 1, 18))
@@ -223,7 +233,7 @@ def test_a_kept_region_is_read_clean_at_time_zero_and_comes_back_bit_exact():
     )
 
 
-def test_the_preview_of_the_audio_is_its_clean_prediction():
+def test_the_preview_of_the_audio_is_its_clean_prediction() -> None:
     previews = []
     model = shifted(constant_field(), 5.0, 2.0)
     sigmas = torch.tensor([1.0, 0.7, 0.3, 0.0])
@@ -235,7 +245,7 @@ def test_the_preview_of_the_audio_is_its_clean_prediction():
         torch.testing.assert_close(audio, noise_of(av_latent())[1] - 0.7, rtol=1e-4, atol=1e-4)
 
 
-def test_the_shift_of_the_configuration_is_the_one_of_the_node():
+def test_the_shift_of_the_configuration_is_the_one_of_the_node() -> None:
     weights = state_dict(config())
     own = patcher(weights=weights, audio_shift=2.0, shift=5.0)
     base = patcher(weights=weights, shift=5.0)
@@ -247,7 +257,7 @@ def test_the_shift_of_the_configuration_is_the_one_of_the_node():
     assert same(run(shifted(own, 5.0, 5.0), sigmas), run(base, sigmas)) == [True, True]
 
 
-def test_the_input_is_not_touched_and_clones_keep_the_shift():
+def test_the_input_is_not_touched_and_clones_keep_the_shift() -> None:
     model = patcher()
     sigmas = torch.tensor([1.0, 0.8, 0.4, 0.0])
     before = run(model, sigmas)
@@ -291,7 +301,7 @@ def test_the_schedule_tells_by_how_much_the_audio_is_scaled() -> None:
         model.unpatch_model()
 
 
-def test_both_experts_follow_the_shift():
+def test_both_experts_follow_the_shift() -> None:
     weights = state_dict(config())
     two = patcher(weights=weights)
     attach_low_noise(two, patcher(weights=weights), 0.9)
@@ -300,7 +310,7 @@ def test_both_experts_follow_the_shift():
     assert same(run(shifted(two, 5.0, 2.0), sigmas), wanted) == [True, True]
 
 
-def test_a_plain_video_latent_has_no_audio_to_shift():
+def test_a_plain_video_latent_has_no_audio_to_shift() -> None:
     model, video = patcher(), latents()[0]
     noise = comfy.sample.prepare_noise(video, 1)
     sigmas, euler = torch.tensor([1.0, 0.8, 0.0]), comfy.samplers.sampler_object("euler")
@@ -311,7 +321,7 @@ def test_a_plain_video_latent_has_no_audio_to_shift():
     assert torch.equal(*results)
 
 
-def test_context_windows_keep_the_own_schedule():
+def test_context_windows_keep_the_own_schedule() -> None:
     windowed = ContextWindowsManualNode.execute(
         shifted(constant_field(), 5.0, 2.0),
         context_length=4,
@@ -328,20 +338,20 @@ def test_context_windows_keep_the_own_schedule():
     torch.testing.assert_close(audio, noise_of(latent)[1] - 0.7, rtol=1e-3, atol=1e-3)
 
 
-def test_a_schedule_without_a_shift_is_refused():
+def test_a_schedule_without_a_shift_is_refused() -> None:
     own = patcher(audio_shift=2.0)
     flux = ModelSamplingFlux().patch(own, 1.15, 0.5, 64, 64)[0]
     with pytest.raises(ValueError, match=r"shift of its own \(2.0\)"):
         run(flux, torch.tensor([1.0, 0.0]))
 
 
-def test_a_model_without_an_audio_stream_is_refused(video_only):
+def test_a_model_without_an_audio_stream_is_refused(video_only: ModelPatcher) -> None:
     with pytest.raises(ValueError, match="no audio stream"):
         shifted(video_only, 5.0, 5.0)
 
 
 @pytest.fixture
-def video_only():
+def video_only() -> ModelPatcher:
     """The host's own Wan, tiny."""
     import comfy.model_patcher
     import comfy.supported_models

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -27,7 +28,7 @@ def read(case: str) -> tuple[dict, dict]:
         return tensors, json.loads(file.metadata()["info"])
 
 
-def stream(info: dict, **more) -> StreamConfig:
+def stream(info: dict, **more: Any) -> StreamConfig:
     """The constructor arguments of a reference tower under our names."""
     patch = tuple(info["patch_size"]) if len(info["patch_size"]) == 3 else (1, 1, 1)
     same = ("in_dim", "out_dim", "dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "freq_dim")

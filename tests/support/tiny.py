@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import comfy.supported_models
 import torch
@@ -39,7 +40,7 @@ CONFIG = CCLConfig(
 )
 
 
-def config(**overrides) -> CCLConfig:
+def config(**overrides: Any) -> CCLConfig:
     return replace(CONFIG, **overrides)
 
 
@@ -58,25 +59,27 @@ def state_dict(config: CCLConfig, seed: int = 0, std: float = 0.05) -> dict[str,
     }
 
 
-def patcher(seed: int = 0, model_options: dict | None = None, weights: dict | None = None, **overrides):
+def patcher(
+    seed: int = 0, model_options: dict | None = None, weights: dict | None = None, **overrides: Any
+) -> ModelPatcher:
     """A loaded MODEL; keyword arguments replace fields of the configuration."""
     chosen = config(**overrides)
     sd = dict(weights) if weights is not None else state_dict(chosen, seed)
     return build_model(sd, chosen, "tiny", None, {"dtype": torch.float32} | (model_options or {}), False)
 
 
-def write(path: Path, seed: int = 0, **overrides) -> Path:
+def write(path: Path, seed: int = 0, **overrides: Any) -> Path:
     """The tiny model as a file of the published layout, model part only."""
     chosen = config(**overrides)
     save_file(state_dict(chosen, seed), path, metadata={"ccl_config": write_config(chosen)})
     return path
 
 
-def conditioning(seed: int = 1, tokens: int = 5, **options) -> list:
+def conditioning(seed: int = 1, tokens: int = 5, **options: Any) -> list:
     return [[torch.randn(1, tokens, 24, generator=torch.Generator().manual_seed(seed)), dict(options)]]
 
 
-def dual_conditioning(video: int, audio: int, tokens: tuple[int, int] = (5, 5), **options) -> list:
+def dual_conditioning(video: int, audio: int, tokens: tuple[int, int] = (5, 5), **options: Any) -> list:
     """A text of its own for each stream, of the seeds `video` and `audio`."""
     streams = [conditioning(video, tokens[0]), conditioning(audio, tokens[1])]
     return [[StreamTexts.join(streams[0][0][0], streams[1][0][0]), dict(options)]]
@@ -90,14 +93,14 @@ def latents(
     width: int = 6,
     tokens: int = 18,
     channels: int = 16,
-):
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A video latent (b, c, t, h, w) and an audio latent (b, 8, a)."""
     generator = torch.Generator().manual_seed(seed)
     video = torch.randn(batch, channels, frames, height, width, generator=generator)
     return video, torch.randn(batch, 8, tokens, generator=generator)
 
 
-def av_latent(seed: int = 2, masks: tuple | None = None, **sizes) -> dict:
+def av_latent(seed: int = 2, masks: tuple | None = None, **sizes: Any) -> dict:
     from comfy.nested_tensor import NestedTensor
 
     latent = {"samples": NestedTensor(latents(seed, **sizes)), "fps": 16.0}
@@ -129,7 +132,7 @@ def count_blocks(transformer: torch.nn.Module) -> dict[str, int]:
     return calls
 
 
-def host_patcher(kind: type, **sizes) -> ModelPatcher:
+def host_patcher(kind: type, **sizes: Any) -> ModelPatcher:
     """A tiny model of an architecture the host has itself, with random weights."""
     config = kind({**kind.unet_config, **sizes})
     config.set_inference_dtype(torch.float32, None)

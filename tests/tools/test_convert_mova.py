@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ccl_pack.ccl_core.config import CCLConfig
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import load_files, load_model
 from ccl_pack.ccl_core.host.files.read import ModelPaths
@@ -27,7 +31,7 @@ FIRST = "diffusion_pytorch_model.safetensors"
 SHARD = "diffusion_pytorch_model-0000{}-of-00002.safetensors"
 
 
-def folder(path: Path, config=CONFIG) -> Path:
+def folder(path: Path, config: CCLConfig = CONFIG) -> Path:
     """A published folder: two experts in two shards each with an index, the other parts in one file each."""
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for seed, names in ((1, None), (2, {"video_dit": "video_dit_2"})):
@@ -59,7 +63,7 @@ def parts_of(path: Path) -> ModelPaths:
     )
 
 
-def run(patcher):
+def run(patcher: ModelPatcher) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(9)
     latents = [torch.randn(1, 36, 2, 4, 4, generator=generator), torch.randn(1, 128, 13, generator=generator)]
     text = torch.randn(1, 4, 24, generator=generator)
@@ -67,12 +71,12 @@ def run(patcher):
         return patcher.model.diffusion_model(latents, torch.tensor([300.0]), text, transformer_options={})
 
 
-def same(one, other) -> bool:
+def same(one: ModelPatcher, other: ModelPatcher) -> bool:
     found, wanted = one.model.diffusion_model.state_dict(), other.model.diffusion_model.state_dict()
     return found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
-def test_one_file_is_the_folder(tmp_path):
+def test_one_file_is_the_folder(tmp_path: Path) -> None:
     source = folder(tmp_path / "MOVA-tiny")
     output = tmp_path / "out" / "mova.safetensors"
     convert_mova.convert(source, output)
@@ -86,7 +90,7 @@ def test_one_file_is_the_folder(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(run(one), run(parts), strict=True))
 
 
-def test_keys_are_the_published_ones_behind_their_parts(tmp_path):
+def test_keys_are_the_published_ones_behind_their_parts(tmp_path: Path) -> None:
     source, output = folder(tmp_path / "MOVA-tiny"), tmp_path / "mova.safetensors"
     convert_mova.convert(source, output)
     found = load_file(output)
@@ -102,7 +106,7 @@ def test_keys_are_the_published_ones_behind_their_parts(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_only_high_leaves_the_other_expert_out(tmp_path):
+def test_only_high_leaves_the_other_expert_out(tmp_path: Path) -> None:
     source, output = folder(tmp_path / "MOVA-tiny"), tmp_path / "mova.safetensors"
     convert_mova.convert(source, output, only_high=True)
     one = load_model(str(output))
@@ -110,7 +114,7 @@ def test_only_high_leaves_the_other_expert_out(tmp_path):
     assert not any(key.startswith("video_dit_2.") for key in load_file(output))
 
 
-def test_heads_come_from_config_json(tmp_path):
+def test_heads_come_from_config_json(tmp_path: Path) -> None:
     config = upstream.mova_config(64, 32, 16)
     source = folder(tmp_path / "MOVA-tiny", config)
     for part, stream in (("video_dit", config.video), ("audio_dit", config.audio)):
@@ -120,7 +124,7 @@ def test_heads_come_from_config_json(tmp_path):
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_a_trained_bridge_strength_is_refused_and_a_neutral_one_kept(tmp_path, strength):
+def test_a_trained_bridge_strength_is_refused_and_a_neutral_one_kept(tmp_path: Path, strength: float) -> None:
     source, output = folder(tmp_path / "MOVA-tiny"), tmp_path / "mova.safetensors"
     bridge = source / "dual_tower_bridge" / FIRST
     key = "audio_to_video_conditioners.0.condition_scale"
@@ -133,7 +137,7 @@ def test_a_trained_bridge_strength_is_refused_and_a_neutral_one_kept(tmp_path, s
     assert same(load_model(str(output)), load_files(parts_of(source)))
 
 
-def test_fp8_quantises_the_matrices_and_nothing_else(tmp_path):
+def test_fp8_quantises_the_matrices_and_nothing_else(tmp_path: Path) -> None:
     source, plain, small = (
         folder(tmp_path / "MOVA-tiny"),
         tmp_path / "plain.safetensors",
@@ -161,7 +165,7 @@ def test_fp8_quantises_the_matrices_and_nothing_else(tmp_path):
         assert 0 < (mine.float() - exact).abs().max() < 0.15 * exact.abs().max()
 
 
-def broken(tmp_path, change):
+def broken(tmp_path: Path, change: Callable[..., Any]) -> Path:
     source = folder(tmp_path / "MOVA-tiny")
     change(source)
     return source
@@ -190,13 +194,13 @@ def broken(tmp_path, change):
         ),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said(tmp_path, change, words):
+def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, change: Callable[..., Any], words: str) -> None:
     with pytest.raises(ScriptError, match=words):
         convert_mova.convert(broken(tmp_path, change), tmp_path / "mova.safetensors")
     assert not list(tmp_path.glob("mova*"))
 
 
-def test_the_settings_of_the_bridge_are_kept(tmp_path):
+def test_the_settings_of_the_bridge_are_kept(tmp_path: Path) -> None:
     source, output = folder(tmp_path / "MOVA-tiny"), tmp_path / "mova.safetensors"
     settings = {"head_dim": 64, "apply_first_frame_bias_in_rope": True}
     (source / "dual_tower_bridge" / "config.json").write_text(json.dumps(settings))
@@ -206,7 +210,9 @@ def test_the_settings_of_the_bridge_are_kept(tmp_path):
     assert (coupling.head_width, coupling.first_frame_bias) == (64, True)
 
 
-def test_output_is_never_overwritten_nor_left_half_written(tmp_path, monkeypatch):
+def test_output_is_never_overwritten_nor_left_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, output = folder(tmp_path / "MOVA-tiny"), tmp_path / "mova.safetensors"
     output.write_text("mine")
     with pytest.raises(ScriptError, match="is there already"):
@@ -220,21 +226,23 @@ def test_output_is_never_overwritten_nor_left_half_written(tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["MOVA-tiny"]
 
 
-def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tensor_file, "SPARE_BYTES", 1 << 60)
     with pytest.raises(ScriptError, match=r"GB free, mova\.safetensors needs .* GB"):
         convert_mova.convert(folder(tmp_path / "MOVA-tiny"), tmp_path / "mova.safetensors")
     assert not list(tmp_path.glob("mova*"))
 
 
-def test_wrong_names_are_said(tmp_path):
+def test_wrong_names_are_said(tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match="is no folder"):
         convert_mova.convert(tmp_path / "gone", tmp_path / "mova.safetensors")
     with pytest.raises(ScriptError, match=r"does not end in \.safetensors"):
         convert_mova.convert(tmp_path, tmp_path / "mova.gguf")
 
 
-def test_memory_stays_that_of_one_tensor(tmp_path):
+def test_memory_stays_that_of_one_tensor(tmp_path: Path) -> None:
     """160 tensors of 4 MB, 640 MB in all, in a process of its own that may grow by a tenth of that."""
     script = Path(__file__).parents[1] / "support" / "copy_tensors.py"
     variables = {**os.environ, "PYTHONPATH": str(Path(convert_mova.__file__).parents[1])}

@@ -22,13 +22,16 @@ from support import upstream
 from support.commands import load
 from support.tiny import CONFIG, config, latents, state_dict
 
+Streams = tuple[Path, Path, dict[str, torch.Tensor]]
+
+
 command = load("scripts/new_interaction.py")
 VOCOS = ("--vae", "vocos", "--rate", "32", "--sample-rate", "16000")
 HEADS = ("--video-heads", "2", "--audio-heads", "2")
 
 
 @pytest.fixture
-def streams(tmp_path) -> tuple[Path, Path, dict[str, torch.Tensor]]:
+def streams(tmp_path: Path) -> Streams:
     """A Wan file, a file of an audio stream under the same names behind `audio.`, and all their tensors."""
     sd = {
         key: value for key, value in state_dict(CONFIG, seed=4).items() if not key.startswith("interaction.")
@@ -51,7 +54,7 @@ def config_in(path: Path) -> CCLConfig:
         return read_config(file.metadata()["ccl_config"])
 
 
-def test_fresh_model_is_wan_exactly(streams):
+def test_fresh_model_is_wan_exactly(streams: Streams) -> None:
     video, audio, sd = streams
     interaction = made(video, audio, *VOCOS, *HEADS)
     patcher = load_files(ModelPaths(str(video), str(audio), str(interaction)), {"dtype": torch.float32})
@@ -79,7 +82,7 @@ def test_fresh_model_is_wan_exactly(streams):
     assert torch.equal(both, wanted)
 
 
-def test_only_the_output_projections_are_zero(streams):
+def test_only_the_output_projections_are_zero(streams: Streams) -> None:
     sd = load_file(made(*streams[:2], *VOCOS, *HEADS, "--dtype", "float32"))
     zero = {key for key, value in sd.items() if not value.any()}
     biases = {key for key in sd if key.endswith(".bias")}
@@ -91,7 +94,7 @@ def test_only_the_output_projections_are_zero(streams):
     assert 0.9 < contexts.std() < 1.1
 
 
-def test_training_moves_it_away_from_wan(streams):
+def test_training_moves_it_away_from_wan(streams: Streams) -> None:
     """The zero is that of the output projection alone: with one there, sound reaches the picture."""
     video, audio, _ = streams
     path = made(video, audio, *VOCOS, *HEADS)
@@ -110,7 +113,7 @@ def test_training_moves_it_away_from_wan(streams):
     assert (one - two).abs().max() > 1e-3
 
 
-def test_options_reach_the_configuration(streams):
+def test_options_reach_the_configuration(streams: Streams) -> None:
     video, audio, _ = streams
     more = ("--layers", "1", "--context-tokens", "5", "--clock", "uniform", "--fps", "24", "--shift", "5")
     path = made(video, audio, *VOCOS, *HEADS, *more, "--dtype", "float16")
@@ -127,7 +130,7 @@ def test_options_reach_the_configuration(streams):
     assert {value.dtype for value in sd.values()} == {torch.float16}
 
 
-def test_one_seed_gives_one_file(streams):
+def test_one_seed_gives_one_file(streams: Streams) -> None:
     files = []
     for seed in ("3", "3", "4"):
         path = made(*streams[:2], *VOCOS, *HEADS, "--seed", seed)
@@ -136,7 +139,7 @@ def test_one_seed_gives_one_file(streams):
     assert files[0] == files[1] != files[2]
 
 
-def test_what_the_audio_file_says_need_not_be_said(tmp_path, streams):
+def test_what_the_audio_file_says_need_not_be_said(tmp_path: Path, streams: Streams) -> None:
     """The configuration in the metadata of an audio stream, and the published audio tower of MOVA."""
     video, audio, sd = streams
     stated = {key: value for key, value in sd.items() if key.startswith("audio.")}
@@ -160,7 +163,7 @@ def test_what_the_audio_file_says_need_not_be_said(tmp_path, streams):
     assert load_files(ModelPaths(str(video), str(audio), str(path))).model.ccl_config == found
 
 
-def test_any_wan_is_a_video_stream(tmp_path, streams):
+def test_any_wan_is_a_video_stream(tmp_path: Path, streams: Streams) -> None:
     """Image to video (36 channels) and the 48 channels of the 5B model, at 24 frames per second."""
     _, audio, _ = streams
     for channels, fps in ((36, 16), (48, 24)):
@@ -176,7 +179,7 @@ def test_any_wan_is_a_video_stream(tmp_path, streams):
         path.unlink()
 
 
-def test_a_quantised_wan_is_a_video_stream(tmp_path, streams):
+def test_a_quantised_wan_is_a_video_stream(tmp_path: Path, streams: Streams) -> None:
     """In scaled fp8 as from before the host had formats, input scales included."""
     _, audio, sd = streams
     wan = {key: value for key, value in sd.items() if not key.startswith("audio.")}
@@ -199,12 +202,12 @@ def test_a_quantised_wan_is_a_video_stream(tmp_path, streams):
         ((*VOCOS, *HEADS, "--layers", "a"), "no list of layers"),
     ],
 )
-def test_what_is_missing_is_asked_for(streams, more, words):
+def test_what_is_missing_is_asked_for(streams: Streams, more: tuple[str, ...], words: str) -> None:
     with pytest.raises(ScriptError, match=words):
         made(*streams[:2], *more)
 
 
-def test_other_files_are_told_apart(tmp_path, streams):
+def test_other_files_are_told_apart(tmp_path: Path, streams: Streams) -> None:
     video, audio, _ = streams
     with pytest.raises(
         ScriptError, match=r"wan\.safetensors is a Wan model(.|\n)*name an audio stream alone"
@@ -222,7 +225,7 @@ def test_other_files_are_told_apart(tmp_path, streams):
         made(tmp_path / "cut.safetensors", audio)
 
 
-def test_nothing_is_overwritten(streams):
+def test_nothing_is_overwritten(streams: Streams) -> None:
     path = made(*streams[:2], *VOCOS, *HEADS)
     before = path.read_bytes()
     with pytest.raises(ScriptError, match="is there already"):
@@ -230,7 +233,7 @@ def test_nothing_is_overwritten(streams):
     assert path.read_bytes() == before
 
 
-def test_a_whole_file_loads_when_the_parts_are_joined(tmp_path, streams):
+def test_a_whole_file_loads_when_the_parts_are_joined(tmp_path: Path, streams: Streams) -> None:
     """As a training would save it: one file under our names with the configuration of the interaction."""
     video, audio, sd = streams
     path = made(video, audio, *VOCOS, *HEADS)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,20 +25,20 @@ parity = commands.load("scripts/parity.py")
 CASES = {"ovi": 8, "mova": 16, "dac": 5, "vocos": 3, "mmaudio_fold": 13}
 
 
-def load(case):
+def load(case: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     with safe_open(FIXTURES / f"{case}_dev.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         return tensors, json.loads(file.metadata()["info"])
 
 
-def save(path, tensors, info):
+def save(path: Path, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> Path:
     tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
     save_file(tensors, path, metadata={"info": json.dumps(info)})
     return path
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fixture_is_within_its_bounds(case, capsys):
+def test_fixture_is_within_its_bounds(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert parity.main([FIXTURES / f"{case}_dev.safetensors"]) == 0
     assert f"{CASES[case]} of {CASES[case]} outputs within their bounds" in capsys.readouterr().out
 
@@ -50,7 +53,9 @@ def test_fixture_is_within_its_bounds(case, capsys):
         ("mmaudio_fold", "weights/vocoder/ups.0.0.parametrizations.weight.original0"),
     ],
 )
-def test_another_weight_is_outside(tmp_path, capsys, case, weight):
+def test_another_weight_is_outside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str, weight: str
+) -> None:
     tensors, info = load(case)
     tensors[weight] = 1.25 * tensors[weight]
     assert parity.main([save(tmp_path / "other.safetensors", tensors, info)]) == 1
@@ -71,7 +76,7 @@ def test_another_weight_is_outside(tmp_path, capsys, case, weight):
         ("vocos", ("feature_extractor", "hop_length"), 128),
     ],
 )
-def test_settings_come_from_the_file(tmp_path, case, path, value):
+def test_settings_come_from_the_file(tmp_path: Path, case: str, path: tuple[str, ...], value: float) -> None:
     tensors, info = load(case)
     *outer, last = path
     target = info["config"]
@@ -81,7 +86,7 @@ def test_settings_come_from_the_file(tmp_path, case, path, value):
     assert parity.main([save(tmp_path / "other.safetensors", tensors, info)]) == 1
 
 
-def test_a_bridge_that_counts_a_short_first_frame():
+def test_a_bridge_that_counts_a_short_first_frame() -> None:
     """Made from the same reference as mova_dev, with the one published switch that no published model
     turns on.
     """
@@ -89,7 +94,9 @@ def test_a_bridge_that_counts_a_short_first_frame():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_unknown_and_misshapen_outputs_are_never_passed_over(tmp_path, capsys, case):
+def test_unknown_and_misshapen_outputs_are_never_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     tensors, info = load(case)
     info["tolerance"]["max_abs"]["outputs/{*}"] = 10.0
     known = next(key for key in tensors if key.startswith("outputs/"))
@@ -103,7 +110,7 @@ def test_unknown_and_misshapen_outputs_are_never_passed_over(tmp_path, capsys, c
     assert "ours has shape" in capsys.readouterr().out
 
 
-def test_numbers_that_are_none_are_outside(tmp_path):
+def test_numbers_that_are_none_are_outside(tmp_path: Path) -> None:
     tensors, info = load("vocos")
     tensors["weights/backbone.embed.bias"] = torch.full_like(
         tensors["weights/backbone.embed.bias"], torch.nan
@@ -112,14 +119,16 @@ def test_numbers_that_are_none_are_outside(tmp_path):
     assert parity.main([save(tmp_path / "nan.safetensors", tensors, info)]) == 1
 
 
-def test_weights_that_the_loader_refuses_are_outside(tmp_path, capsys):
+def test_weights_that_the_loader_refuses_are_outside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tensors, info = load("mova")
     del tensors["weights/video_dit/blocks.1.norm3.bias"]
     assert parity.main([save(tmp_path / "cut.safetensors", tensors, info)]) == 1
     assert "cut.safetensors lacks blocks.1.norm3.bias" in capsys.readouterr().out
 
 
-def test_the_longest_pattern_gives_the_bound():
+def test_the_longest_pattern_gives_the_bound() -> None:
     bounds = {"outputs/{*}": 1.0, "outputs/block{N}_video": 2.0, "outputs/block{N}_{*}": 3.0}
     fixture = golden_fixture.Fixture("x", "ovi", {}, bounds, {}, {}, {})
     assert [fixture.bound(name) for name in ("block12_video", "block1_audio", "a/b")] == [2.0, 3.0, 1.0]
@@ -140,14 +149,16 @@ def test_the_longest_pattern_gives_the_bound():
         ),
     ],
 )
-def test_files_that_are_no_fixture(tmp_path, capsys, change, words):
+def test_files_that_are_no_fixture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[..., Any], words: str
+) -> None:
     tensors, info = load("ovi")
     change(tensors, info)
     assert parity.main([save(tmp_path / "bad.safetensors", tensors, info)]) == 2
     assert words in capsys.readouterr().out
 
 
-def test_worst_of_several_files_counts(tmp_path):
+def test_worst_of_several_files_counts(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes((FIXTURES / "vocos_dev.safetensors").read_bytes()[:-100])
     good = FIXTURES / "mmaudio_fold_dev.safetensors"
     assert parity.main([tmp_path / "cut.safetensors", good]) == 2
@@ -158,7 +169,7 @@ def test_worst_of_several_files_counts(tmp_path):
 @pytest.mark.parametrize(
     ("layers", "width", "heads", "tokens"), [(1, 48, 4, 5), (4, 36, 3, 40)], ids=["one layer", "four layers"]
 )
-def test_other_sizes_of_ovi(tmp_path, layers, width, heads, tokens):
+def test_other_sizes_of_ovi(tmp_path: Path, layers: int, width: int, heads: int, tokens: int) -> None:
     """Outputs as the script itself computes them: every name of the layout is known at other sizes."""
     config = upstream.ovi_config(width, heads, layers, text_len=7)
     generator = torch.Generator().manual_seed(layers)
@@ -179,7 +190,7 @@ def test_other_sizes_of_ovi(tmp_path, layers, width, heads, tokens):
     roundtrip(tmp_path, info, weights, inputs, 6 + 4 * layers)
 
 
-def test_other_sizes_of_mova(tmp_path):
+def test_other_sizes_of_mova(tmp_path: Path) -> None:
     config = upstream.mova_config(48, 24, 12, layers=2, paired=1)
     generator = torch.Generator().manual_seed(5)
     inputs = {
@@ -207,7 +218,13 @@ def test_other_sizes_of_mova(tmp_path):
     roundtrip(tmp_path, info, weights, inputs, 8 + 4 + 6)
 
 
-def roundtrip(tmp_path, info, weights, inputs, least):
+def roundtrip(
+    tmp_path: Path,
+    info: dict[str, Any],
+    weights: dict[str, torch.Tensor],
+    inputs: dict[str, torch.Tensor],
+    least: int,
+) -> None:
     tensors = {f"weights/{key}": value for key, value in weights.items()}
     tensors |= {f"inputs/{key}": value for key, value in inputs.items()}
     path = save(tmp_path / "probe.safetensors", tensors | {"outputs/none": torch.zeros(1)}, info)
@@ -220,7 +237,7 @@ def roundtrip(tmp_path, info, weights, inputs, least):
     assert parity.main([save(path, seen, info)]) == 1
 
 
-def test_command_line(tmp_path):
+def test_command_line(tmp_path: Path) -> None:
     """Under the Python that runs the tests, as a reader starts it: from anywhere, several files."""
     good = str(FIXTURES / "vocos_dev.safetensors")
     for files, code in (([good], 0), ([good, str(tmp_path / "gone.safetensors")], 2)):

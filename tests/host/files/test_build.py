@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.ops
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 
-from ccl_pack.ccl_core.config import StreamConfig
+from ccl_pack.ccl_core.config import CCLConfig, StreamConfig
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_files, load_model
 from ccl_pack.ccl_core.host.files.read import BUNDLED, ModelPaths
@@ -24,12 +27,12 @@ from support.gguf_files import write as write_gguf
 from support.tiny import CONFIG, config, state_dict, write
 
 
-def save(path, tensors, chosen=CONFIG):
+def save(path: Path, tensors: dict[str, torch.Tensor], chosen: CCLConfig = CONFIG) -> str:
     save_file(tensors, path, metadata={"ccl_config": write_config(chosen)})
     return str(path)
 
 
-def test_every_key_reaches_the_model(tmp_path):
+def test_every_key_reaches_the_model(tmp_path: Path) -> None:
     path = write(tmp_path / "tiny.safetensors", seed=5)
     model = load_model(str(path)).model.diffusion_model
     wanted = state_dict(CONFIG, seed=5)
@@ -38,7 +41,7 @@ def test_every_key_reaches_the_model(tmp_path):
     assert all(torch.equal(loaded[key].float(), value) for key, value in wanted.items())
 
 
-def test_key_names_are_wans():
+def test_key_names_are_wans() -> None:
     from comfy.ldm.wan.model import WanModel
 
     video = {key for key in state_dict(CONFIG) if not key.startswith(("audio.", "interaction."))}
@@ -60,12 +63,12 @@ def test_key_names_are_wans():
     }
 
 
-def test_prefix_of_all_in_one_files_is_accepted(tmp_path):
+def test_prefix_of_all_in_one_files_is_accepted(tmp_path: Path) -> None:
     tensors = {f"model.diffusion_model.{key}": value for key, value in state_dict(CONFIG).items()}
     assert load_model(save(tmp_path / "a.safetensors", tensors)).model.ccl_config == CONFIG
 
 
-def test_patcher_can_be_rebuilt_by_the_host(tmp_path):
+def test_patcher_can_be_rebuilt_by_the_host(tmp_path: Path) -> None:
     patcher = load_model(str(write(tmp_path / "tiny.safetensors")))
     loader, arguments = patcher.cached_patcher_init
     again = loader(*arguments, disable_dynamic=True)
@@ -77,7 +80,7 @@ def test_patcher_can_be_rebuilt_by_the_host(tmp_path):
 @pytest.mark.parametrize(
     "size", [{"dim": 96, "num_heads": 4}, {"num_layers": 1}, {"in_dim": 36, "model_type": "i2v"}]
 )
-def test_any_wan_size_loads(tmp_path, size):
+def test_any_wan_size_loads(tmp_path: Path, size: dict[str, Any]) -> None:
     chosen = config(video=replace(CONFIG.video, **size))
     model = JointModel(chosen, device="meta", operations=comfy.ops.disable_weight_init)
     assert (
@@ -86,14 +89,14 @@ def test_any_wan_size_loads(tmp_path, size):
     )
 
 
-def test_missing_key_is_named(tmp_path):
+def test_missing_key_is_named(tmp_path: Path) -> None:
     tensors = state_dict(CONFIG)
     del tensors["audio.blocks.1.self_attn.k.weight"]
     with pytest.raises(ValueError, match=r"a.safetensors lacks audio.blocks.1.self_attn.k.weight \(32, 32\)"):
         load_model(save(tmp_path / "a.safetensors", tensors))
 
 
-def test_misshapen_key_is_named_with_both_shapes(tmp_path):
+def test_misshapen_key_is_named_with_both_shapes(tmp_path: Path) -> None:
     tensors = state_dict(CONFIG) | {"interaction.0.a2v.context": torch.zeros(5, 32)}
     with pytest.raises(
         ValueError, match=r"a.safetensors: interaction.0.a2v.context has shape \(5, 32\), wanted \(3, 32\)"
@@ -101,7 +104,7 @@ def test_misshapen_key_is_named_with_both_shapes(tmp_path):
         load_model(save(tmp_path / "a.safetensors", tensors))
 
 
-def test_unknown_key_is_named(tmp_path):
+def test_unknown_key_is_named(tmp_path: Path) -> None:
     tensors = state_dict(CONFIG) | {"blocks.0.gate": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"1 unknown keys, the first is blocks.0.gate"):
         load_model(save(tmp_path / "a.safetensors", tensors))
@@ -130,13 +133,13 @@ def test_unknown_key_is_named(tmp_path):
         ({"x": torch.zeros(1)}, "a file of an unknown kind (1 tensors)"),
     ],
 )
-def test_other_files_are_recognised(tmp_path, tensors, words):
+def test_other_files_are_recognised(tmp_path: Path, tensors: dict[str, torch.Tensor], words: str) -> None:
     save_file(tensors, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=re.escape(f"other.safetensors is {words}")):
         load_model(str(tmp_path / "other.safetensors"))
 
 
-def test_model_only_file_in_the_checkpoint_loader_is_told_apart(tmp_path):
+def test_model_only_file_in_the_checkpoint_loader_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tiny\.safetensors holds no text encoder.*CCLModelLoader"):
         load_checkpoint(str(write(tmp_path / "tiny.safetensors")))
 
@@ -169,13 +172,19 @@ MOVA_PARTS = {
 }
 
 
-def published(path, shapes, seed=0, dtype=torch.float32, metadata=None):
+def published(
+    path: Path,
+    shapes: dict[str, Any],
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    metadata: dict[str, str] | None = None,
+) -> dict[str, torch.Tensor]:
     tensors = p.weights(shapes, seed, dtype)
     save_file(tensors, path, metadata=metadata)
     return tensors
 
 
-def assert_holds(patcher, tensors, prefix=""):
+def assert_holds(patcher: ModelPatcher, tensors: dict[str, torch.Tensor], prefix: str = "") -> None:
     """Every tensor of a published file is the model's, under the name it has there."""
     loaded = patcher.model.diffusion_model.state_dict()
     for key, value in tensors.items():
@@ -193,7 +202,7 @@ def assert_holds(patcher, tensors, prefix=""):
         p.mova(*p.TINY_MOVA, experts=1),
     ],
 )
-def test_published_file_of_one_piece(tmp_path, shapes):
+def test_published_file_of_one_piece(tmp_path: Path, shapes: dict[str, Any]) -> None:
     tensors = published(tmp_path / "model.safetensors", shapes)
     patcher = load_model(str(tmp_path / "model.safetensors"), FLOAT)
     assert len(patcher.model.diffusion_model.state_dict()) == len(tensors)
@@ -201,7 +210,7 @@ def test_published_file_of_one_piece(tmp_path, shapes):
     assert low_noise_of(patcher) is None
 
 
-def test_ovi_in_two_files(tmp_path):
+def test_ovi_in_two_files(tmp_path: Path) -> None:
     files = {
         role: published(tmp_path / role, shapes, seed)
         for seed, (role, shapes) in enumerate(OVI_PARTS.items())
@@ -213,7 +222,7 @@ def test_ovi_in_two_files(tmp_path):
         assert_holds(patcher, tensors)
 
 
-def test_mova_in_its_parts_with_shards(tmp_path):
+def test_mova_in_its_parts_with_shards(tmp_path: Path) -> None:
     files, paths = {}, {}
     for seed, (role, shapes) in enumerate(MOVA_PARTS.items()):
         folder = tmp_path / role
@@ -232,7 +241,7 @@ def test_mova_in_its_parts_with_shards(tmp_path):
         assert_holds(expert, files["interaction"])
 
 
-def test_mova_in_one_file_has_both_experts(tmp_path):
+def test_mova_in_one_file_has_both_experts(tmp_path: Path) -> None:
     tensors = published(tmp_path / "mova.safetensors", MOVA)
     patcher = load_model(str(tmp_path / "mova.safetensors"), FLOAT)
     low = low_noise_of(patcher)
@@ -248,12 +257,14 @@ def test_mova_in_one_file_has_both_experts(tmp_path):
         assert torch.equal(again.head.modulation, expert.model.diffusion_model.head.modulation)
 
 
-def test_experts_share_the_audio_and_interaction_they_are_built_from(tmp_path, monkeypatch):
+def test_experts_share_the_audio_and_interaction_they_are_built_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the host takes tensors over instead of copying them, both experts hold the very same ones."""
     import comfy.model_patcher
 
     class Assigning(comfy.model_patcher.ModelPatcher):
-        def is_dynamic(self):
+        def is_dynamic(self) -> Any:
             return True
 
     monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Assigning)
@@ -264,7 +275,7 @@ def test_experts_share_the_audio_and_interaction_they_are_built_from(tmp_path, m
     assert same == {key for key in high if key.startswith(("audio.", "interaction."))}
 
 
-def run(patcher, video_channels, audio_channels, text=24):
+def run(patcher: ModelPatcher, video_channels: int, audio_channels: int, text: int = 24) -> torch.Tensor:
     model = patcher.model.diffusion_model
     generator = torch.Generator().manual_seed(3)
     video = torch.randn(1, video_channels, 2, 4, 4, generator=generator)
@@ -274,7 +285,7 @@ def run(patcher, video_channels, audio_channels, text=24):
         return torch.cat([x.flatten() for x in model([video, audio], torch.tensor([500.0]), context)])
 
 
-def scaled(tensors):
+def scaled(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], None]:
     return p.fp8_scaled(tensors), None
 
 
@@ -287,7 +298,9 @@ def scaled(tensors):
         (p.mova(*p.TINY_MOVA, experts=1), (36, 128)),
     ],
 )
-def test_scales_of_quantised_files_follow_their_weights(tmp_path, quantise, shapes, channels):
+def test_scales_of_quantised_files_follow_their_weights(
+    tmp_path: Path, quantise: Callable[..., Any], shapes: dict[str, Any], channels: tuple[int, int]
+) -> None:
     """Dequantised, the file computes what the weights it was made of compute; a scale left behind would
     be 448 off.
     """
@@ -300,7 +313,7 @@ def test_scales_of_quantised_files_follow_their_weights(tmp_path, quantise, shap
     assert (found - wanted).norm() < 0.1 * wanted.norm()
 
 
-def test_quantised_repack_with_experts_and_own_marks(tmp_path):
+def test_quantised_repack_with_experts_and_own_marks(tmp_path: Path) -> None:
     """Parts of a repack quantised one by one carry a mark each."""
     tensors = {}
     for part in ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"):
@@ -317,7 +330,9 @@ def test_quantised_repack_with_experts_and_own_marks(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_plain_fp8_file_computes_in_a_wider_type(tmp_path, kept, request):
+def test_plain_fp8_file_computes_in_a_wider_type(
+    tmp_path: Path, kept: bool, request: pytest.FixtureRequest
+) -> None:
     if kept:
         request.getfixturevalue("fp8_stays_fp8")
     tensors = published(tmp_path / "ovi.safetensors", OVI, dtype=torch.float8_e4m3fn)
@@ -329,7 +344,7 @@ def test_plain_fp8_file_computes_in_a_wider_type(tmp_path, kept, request):
 
 
 @pytest.mark.parametrize(("shapes", "name"), [(OVI, "ovi"), (p.mova(*p.TINY_MOVA, experts=1), "mova")])
-def test_fp16_is_refused_where_it_overflows(tmp_path, shapes, name):
+def test_fp16_is_refused_where_it_overflows(tmp_path: Path, shapes: dict[str, Any], name: str) -> None:
     published(tmp_path / f"{name}.safetensors", shapes, dtype=torch.float16)
     path = str(tmp_path / f"{name}.safetensors")
     with pytest.raises(ValueError, match=rf"{name}\.safetensors cannot run in fp16"):
@@ -337,12 +352,14 @@ def test_fp16_is_refused_where_it_overflows(tmp_path, shapes, name):
     assert load_model(path).model.get_dtype_inference() is not torch.float16
 
 
-def test_fp16_runs_where_the_streams_are_wans(tmp_path):
+def test_fp16_runs_where_the_streams_are_wans(tmp_path: Path) -> None:
     path = str(write(tmp_path / "tiny.safetensors"))
     assert load_model(path, {"dtype": torch.float16}).model.get_dtype() is torch.float16
 
 
-def ccl_on_wan(tmp_path, text=24):
+def ccl_on_wan(
+    tmp_path: Path, text: int = 24
+) -> tuple[dict[str, str], dict[str, dict[str, torch.Tensor]], CCLConfig]:
     """A Wan file of 256 channels, an audio stream and an interaction made for it, each a file."""
     stream = StreamConfig(16, 16, 256, 160, 2, 3, text, freq_dim=32)
     chosen = config(video=stream, audio=replace(CONFIG.audio, text_dim=text))
@@ -358,7 +375,7 @@ def ccl_on_wan(tmp_path, text=24):
     return {role: str(tmp_path / f"{role}.safetensors") for role in parts}, parts, chosen
 
 
-def test_ccl_on_a_plain_wan_file(tmp_path):
+def test_ccl_on_a_plain_wan_file(tmp_path: Path) -> None:
     paths, parts, chosen = ccl_on_wan(tmp_path)
     patcher = load_files(ModelPaths(**paths), FLOAT)
     assert patcher.model.ccl_config == chosen
@@ -366,7 +383,7 @@ def test_ccl_on_a_plain_wan_file(tmp_path):
         assert_holds(patcher, part)
 
 
-def test_ccl_on_two_experts_of_wan(tmp_path):
+def test_ccl_on_two_experts_of_wan(tmp_path: Path) -> None:
     paths, _, _ = ccl_on_wan(tmp_path)
     low = published(tmp_path / "low.safetensors", p.wan(p.TINY_WAN), 9)
     patcher = load_files(ModelPaths(**paths, low_noise=str(tmp_path / "low.safetensors")), FLOAT)
@@ -374,7 +391,7 @@ def test_ccl_on_two_experts_of_wan(tmp_path):
     assert patcher.get_attachment("ccl_low_noise").boundary == 0.875
 
 
-def test_interaction_made_for_text_to_video_serves_image_to_video(tmp_path):
+def test_interaction_made_for_text_to_video_serves_image_to_video(tmp_path: Path) -> None:
     paths, _, _ = ccl_on_wan(tmp_path)
     i2v = p.Sizes(256, 160, 3, 36, 16, 24, 32)
     tensors = published(tmp_path / "video.safetensors", p.wan(i2v, image=True), 4)
@@ -383,7 +400,7 @@ def test_interaction_made_for_text_to_video_serves_image_to_video(tmp_path):
     assert_holds(patcher, tensors)
 
 
-def test_faults_of_parts_name_their_own_file(tmp_path):
+def test_faults_of_parts_name_their_own_file(tmp_path: Path) -> None:
     paths, parts, _ = ccl_on_wan(tmp_path)
     audio = dict(parts["audio"])
     del audio["audio.blocks.1.ffn.2.bias"]
@@ -397,7 +414,7 @@ def test_faults_of_parts_name_their_own_file(tmp_path):
         load_files(ModelPaths(**paths))
 
 
-def test_bridge_of_other_widths_is_named_with_both_shapes(tmp_path):
+def test_bridge_of_other_widths_is_named_with_both_shapes(tmp_path: Path) -> None:
     for role, shapes in (MOVA_PARTS | {"video": p.wan(p.Sizes(128, 160, 3, 36, 16, 24, 32))}).items():
         published(tmp_path / f"{role}.safetensors", shapes)
     paths = {role: str(tmp_path / f"{role}.safetensors") for role in ("video", "audio", "interaction")}
@@ -409,7 +426,7 @@ def test_bridge_of_other_widths_is_named_with_both_shapes(tmp_path):
         load_files(ModelPaths(**paths))
 
 
-def test_quantisation_beside_no_weight_is_an_unknown_key(tmp_path):
+def test_quantisation_beside_no_weight_is_an_unknown_key(tmp_path: Path) -> None:
     mark = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
     layer = {"comfy_quant": mark, "weight_scale": torch.ones(1)}
     tensors = p.weights(OVI) | {f"video_model.blocks.9.ffn.0.{key}": value for key, value in layer.items()}
@@ -422,7 +439,7 @@ def test_quantisation_beside_no_weight_is_an_unknown_key(tmp_path):
 
 
 @pytest.mark.parametrize("quantised", ["video_model.blocks.0.ffn.0", "audio_model.patch_embedding.0"])
-def test_renamed_key_is_named(tmp_path, quantised):
+def test_renamed_key_is_named(tmp_path: Path, quantised: str) -> None:
     tensors = p.weights(OVI)
     tensors[f"{quantised}.wheight"] = tensors.pop(f"{quantised}.weight")
     save_file(tensors, tmp_path / "ovi.safetensors")
@@ -431,13 +448,13 @@ def test_renamed_key_is_named(tmp_path, quantised):
 
 
 @pytest.fixture
-def fp8_stays_fp8(monkeypatch):
+def fp8_stays_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU that computes in fp8; elsewhere the host widens fp8 weights where memory allows."""
     monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda *_: True)
 
 
 @pytest.mark.usefixtures("fp8_stays_fp8")
-def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path):
+def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path: Path) -> None:
     paths, parts, _ = ccl_on_wan(tmp_path)
     wide = {
         role: {key: value.bfloat16() for key, value in parts[role].items()}
@@ -454,7 +471,7 @@ def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path):
     assert torch.isfinite(run(patcher, 16, 8)).all()
 
 
-def test_ccl_on_a_scaled_fp8_wan_file(tmp_path):
+def test_ccl_on_a_scaled_fp8_wan_file(tmp_path: Path) -> None:
     paths, parts, _ = ccl_on_wan(tmp_path)
     wanted = run(load_files(ModelPaths(**paths), FLOAT), 16, 8)
     save_file(p.fp8_scaled(parts["video"]), paths["video"])
@@ -462,7 +479,7 @@ def test_ccl_on_a_scaled_fp8_wan_file(tmp_path):
     assert 0 < (found - wanted).norm() < 0.1 * wanted.norm()
 
 
-def test_one_of_two_experts_is_said_to_be_one(tmp_path, caplog):
+def test_one_of_two_experts_is_said_to_be_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     published(tmp_path / "mova.safetensors", p.mova(*p.TINY_MOVA, experts=1))
     load_model(str(tmp_path / "mova.safetensors"))
     assert "mova.safetensors is one of two video experts" in caplog.text
@@ -476,7 +493,7 @@ OVI_GGUF = p.ovi(p.Sizes(128, 160, 2, 48, 48, 32, 32), p.Sizes(128, 96, 2, 20, 2
 
 
 @pytest.mark.usefixtures("gguf_pack")
-def test_ovi_as_gguf(tmp_path):
+def test_ovi_as_gguf(tmp_path: Path) -> None:
     tensors = p.weights(OVI_GGUF)
     held = write_gguf(tmp_path / "ovi.gguf", tensors, {"general.architecture": "wan"})
     patcher = load_model(str(tmp_path / "ovi.gguf"))
@@ -487,7 +504,7 @@ def test_ovi_as_gguf(tmp_path):
 
 
 @pytest.mark.usefixtures("gguf_pack")
-def test_gguf_video_beside_other_parts(tmp_path):
+def test_gguf_video_beside_other_parts(tmp_path: Path) -> None:
     paths, parts, _ = ccl_on_wan(tmp_path, text=32)
     held = write_gguf(tmp_path / "video.gguf", parts["video"], {"general.architecture": "wan"})
     found = run(

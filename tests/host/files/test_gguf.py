@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from ccl_pack.ccl_core.host.files import build, gguf
 from ccl_pack.ccl_core.metadata import write_config
@@ -21,20 +25,20 @@ CHOSEN = config(
 
 
 @pytest.mark.parametrize("ask", [gguf.read, lambda _: gguf.operations(), lambda _: gguf.patcher_class()])
-def test_without_the_pack_it_is_named(tmp_path, ask):
+def test_without_the_pack_it_is_named(tmp_path: Path, ask: Callable[..., Any]) -> None:
     with pytest.raises(
         ValueError, match=r"ComfyUI-GGUF, which reads those, is not loaded: install ComfyUI-GGUF"
     ):
         ask(str(tmp_path / "model.gguf"))
 
 
-def test_loader_names_the_pack(tmp_path):
+def test_loader_names_the_pack(tmp_path: Path) -> None:
     write(tmp_path / "tiny.gguf", state_dict(CHOSEN), {"general.architecture": "wan"})
     with pytest.raises(ValueError, match=r"tiny\.gguf is a GGUF file.*install ComfyUI-GGUF"):
         build.load_model(str(tmp_path / "tiny.gguf"))
 
 
-def test_another_pack_with_such_a_node_is_told_apart(monkeypatch):
+def test_another_pack_with_such_a_node_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     import nodes
 
     monkeypatch.setitem(
@@ -55,7 +59,9 @@ def test_another_pack_with_such_a_node_is_told_apart(monkeypatch):
         ("flux", "Unexpected architecture type in GGUF file: 'flux'"),
     ],
 )
-def test_what_the_pack_refuses_is_said_with_a_remedy(tmp_path, content, words):
+def test_what_the_pack_refuses_is_said_with_a_remedy(
+    tmp_path: Path, content: bytes | str, words: str
+) -> None:
     path = tmp_path / "bad.gguf"
     write(path, state_dict(CHOSEN), {"general.architecture": "flux" if content == "flux" else "wan"})
     if content == "cut":
@@ -69,7 +75,7 @@ def test_what_the_pack_refuses_is_said_with_a_remedy(tmp_path, content, words):
 
 
 @pytest.mark.usefixtures("gguf_pack")
-def test_only_matrices_stay_quantised(tmp_path):
+def test_only_matrices_stay_quantised(tmp_path: Path) -> None:
     held = write(tmp_path / "a.gguf", state_dict(CHOSEN), {"general.architecture": "wan"})
     sd, metadata = gguf.read(str(tmp_path / "a.gguf"))
     assert metadata == {}
@@ -82,7 +88,7 @@ def test_only_matrices_stay_quantised(tmp_path):
 
 
 @pytest.mark.usefixtures("gguf_pack")
-def test_model_computes_what_its_file_holds(tmp_path):
+def test_model_computes_what_its_file_holds(tmp_path: Path) -> None:
     path = str(tmp_path / "tiny.gguf")
     fields = {"general.architecture": "wan", "ccl_config": write_config(CHOSEN)}
     held = write(tmp_path / "tiny.gguf", state_dict(CHOSEN), fields)
@@ -97,12 +103,12 @@ def test_model_computes_what_its_file_holds(tmp_path):
     assert all((mine - other).abs().max() > 1e-3 for mine, other in zip(found, exact, strict=True))
 
 
-def plain(sd: dict[str, torch.Tensor]):
+def plain(sd: dict[str, torch.Tensor]) -> ModelPatcher:
     options = {"dtype": torch.float32}
     return build.build_model(sd, CHOSEN, "plain", {}, options, True)
 
 
-def forward(patcher) -> list[torch.Tensor]:
+def forward(patcher: ModelPatcher) -> list[torch.Tensor]:
     video, audio = latents()
     text = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import comfy.lora
 import comfy.model_patcher
@@ -15,11 +18,12 @@ import comfy.supported_models
 import comfy.utils
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
 from safetensors.torch import save_file
 
 import nodes as host_nodes
-from ccl_pack.ccl_core.config import BridgeOptions, FusionOptions, InteractionConfig
+from ccl_pack.ccl_core.config import BridgeOptions, CCLConfig, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.host.experts import attach_low_noise, low_noise_of
 from ccl_pack.ccl_core.host.files.lora import (
     BOTH,
@@ -46,11 +50,11 @@ FULL = Strengths()
 
 
 @pytest.fixture(scope="module")
-def models():
+def models() -> dict[str, ModelPatcher]:
     return {name: make(config) for name, config in CONFIGS.items()}
 
 
-def make(config, **more):
+def make(config: CCLConfig, **more: Any) -> ModelPatcher:
     fields = ("interaction", "audio", "video", "family")
     return tiny.patcher(**{field: getattr(config, field) for field in fields}, **more)
 
@@ -88,21 +92,21 @@ def by_hand(weight: torch.Tensor, strength: float = 1.0, seed: int = 0, alpha: f
     return weight + strength * alpha / RANK * (b @ a).reshape(weight.shape)
 
 
-def weight_of(patcher, key: str) -> torch.Tensor:
+def weight_of(patcher: ModelPatcher, key: str) -> torch.Tensor:
     """The weight as the host patches it."""
     return patcher.patch_weight_to_device(f"diffusion_model.{key}", return_weight=True)
 
 
-def original(patcher, key: str) -> torch.Tensor:
+def original(patcher: ModelPatcher, key: str) -> torch.Tensor:
     return patcher.model.state_dict()[f"diffusion_model.{key}"].float()
 
 
-def save(tmp_path, tensors: dict, metadata: dict | None = None, name: str = "lora.safetensors") -> str:
+def save(tmp_path: Path, tensors: dict, metadata: dict | None = None, name: str = "lora.safetensors") -> str:
     save_file(tensors, tmp_path / name, metadata=metadata)
     return str(tmp_path / name)
 
 
-def host_wan(change=dict) -> comfy.model_patcher.ModelPatcher:
+def host_wan(change: Callable[..., Any] = dict) -> comfy.model_patcher.ModelPatcher:
     """The host's plain Wan with the video weights of the tiny model."""
     sd = change(tiny.state_dict(tiny.CONFIG))
     video = tiny.CONFIG.video
@@ -204,7 +208,9 @@ HOST_FILES = {
 
 @pytest.mark.parametrize("strength", [1.0, -0.4])
 @pytest.mark.parametrize("naming", HOST_FILES)
-def test_a_wan_lora_is_what_the_host_makes_of_it_on_plain_wan(tmp_path, models, naming, strength):
+def test_a_wan_lora_is_what_the_host_makes_of_it_on_plain_wan(
+    tmp_path: Path, models: dict[str, ModelPatcher], naming: str, strength: float
+) -> None:
     path = save(tmp_path, HOST_FILES[naming])
     theirs, _ = comfy.sd.load_lora_for_models(host_wan(), None, dict(HOST_FILES[naming]), strength, 0)
     ours = apply_lora(models["cca"], path, Strengths(strength, strength, strength))
@@ -216,7 +222,7 @@ def test_a_wan_lora_is_what_the_host_makes_of_it_on_plain_wan(tmp_path, models, 
 
 
 @pytest.mark.parametrize("naming", HOST_FILES)
-def test_the_hosts_own_loader_does_the_same(models, naming):
+def test_the_hosts_own_loader_does_the_same(models: dict[str, ModelPatcher], naming: str) -> None:
     """LoraLoaderModelOnly, for files with the names that it reads on Wan."""
     ours, _ = comfy.sd.load_lora_for_models(models["cca"], None, dict(HOST_FILES[naming]), 1.0, 0)
     theirs, _ = comfy.sd.load_lora_for_models(host_wan(), None, dict(HOST_FILES[naming]), 1.0, 0)
@@ -226,7 +232,7 @@ def test_the_hosts_own_loader_does_the_same(models, naming):
         assert torch.equal(weight_of(ours, key), weight_of(theirs, key))
 
 
-def test_the_hosts_own_loader_reads_our_names(models):
+def test_the_hosts_own_loader_reads_our_names(models: dict[str, ModelPatcher]) -> None:
     tensors = of_all_parts(models["bridge"])
     patched, _ = comfy.sd.load_lora_for_models(models["bridge"], None, tensors, 1.0, 0)
     for seed, key in enumerate(PARTS.values()):
@@ -317,7 +323,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("kind", "name", "key"), NAMES)
-def test_every_name_patches_its_weight_as_by_hand(tmp_path, models, kind, name, key):
+def test_every_name_patches_its_weight_as_by_hand(
+    tmp_path: Path, models: dict[str, ModelPatcher], kind: str, name: str, key: str
+) -> None:
     weight = original(models[kind], f"{key}.weight")
     path = save(tmp_path, entry(name, weight))
     patched = apply_lora(models[kind], path, Strengths(0.7, 0.7, 0.7))
@@ -327,7 +335,7 @@ def test_every_name_patches_its_weight_as_by_hand(tmp_path, models, kind, name, 
 
 
 @pytest.mark.parametrize("name", ["blocks.1.scale_shift_table", "video_model.blocks.1.modulation.modulation"])
-def test_modulation_under_other_names(tmp_path, models, name):
+def test_modulation_under_other_names(tmp_path: Path, models: dict[str, ModelPatcher], name: str) -> None:
     diff = torch.randn(1, 6, 48)
     patched = apply_lora(models["fusion"], save(tmp_path, {f"{name}.diff": diff}), FULL)
     wanted = original(models["fusion"], "blocks.1.modulation") + diff
@@ -336,7 +344,7 @@ def test_modulation_under_other_names(tmp_path, models, name):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("experts", [False, True])
-def test_no_name_means_two_weights(models, kind, experts):
+def test_no_name_means_two_weights(models: dict[str, ModelPatcher], kind: str, experts: bool) -> None:
     """As many names as all weights have of their own: a name that two share would be missing."""
     model = models[kind].model
     names = key_map(model, experts)
@@ -355,7 +363,9 @@ def test_no_name_means_two_weights(models, kind, experts):
         ("bridge", ("video_dit.", "video_dit_2.", "audio_dit.", "dual_tower_bridge.")),
     ],
 )
-def test_published_names_are_those_of_the_checkpoints(models, kind, prefixes):
+def test_published_names_are_those_of_the_checkpoints(
+    models: dict[str, ModelPatcher], kind: str, prefixes: tuple[str, ...]
+) -> None:
     """What the loader of the published files makes of a name, the LoRA makes of it too."""
     diffusers = tuple(
         f"blocks.{i}.{name}" for i in range(3) for name in ("attn", "norm2", "ffn.net", "scale_shift")
@@ -374,7 +384,7 @@ def test_published_names_are_those_of_the_checkpoints(models, kind, prefixes):
 PARTS = {"video": "blocks.0.ffn.0", "audio": "audio.blocks.0.ffn.0", "coupling": "interaction.0.a2v.v"}
 
 
-def of_all_parts(patcher) -> dict:
+def of_all_parts(patcher: ModelPatcher) -> dict:
     """One pair for each part, in our names."""
     tensors = {}
     for seed, key in enumerate(PARTS.values()):
@@ -383,7 +393,7 @@ def of_all_parts(patcher) -> dict:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_each_part_has_its_strength(tmp_path, models, kind):
+def test_each_part_has_its_strength(tmp_path: Path, models: dict[str, ModelPatcher], kind: str) -> None:
     path = save(tmp_path, of_all_parts(models[kind]))
     strengths = {"video": 0.5, "audio": -1.5, "coupling": 2.0}
     patched = apply_lora(models[kind], path, Strengths(**strengths))
@@ -394,7 +404,9 @@ def test_each_part_has_its_strength(tmp_path, models, kind):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("muted", PARTS)
-def test_a_muted_part_is_untouched(tmp_path, models, kind, muted):
+def test_a_muted_part_is_untouched(
+    tmp_path: Path, models: dict[str, ModelPatcher], kind: str, muted: str
+) -> None:
     path = save(tmp_path, of_all_parts(models[kind]))
     patched = apply_lora(models[kind], path, replace(FULL, **{muted: 0.0}))
     assert set(patched.patches) == {
@@ -402,7 +414,9 @@ def test_a_muted_part_is_untouched(tmp_path, models, kind, muted):
     }
 
 
-def test_ovis_query_and_output_of_text_attention_are_video_and_the_fusion_is_coupling(tmp_path, models):
+def test_ovis_query_and_output_of_text_attention_are_video_and_the_fusion_is_coupling(
+    tmp_path: Path, models: dict[str, ModelPatcher]
+) -> None:
     names = ("q", "o", "k_fusion", "v_fusion")
     tensors = {}
     for name in names:
@@ -417,7 +431,7 @@ def test_ovis_query_and_output_of_text_attention_are_video_and_the_fusion_is_cou
     assert set(coupling.patches) == {f"diffusion_model.interaction.0.a2v.{name}.weight" for name in "kv"}
 
 
-def test_set_weight_of_a_muted_part_is_not_set(tmp_path, models):
+def test_set_weight_of_a_muted_part_is_not_set(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     """The host sets such weights whatever the strength."""
     tensors = {"diffusion_model.audio.blocks.0.norm3.set_weight": torch.zeros(32)} | of_all_parts(
         models["cca"]
@@ -426,7 +440,7 @@ def test_set_weight_of_a_muted_part_is_not_set(tmp_path, models):
     assert not [key for key in patched.patches if ".audio." in key]
 
 
-def test_two_in_a_row_add_up(tmp_path, models):
+def test_two_in_a_row_add_up(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     path, weight = (
         save(tmp_path, of_all_parts(models["cca"])),
         original(models["cca"], "blocks.0.ffn.0.weight"),
@@ -438,14 +452,16 @@ def test_two_in_a_row_add_up(tmp_path, models):
     assert set(once.patches) == {"diffusion_model.blocks.0.ffn.0.weight"}
 
 
-def test_strength_zero_everywhere_gives_the_model_itself(tmp_path, models):
+def test_strength_zero_everywhere_gives_the_model_itself(
+    tmp_path: Path, models: dict[str, ModelPatcher]
+) -> None:
     assert (
         apply_lora(models["cca"], str(tmp_path / "absent.safetensors"), Strengths(0.0, 0.0, 0.0))
         is models["cca"]
     )
 
 
-def sample(model) -> list[torch.Tensor]:
+def sample(model: ModelPatcher) -> list[torch.Tensor]:
     latent = tiny.av_latent()
     conds = tiny.conditioning(1), tiny.conditioning(2)
     return host_nodes.common_ksampler(model, 1, 6, 3.0, "euler", "simple", *conds, latent)[0][
@@ -467,7 +483,7 @@ def merged(weights: dict, tensors: dict, strengths: dict[str, float]) -> dict:
     return done
 
 
-def test_a_run_is_that_of_a_model_with_the_weights_merged(tmp_path):
+def test_a_run_is_that_of_a_model_with_the_weights_merged(tmp_path: Path) -> None:
     model, strengths = tiny.patcher(), {"video": 0.5, "audio": -0.5, "coupling": 1.0}
     tensors, before = of_all_parts(model), sample(model)
     patched = apply_lora(model, save(tmp_path, tensors), Strengths(**strengths))
@@ -478,7 +494,7 @@ def test_a_run_is_that_of_a_model_with_the_weights_merged(tmp_path):
     assert_same(sample(model), before)
 
 
-def test_without_alpha_the_product_counts_in_full(tmp_path, models):
+def test_without_alpha_the_product_counts_in_full(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     weight = original(models["cca"], "blocks.0.ffn.0.weight")
     patched = apply_lora(
         models["cca"], save(tmp_path, entry("diffusion_model.blocks.0.ffn.0", weight, alpha=False)), FULL
@@ -495,7 +511,9 @@ def test_without_alpha_the_product_counts_in_full(tmp_path, models):
         ("dual_tower_bridge.audio_to_video_conditioners.0.inner.q", "interaction.0.a2v.q"),
     ],
 )
-def test_alpha_of_a_mova_lora_may_be_in_the_metadata(tmp_path, models, spelling, name, key):
+def test_alpha_of_a_mova_lora_may_be_in_the_metadata(
+    tmp_path: Path, models: dict[str, ModelPatcher], spelling: str, name: str, key: str
+) -> None:
     weight = original(models["bridge"], f"{key}.weight")
     plain = entry(name, weight, spelling, alpha=False)
     patched = apply_lora(models["bridge"], save(tmp_path, plain, {"alpha": "8", "rank": "4"}), FULL)
@@ -507,14 +525,16 @@ def test_alpha_of_a_mova_lora_may_be_in_the_metadata(tmp_path, models, spelling,
     )
 
 
-def test_alpha_in_the_metadata_of_a_wan_lora_is_left_alone_as_by_the_host(tmp_path, models):
+def test_alpha_in_the_metadata_of_a_wan_lora_is_left_alone_as_by_the_host(
+    tmp_path: Path, models: dict[str, ModelPatcher]
+) -> None:
     weight = original(models["cca"], "blocks.0.ffn.0.weight")
     tensors = entry("diffusion_model.blocks.0.ffn.0", weight, alpha=False)
     patched = apply_lora(models["cca"], save(tmp_path, tensors, {"alpha": "8"}), FULL)
     torch.testing.assert_close(weight_of(patched, "blocks.0.ffn.0.weight"), by_hand(weight, alpha=RANK))
 
 
-def test_an_alpha_that_is_no_number_is_refused(tmp_path, models):
+def test_an_alpha_that_is_no_number_is_refused(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     tensors = entry("video_dit.blocks.0.ffn.0", torch.empty(64, 48), alpha=False)
     with pytest.raises(
         ValueError, match=r"lora\.safetensors has the alpha 'eight' in its metadata, wanted a number"
@@ -522,7 +542,9 @@ def test_an_alpha_that_is_no_number_is_refused(tmp_path, models):
         apply_lora(models["bridge"], save(tmp_path, tensors, {"alpha": "eight"}), FULL)
 
 
-def test_keys_that_mean_nothing_are_in_the_log_once(tmp_path, models, caplog):
+def test_keys_that_mean_nothing_are_in_the_log_once(
+    tmp_path: Path, models: dict[str, ModelPatcher], caplog: pytest.LogCaptureFixture
+) -> None:
     tensors = of_all_parts(models["cca"]) | entry("diffusion_model.blocks.99.ffn.0", torch.empty(64, 48))
     tensors["diffusion_model.blocks.0.diff_m"] = torch.zeros(1, 6, 48)
     with caplog.at_level(logging.WARNING):
@@ -537,7 +559,9 @@ def test_keys_that_mean_nothing_are_in_the_log_once(tmp_path, models, caplog):
     ]
 
 
-def test_a_bias_that_the_model_lacks_is_in_the_log(tmp_path, models, caplog):
+def test_a_bias_that_the_model_lacks_is_in_the_log(
+    tmp_path: Path, models: dict[str, ModelPatcher], caplog: pytest.LogCaptureFixture
+) -> None:
     tensors = of_all_parts(models["cca"]) | {
         "diffusion_model.blocks.0.self_attn.norm_q.diff_b": torch.zeros(48)
     }
@@ -562,12 +586,14 @@ def test_a_bias_that_the_model_lacks_is_in_the_log(tmp_path, models, caplog):
         ({"x": torch.zeros(1)}, "holds 1 tensors such as x, and none is for a weight of this model"),
     ],
 )
-def test_a_file_of_which_nothing_matches_is_refused(tmp_path, models, tensors, words):
+def test_a_file_of_which_nothing_matches_is_refused(
+    tmp_path: Path, models: dict[str, ModelPatcher], tensors: dict[str, torch.Tensor], words: str
+) -> None:
     with pytest.raises(ValueError, match=f"lora.safetensors.*{words}"):
         apply_lora(models["cca"], save(tmp_path, tensors), FULL)
 
 
-def test_a_lora_for_another_width_is_refused(tmp_path, models):
+def test_a_lora_for_another_width_is_refused(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     tensors = entry("diffusion_model.blocks.0.ffn.0", torch.empty(96, 48))
     with pytest.raises(
         ValueError, match=r"another size: blocks\.0\.ffn\.0\.weight has 96 rows in it and 64 in this"
@@ -575,7 +601,9 @@ def test_a_lora_for_another_width_is_refused(tmp_path, models):
         apply_lora(models["cca"], save(tmp_path, tensors), FULL)
 
 
-def test_one_pair_of_another_size_does_not_stop_the_others(tmp_path, models):
+def test_one_pair_of_another_size_does_not_stop_the_others(
+    tmp_path: Path, models: dict[str, ModelPatcher]
+) -> None:
     """As in the host, which names it when it patches: image-to-video LoRAs differ from text-to-video in
     one weight.
     """
@@ -588,7 +616,7 @@ def test_one_pair_of_another_size_does_not_stop_the_others(tmp_path, models):
     assert torch.equal(weight_of(patched, "head.head.weight"), original(models["cca"], "head.head.weight"))
 
 
-def test_pickles_are_refused(tmp_path, models):
+def test_pickles_are_refused(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     torch.save({"lora_state_dict": {}, "rank": 8, "alpha": 8}, tmp_path / "lora.pt")
     with pytest.raises(ValueError, match=r"lora\.pt is not a safetensors file.*lora_state_dict"):
         apply_lora(models["bridge"], str(tmp_path / "lora.pt"), FULL)
@@ -597,12 +625,12 @@ def test_pickles_are_refused(tmp_path, models):
         apply_lora(models["bridge"], str(tmp_path / "lora.safetensors"), FULL)
 
 
-def test_a_model_of_another_kind_is_refused(tmp_path):
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model: got WAN21, which has no audio stream.*use Load LoRA"):
         apply_lora(host_wan(), str(tmp_path / "lora.safetensors"), FULL)
 
 
-def test_a_file_is_read_once_until_it_changes(tmp_path, models):
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     path = save(tmp_path, of_all_parts(models["cca"]))
     first, _ = read_lora(path)
     before = {key: value.clone() for key, value in first.items()}
@@ -614,20 +642,22 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, models):
     assert read_lora(path)[0] is not first
 
 
-def test_a_fun_lora_leaves_the_cached_file_as_read(tmp_path, models):
+def test_a_fun_lora_leaves_the_cached_file_as_read(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     path = save(tmp_path, HOST_FILES["Fun"])
     for _ in range(2):
         assert apply_lora(models["cca"], path, FULL).patches
     assert set(read_lora(path)[0]) == set(HOST_FILES["Fun"])
 
 
-def test_metadata_is_attached_as_by_the_host(tmp_path, models):
+def test_metadata_is_attached_as_by_the_host(tmp_path: Path, models: dict[str, ModelPatcher]) -> None:
     path = save(tmp_path, of_all_parts(models["cca"]), {"trigger": "ohwx"})
     assert apply_lora(models["cca"], path, FULL).attachments["lora_metadata"] == {"trigger": "ohwx"}
     assert "lora_metadata" not in models["cca"].attachments
 
 
-def two_experts(config=MOVA):
+def two_experts(
+    config: CCLConfig = MOVA,
+) -> tuple[ModelPatcher, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """A model with two video experts, the state dicts of both, in which audio and coupling are the same
     tensors.
     """
@@ -640,12 +670,12 @@ def two_experts(config=MOVA):
     return model, high, low
 
 
-def names_of(patcher) -> set[str]:
+def names_of(patcher: ModelPatcher) -> set[str]:
     return {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in patcher.patches}
 
 
 @pytest.mark.parametrize("expert", EXPERTS)
-def test_the_video_part_goes_to_the_chosen_expert_and_the_rest_to_both(tmp_path, expert):
+def test_the_video_part_goes_to_the_chosen_expert_and_the_rest_to_both(tmp_path: Path, expert: str) -> None:
     model, high, low = two_experts()
     tensors, strengths = of_all_parts(model), {"video": 0.5, "audio": -0.5, "coupling": 1.0}
     patched = apply_lora(model, save(tmp_path, tensors), Strengths(**strengths), expert)
@@ -660,13 +690,15 @@ def test_the_video_part_goes_to_the_chosen_expert_and_the_rest_to_both(tmp_path,
     assert not model.patches and not low_noise_of(model).patches
 
 
-def of_both_experts(model, key: str = "blocks.0.ffn.0") -> dict:
+def of_both_experts(model: ModelPatcher, key: str = "blocks.0.ffn.0") -> dict:
     weight = original(model, f"{key}.weight")
     return entry(f"video_dit.{key}", weight, seed=0) | entry(f"video_dit_2.{key}", weight, seed=1)
 
 
 @pytest.mark.parametrize("expert", EXPERTS)
-def test_names_of_movas_experts_reach_their_own(tmp_path, expert, caplog):
+def test_names_of_movas_experts_reach_their_own(
+    tmp_path: Path, expert: str, caplog: pytest.LogCaptureFixture
+) -> None:
     model, high, low = two_experts()
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -680,7 +712,7 @@ def test_names_of_movas_experts_reach_their_own(tmp_path, expert, caplog):
             torch.testing.assert_close(weight_of(half, "blocks.0.ffn.0.weight"), by_hand(wanted, seed=seed))
 
 
-def test_low_noise_names_of_our_own(tmp_path):
+def test_low_noise_names_of_our_own(tmp_path: Path) -> None:
     model, _, low = two_experts()
     key = "blocks.0.ffn.0"
     tensors = entry(f"diffusion_model.low_noise.{key}", low[f"{key}.weight"])
@@ -691,7 +723,9 @@ def test_low_noise_names_of_our_own(tmp_path):
     )
 
 
-def test_one_expert_alone_takes_the_high_noise_names_and_reports_the_others(tmp_path, models, caplog):
+def test_one_expert_alone_takes_the_high_noise_names_and_reports_the_others(
+    tmp_path: Path, models: dict[str, ModelPatcher], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         patched = apply_lora(models["bridge"], save(tmp_path, of_both_experts(models["bridge"])), FULL)
     assert names_of(patched) == {"blocks.0.ffn.0"}
@@ -700,14 +734,16 @@ def test_one_expert_alone_takes_the_high_noise_names_and_reports_the_others(tmp_
     )
 
 
-def test_a_file_for_the_other_expert_is_refused(tmp_path):
+def test_a_file_for_the_other_expert_is_refused(tmp_path: Path) -> None:
     model, *_ = two_experts()
     path = save(tmp_path, entry("video_dit.blocks.0.ffn.0", torch.empty(64, 48)))
     with pytest.raises(ValueError, match=r"lora\.safetensors is for the other video expert than 'low noise'"):
         apply_lora(model, path, FULL, LOW)
 
 
-def test_an_expert_that_the_model_does_not_have_is_refused(tmp_path, models):
+def test_an_expert_that_the_model_does_not_have_is_refused(
+    tmp_path: Path, models: dict[str, ModelPatcher]
+) -> None:
     path = save(tmp_path, of_all_parts(models["bridge"]))
     with pytest.raises(
         ValueError, match="got 'low noise', but this model has one video expert: choose 'both'"
@@ -731,7 +767,7 @@ def as_fp8(sd: dict) -> dict:
 
 
 @pytest.mark.parametrize("naming", ["generic, lora_A.weight", "kohya", "lokr", "lightx2v"])
-def test_on_quantised_weights_as_the_host_does_on_quantised_wan(tmp_path, naming):
+def test_on_quantised_weights_as_the_host_does_on_quantised_wan(tmp_path: Path, naming: str) -> None:
     """The host dequantises, patches and quantises again."""
     model = tiny.patcher(weights=as_fp8(tiny.state_dict(tiny.CONFIG)))
     assert isinstance(model.model.diffusion_model.blocks[0].self_attn.q.weight, QuantizedTensor)
@@ -745,7 +781,7 @@ def test_on_quantised_weights_as_the_host_does_on_quantised_wan(tmp_path, naming
         assert not torch.equal(got, held(model, key))
 
 
-def held(patcher, key: str) -> torch.Tensor:
+def held(patcher: ModelPatcher, key: str) -> torch.Tensor:
     """A weight as it is without patches, dequantised."""
     return dense(comfy.utils.get_attr(patcher.model, f"diffusion_model.{key}"))
 
@@ -755,7 +791,7 @@ def dense(weight: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_on_quantised_weights_as_by_hand(tmp_path, part):
+def test_on_quantised_weights_as_by_hand(tmp_path: Path, part: str) -> None:
     model = tiny.patcher(weights=as_fp8(tiny.state_dict(tiny.CONFIG)))
     key = PARTS[part]
     weight = held(model, f"{key}.weight")

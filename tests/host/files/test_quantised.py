@@ -10,7 +10,7 @@ import torch
 from ccl_pack.ccl_core.host.files.quantised import check_layers
 
 
-def layer(form, *suffixes):
+def layer(form: str, *suffixes: str) -> dict[str, torch.Tensor]:
     mark = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
     return {"a.weight": torch.zeros(2, 2), "a.comfy_quant": mark} | {
         f"a.{name}": torch.ones(()) for name in suffixes
@@ -27,7 +27,7 @@ def layer(form, *suffixes):
         layer("int8_tensorwise", "weight_scale"),
     ],
 )
-def test_whole_layers_pass(sd):
+def test_whole_layers_pass(sd: dict[str, torch.Tensor]) -> None:
     check_layers(sd, "a.safetensors")
 
 
@@ -61,12 +61,12 @@ def test_whole_layers_pass(sd):
         ),
     ],
 )
-def test_faults_are_named(sd, words):
+def test_faults_are_named(sd: dict[str, torch.Tensor], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_layers(sd, "a.safetensors")
 
 
-def test_the_file_of_the_part_is_named():
+def test_the_file_of_the_part_is_named() -> None:
     sd = {"audio.a.weight_scale": torch.ones(())}
     with pytest.raises(ValueError, match=r"^sound\.safetensors holds audio\.a\.weight_scale"):
         check_layers(sd, "a.safetensors", {"audio": "sound.safetensors"})

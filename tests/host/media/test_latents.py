@@ -1,5 +1,7 @@
 """AV latents: what goes in comes out, and what is no AV latent is refused."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from fractions import Fraction
 
@@ -27,7 +29,7 @@ def av_latent(batch: int = 1) -> AVLatent:
 
 
 @pytest.mark.parametrize("masks", [(False, False), (True, False), (False, True), (True, True)])
-def test_join_then_split_is_the_identity(masks):
+def test_join_then_split_is_the_identity(masks: tuple[bool, bool]) -> None:
     av = av_latent(2)
     video_mask = torch.rand(2, 1, 3, 4, 6) if masks[0] else None
     audio_mask = torch.rand(2, 1, 20) if masks[1] else None
@@ -43,7 +45,7 @@ def test_join_then_split_is_the_identity(masks):
         assert back.audio_mask is None
 
 
-def test_a_plain_video_latent_means_audio_absent_and_stays_plain():
+def test_a_plain_video_latent_means_audio_absent_and_stays_plain() -> None:
     latent = {
         "samples": torch.randn(1, 16, 3, 4, 6),
         "noise_mask": torch.zeros(1, 1, 3, 4, 6),
@@ -57,14 +59,14 @@ def test_a_plain_video_latent_means_audio_absent_and_stays_plain():
     assert all(back[name] is latent[name] for name in latent)
 
 
-def test_a_plain_mask_beside_a_nested_latent_is_the_videos():
+def test_a_plain_mask_beside_a_nested_latent_is_the_videos() -> None:
     mask = torch.zeros(1, 1, 3, 4, 6)
     av = split({**join(av_latent()), "noise_mask": mask})
     assert av.video_mask is mask
     assert av.audio_mask is None
 
 
-def test_the_hosts_separate_and_concat_nodes_undo_each_other_on_it():
+def test_the_hosts_separate_and_concat_nodes_undo_each_other_on_it() -> None:
     latent = join(replace(av_latent(), audio_mask=torch.zeros(1, 1, 20)))
     again = split(LTXVConcatAVLatent.execute(*LTXVSeparateAVLatent.execute(latent).args)[0])
     assert torch.equal(again.video, latent["samples"].unbind()[0])
@@ -72,7 +74,7 @@ def test_the_hosts_separate_and_concat_nodes_undo_each_other_on_it():
     assert (again.fps, again.rest) == (16.0, {"task": "joint"})
 
 
-def test_split_leaves_the_callers_dict_alone():
+def test_split_leaves_the_callers_dict_alone() -> None:
     latent = join(av_latent())
     before = dict(latent)
     split(latent).rest["task"] = "changed"
@@ -88,17 +90,17 @@ def test_split_leaves_the_callers_dict_alone():
         NestedTensor([torch.zeros(1, 16, 3, 4, 6)] * 3),
     ],
 )
-def test_other_latents_are_refused_with_their_shapes(samples):
+def test_other_latents_are_refused_with_their_shapes(samples: torch.Tensor | NestedTensor) -> None:
     with pytest.raises(ValueError, match=r"shape \[\(1, .*CCLEmptyAVLatent"):
         split({"samples": samples})
 
 
-def test_different_batch_sizes_are_refused():
+def test_different_batch_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="2 videos and 1 sounds"):
         split({"samples": NestedTensor([torch.zeros(2, 16, 3, 4, 6), torch.zeros(1, 8, 20)])})
 
 
-def test_empty_has_the_size_it_was_asked_for():
+def test_empty_has_the_size_it_was_asked_for() -> None:
     grid = Grid(Fraction(24), 16, 2, Fraction(125, 4), 16000, pinned=((31, 157),))
     size = size_av(grid, width=64, height=96, frames=121)
     av = empty(size, 48, 20, 2)
@@ -109,11 +111,11 @@ def test_empty_has_the_size_it_was_asked_for():
     assert not av.audio.any()
 
 
-def test_ones_mask_has_one_channel():
+def test_ones_mask_has_one_channel() -> None:
     assert ones_mask(torch.zeros(2, 16, 3, 4, 6)).shape == (2, 1, 3, 4, 6)
 
 
-def test_frame_rate_prefers_what_was_typed():
+def test_frame_rate_prefers_what_was_typed() -> None:
     av = av_latent()
     assert frame_rate(av, 0) == 16
     assert frame_rate(av, 23.976) == Fraction(2997, 125)
@@ -128,14 +130,14 @@ def test_frame_rate_prefers_what_was_typed():
         (float("nan"), 0, "fps is nan"),
     ],
 )
-def test_no_frame_rate_is_refused(fps, typed, message):
+def test_no_frame_rate_is_refused(fps: float | None, typed: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         frame_rate(replace(av_latent(), fps=fps), typed)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("stream", ["video", "audio"])
-def test_nan_is_refused_with_the_streams_name(stream, value):
+def test_nan_is_refused_with_the_streams_name(stream: str, value: float) -> None:
     av = av_latent()
     require_finite(av, "the latent")
     getattr(av, stream)[0, 0, 0] = value

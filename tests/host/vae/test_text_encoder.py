@@ -1,9 +1,14 @@
 """A umT5 of any size becomes the host's CLIP; a file that does not fit is refused by name."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from comfy.sd import CLIP
 
 from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.training.tiny.text_encoder import TextRecipe, build_encoder
@@ -25,17 +30,19 @@ def state_dict(vocabulary: torch.Tensor) -> dict[str, torch.Tensor]:
     return {**build_encoder(RECIPE).state_dict(), "spiece_model": vocabulary}
 
 
-def encode(clip, prompt: str) -> torch.Tensor:
+def encode(clip: CLIP, prompt: str) -> torch.Tensor:
     ((cond, _),) = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
     return cond
 
 
-def real_tokens(clip, prompt: str) -> int:
+def real_tokens(clip: CLIP, prompt: str) -> int:
     return sum(token != 0 for token, _ in clip.tokenize(prompt)["umt5xxl"][0])
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, "", "Ein roter Ball \N{SNOWMAN}"])
-def test_prompt_gives_informative_tokens_and_silent_padding(state_dict, prompt):
+def test_prompt_gives_informative_tokens_and_silent_padding(
+    state_dict: dict[str, torch.Tensor], prompt: str
+) -> None:
     clip = load_text_encoder(state_dict, CONFIG)
     cond, real = encode(clip, prompt), real_tokens(clip, prompt)
     assert cond.shape[0] == 1 and cond.shape[2] == 32
@@ -45,19 +52,19 @@ def test_prompt_gives_informative_tokens_and_silent_padding(state_dict, prompt):
     assert torch.equal(cond, encode(clip, prompt))
 
 
-def test_different_words_give_different_tokens(state_dict):
+def test_different_words_give_different_tokens(state_dict: dict[str, torch.Tensor]) -> None:
     clip = load_text_encoder(state_dict, CONFIG)
     red, blue = encode(clip, PROMPT), encode(clip, PROMPT.replace("red", "blue"))
     assert (red - blue).abs().max() > 0.1
 
 
-def test_prompt_longer_than_the_shortest_length_is_kept_whole(state_dict):
+def test_prompt_longer_than_the_shortest_length_is_kept_whole(state_dict: dict[str, torch.Tensor]) -> None:
     clip = load_text_encoder(state_dict, CONFIG)
     prompt = ", ".join([PROMPT] * 4)
     assert encode(clip, prompt).shape[1] == real_tokens(clip, prompt) > 12
 
 
-def test_weighted_word_moves_only_along_its_own_direction(state_dict):
+def test_weighted_word_moves_only_along_its_own_direction(state_dict: dict[str, torch.Tensor]) -> None:
     clip = load_text_encoder(state_dict, CONFIG)
     stressed = "a (red:1.5) ball bounces, drum"
     (red,) = (i for i, (_, weight) in enumerate(clip.tokenize(stressed)["umt5xxl"][0]) if weight == 1.5)
@@ -67,7 +74,7 @@ def test_weighted_word_moves_only_along_its_own_direction(state_dict):
     torch.testing.assert_close(weighted[0, red], empty[0, red] + 1.5 * (plain[0, red] - empty[0, red]))
 
 
-def test_half_precision_file_equals_its_rounded_weights(state_dict):
+def test_half_precision_file_equals_its_rounded_weights(state_dict: dict[str, torch.Tensor]) -> None:
     half = {key: value.half() if value.is_floating_point() else value for key, value in state_dict.items()}
     rounded = {key: value.float() if value.is_floating_point() else value for key, value in half.items()}
     torch.testing.assert_close(
@@ -75,7 +82,7 @@ def test_half_precision_file_equals_its_rounded_weights(state_dict):
     )
 
 
-def test_names_of_the_hosts_checkpoints_are_read_too(state_dict):
+def test_names_of_the_hosts_checkpoints_are_read_too(state_dict: dict[str, torch.Tensor]) -> None:
     prefixed = {
         key if key == "spiece_model" else f"umt5xxl.transformer.{key}": value
         for key, value in state_dict.items()
@@ -87,18 +94,18 @@ def test_names_of_the_hosts_checkpoints_are_read_too(state_dict):
     )
 
 
-def test_given_dictionaries_are_left_alone(state_dict):
+def test_given_dictionaries_are_left_alone(state_dict: dict[str, torch.Tensor]) -> None:
     keys = set(state_dict)
     load_text_encoder(state_dict, CONFIG)
     assert set(state_dict) == keys
     assert CONFIG["umt5xxl_model_config"] == RECIPE.model_config()
 
 
-def without(key: str):
+def without(key: str) -> Any:
     return lambda sd: sd.pop(key)
 
 
-def replaced(key: str, value: torch.Tensor):
+def replaced(key: str, value: torch.Tensor) -> Any:
     return lambda sd: sd.update({key: value})
 
 
@@ -125,13 +132,15 @@ QUERY = "encoder.block.1.layer.0.SelfAttention.q.weight"
         ),
     ],
 )
-def test_damaged_file_is_refused_by_the_name_of_the_key(state_dict, damage, named):
+def test_damaged_file_is_refused_by_the_name_of_the_key(
+    state_dict: dict[str, torch.Tensor], damage: Callable[..., Any], named: str
+) -> None:
     damage(state_dict)
     with pytest.raises(ValueError, match=named):
         load_text_encoder(state_dict, CONFIG)
 
 
-def test_many_faults_are_counted_not_listed(state_dict):
+def test_many_faults_are_counted_not_listed(state_dict: dict[str, torch.Tensor]) -> None:
     only_vocabulary = {"spiece_model": state_dict["spiece_model"]}
     with pytest.raises(ValueError, match=r"and \d+ more"):
         load_text_encoder(only_vocabulary, CONFIG)
@@ -146,18 +155,20 @@ def test_many_faults_are_counted_not_listed(state_dict):
         ({**CONFIG, "min_length": -1}, "'min_length' must be a positive number of tokens, got -1"),
     ],
 )
-def test_incomplete_configuration_is_refused(state_dict, config, named):
+def test_incomplete_configuration_is_refused(
+    state_dict: dict[str, torch.Tensor], config: dict[str, Any], named: str
+) -> None:
     with pytest.raises(ValueError, match=named):
         load_text_encoder(state_dict, config)
 
 
-def test_vocabulary_of_another_encoder_is_refused(state_dict):
+def test_vocabulary_of_another_encoder_is_refused(state_dict: dict[str, torch.Tensor]) -> None:
     recipe = replace(RECIPE, vocab_size=100)
     smaller = {**build_encoder(recipe).state_dict(), "spiece_model": state_dict["spiece_model"]}
     with pytest.raises(ValueError, match=r"\d{3} pieces but 'shared.weight' only 100 rows"):
         load_text_encoder(smaller, {**CONFIG, "umt5xxl_model_config": recipe.model_config()})
 
 
-def test_vocabulary_knows_the_words_it_was_trained_on(state_dict):
+def test_vocabulary_knows_the_words_it_was_trained_on(state_dict: dict[str, torch.Tensor]) -> None:
     clip = load_text_encoder(state_dict, CONFIG)
     assert {word: real_tokens(clip, word) for word in WORDS_SEEN} == dict.fromkeys(WORDS_SEEN, 2)

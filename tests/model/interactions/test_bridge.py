@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import comfy.ops
 import pytest
@@ -12,6 +13,7 @@ from ccl_pack.ccl_core.config import BridgeOptions
 from ccl_pack.ccl_core.model.joint import JointModel
 from support import golden
 
+Golden = tuple[JointModel, dict[str, torch.Tensor], dict[str, Any]]
 CONDITIONERS = {"audio_to_video_conditioners": "a2v", "video_to_audio_conditioners": "v2a"}
 
 
@@ -26,7 +28,7 @@ def renamed(key: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def mova():
+def mova() -> Golden:
     tensors, info = golden.read("mova")
     weights = {renamed(key): value for key, value in tensors.items() if key.startswith("weights/")}
     patch = "audio.patch_embedding.weight"
@@ -38,7 +40,12 @@ def mova():
     return model.requires_grad_(False), tensors, info
 
 
-def run(model, tensors, audio_time=None, **options):
+def run(
+    model: JointModel,
+    tensors: dict[str, torch.Tensor],
+    audio_time: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
     video = torch.cat([tensors["inputs/video_latent"], tensors["inputs/video_condition"]], dim=1)
     time = tensors["inputs/timestep"]
     times = time if audio_time is None else (time, audio_time)
@@ -48,18 +55,23 @@ def run(model, tensors, audio_time=None, **options):
     return video[:, :16], audio
 
 
-def close(found, tensors, info, name):
+def close(
+    found: tuple[torch.Tensor, torch.Tensor] | list[torch.Tensor],
+    tensors: dict[str, torch.Tensor],
+    info: dict[str, Any],
+    name: str,
+) -> None:
     bound = info["tolerance"]["max_abs"]["outputs/{*}"]
     for value, stream in zip(found, ("video", "audio"), strict=True):
         torch.testing.assert_close(value, tensors[f"outputs/{name}{stream}"], rtol=0, atol=bound)
 
 
-def test_joint_forward(mova):
+def test_joint_forward(mova: Golden) -> None:
     model, tensors, info = mova
     close(run(model, tensors), tensors, info, "joint/")
 
 
-def test_times_of_their_own(mova):
+def test_times_of_their_own(mova: Golden) -> None:
     model, tensors, info = mova
     close(run(model, tensors, tensors["inputs/audio_timestep"]), tensors, info, "split_timesteps/")
 
@@ -69,19 +81,19 @@ def test_times_of_their_own(mova):
     [{"a2v_cross_attn": False, "v2a_cross_attn": False}, {"a2v_scale": 0.0, "v2a_scale": 0.0}],
     ids=["flags", "scales"],
 )
-def test_bridge_off(mova, options):
+def test_bridge_off(mova: Golden, options: dict[str, Any]) -> None:
     model, tensors, info = mova
     close(run(model, tensors, **options), tensors, info, "bridge_off/")
 
 
-def test_bridge_scales(mova):
+def test_bridge_scales(mova: Golden) -> None:
     model, tensors, info = mova
     scales = info["config"]["bridge_scaled"]
     options = {"a2v_scale": scales["audio_to_video"], "v2a_scale": scales["video_to_audio"]}
     close(run(model, tensors, **options), tensors, info, "bridge_scaled/")
 
 
-def test_states_after_the_bridge_and_the_first_layer(mova):
+def test_states_after_the_bridge_and_the_first_layer(mova: Golden) -> None:
     model, tensors, info = mova
     modulated = {}
     hooks = [
@@ -105,7 +117,7 @@ def test_states_after_the_bridge_and_the_first_layer(mova):
     close(coupled, tensors, info, "joint/block0_")
 
 
-def test_rotary_tables(mova):
+def test_rotary_tables(mova: Golden) -> None:
     """Of the first frame, the second and so on; the reference stores cosine and sine of both halves."""
     model, tensors, info = mova
     bound = info["tolerance"]["max_abs"]["outputs/cross_rope/{*}"]
@@ -121,7 +133,7 @@ def test_rotary_tables(mova):
             torch.testing.assert_close(torch.cat([entry, entry], dim=-1), expected, rtol=0, atol=bound)
 
 
-def test_heads_of_the_bridge_may_be_narrower_than_those_of_the_streams(mova):
+def test_heads_of_the_bridge_may_be_narrower_than_those_of_the_streams(mova: Golden) -> None:
     _, _, info = mova
     config = golden.mova_config(info)
     narrow = replace(config, interaction=replace(config.interaction, options=BridgeOptions(10)))

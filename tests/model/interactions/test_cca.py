@@ -17,7 +17,13 @@ HEADS, DIM, CONTEXT = 2, 16, 3
 PLACE = Place("a2v", slice(0), slice(0), CONTEXT, (0, 0))  # for observers, of whom there is none
 
 
-def dense(q, k, v, anchor, allowed):
+def dense(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    anchor: tuple[torch.Tensor, torch.Tensor],
+    allowed: torch.Tensor,
+) -> torch.Tensor:
     """One masked attention over context tokens and all of the source. allowed: (queries, keys)."""
     k, v = (torch.cat([c.expand(len(x), -1, -1), x], dim=1) for c, x in zip(anchor, (k, v), strict=True))
     mask = torch.cat([torch.ones(len(allowed), CONTEXT, dtype=torch.bool), allowed], dim=1)
@@ -25,7 +31,9 @@ def dense(q, k, v, anchor, allowed):
     return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def tensors(batch, queries, keys):
+def tensors(
+    batch: int, queries: int, keys: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(batch, queries), (batch, keys), (batch, keys), (1, CONTEXT), (1, CONTEXT)]
     q, k, v, ck, cv = (torch.randn(*shape, DIM, generator=generator) for shape in shapes)

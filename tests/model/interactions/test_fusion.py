@@ -15,6 +15,7 @@ from ccl_pack.ccl_core.model.joint import JointModel
 from support import golden, tiny
 from support.tiny import patcher
 
+Golden = tuple[JointModel, dict[str, torch.Tensor], dict[str, Any]]
 FUSION = {
     "k_fusion": "k",
     "v_fusion": "v",
@@ -35,7 +36,7 @@ def renamed(key: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def ovi():
+def ovi() -> Golden:
     tensors, info = golden.read("ovi")
     weights = {renamed(key): value for key, value in tensors.items() if key.startswith("weights/")}
     config = golden.ovi_config(info, weights["audio.patch_embedding.2.w1.weight"].shape[0])
@@ -44,7 +45,12 @@ def ovi():
     return model.requires_grad_(False), tensors, info
 
 
-def run(model, tensors, timestep=None, **options):
+def run(
+    model: JointModel,
+    tensors: dict[str, torch.Tensor],
+    timestep: tuple[torch.Tensor, torch.Tensor] | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
     video, audio = tensors["inputs/video_latent"], tensors["inputs/audio_latent"].transpose(1, 2)
     time = tensors["inputs/timestep"] if timestep is None else timestep
     contexts = tensors["inputs/video_context"], tensors["inputs/audio_context"]
@@ -54,18 +60,23 @@ def run(model, tensors, timestep=None, **options):
     return video, audio.transpose(1, 2)
 
 
-def close(found, tensors, info, name):
+def close(
+    found: tuple[torch.Tensor, torch.Tensor] | list[torch.Tensor],
+    tensors: dict[str, torch.Tensor],
+    info: dict[str, Any],
+    name: str,
+) -> None:
     bound = info["tolerance"]["max_abs"]["outputs/{*}"]
     for value, stream in zip(found, ("video", "audio"), strict=True):
         torch.testing.assert_close(value, tensors[f"outputs/{name}{stream}"], rtol=0, atol=bound)
 
 
-def test_joint_forward(ovi):
+def test_joint_forward(ovi: Golden) -> None:
     model, tensors, info = ovi
     close(run(model, tensors), tensors, info, "joint/")
 
 
-def test_clean_first_frame(ovi):
+def test_clean_first_frame(ovi: Golden) -> None:
     model, tensors, info = ovi
     t = tensors["inputs/timestep"]
     clean = torch.ones(1, tensors["inputs/video_latent"].shape[2])
@@ -73,12 +84,12 @@ def test_clean_first_frame(ovi):
     close(run(model, tensors, (t[:, None] * clean, t)), tensors, info, "first_frame_clean/")
 
 
-def test_skipped_layer(ovi):
+def test_skipped_layer(ovi: Golden) -> None:
     model, tensors, info = ovi
     close(run(model, tensors, skip_layers=(info["config"]["slg_layer"],)), tensors, info, "skip_layer/")
 
 
-def test_states_after_the_first_layer(ovi):
+def test_states_after_the_first_layer(ovi: Golden) -> None:
     model, tensors, info = ovi
     inputs = {}
     hooks = [
@@ -94,7 +105,7 @@ def test_states_after_the_first_layer(ovi):
 
 
 @pytest.mark.parametrize(("flag", "stream"), [("a2v_cross_attn", 0), ("v2a_cross_attn", 1)])
-def test_a_closed_direction_is_the_stream_alone(ovi, flag, stream):
+def test_a_closed_direction_is_the_stream_alone(ovi: Golden, flag: str, stream: int) -> None:
     model, tensors, _ = ovi
     video, audio = tensors["inputs/video_latent"], tensors["inputs/audio_latent"].transpose(1, 2)
     time, contexts = (
@@ -111,7 +122,7 @@ def test_a_closed_direction_is_the_stream_alone(ovi, flag, stream):
     assert (closed - run(model, tensors)[stream]).abs().max() > 1e-3
 
 
-def test_the_task_of_a_run_does_not_close_a_direction(ovi):
+def test_the_task_of_a_run_does_not_close_a_direction(ovi: Golden) -> None:
     """Ovi has no anchor: DCR routes, which a given stream sets, are for models that learned one."""
     model, tensors, _ = ovi
     video, audio = tensors["inputs/video_latent"], tensors["inputs/audio_latent"].transpose(1, 2)
