@@ -1,4 +1,4 @@
-"""A checkpoint whose video VAE lacks weights, or holds values that no network can use, has to be refused by name.
+"""A checkpoint whose video VAE lacks weights, or holds values that no network can use, has to be refused.
 
 The host's VAE loads what is there (strict=False): the rest of the network stays random.
 """

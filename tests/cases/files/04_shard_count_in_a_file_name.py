@@ -1,4 +1,4 @@
-"""A number of shards that only a file's name states has to cost neither time nor a message of three million letters."""
+"""A number of shards that only a file's name states has to cost neither time nor megabytes of message."""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
     PYTHONPATH=scripts:tests python tests/cases/model/kjnodes.py /path/of/ComfyUI-KJNodes
 
-moves: how far the node moves the video, as a part of its largest value; never 0 but where a node changes no result
-(chunks of the feed-forward). from Wan: how far the patched video is from that of the host's Wan under the same node,
-on a coupling that is still fresh; wanted 0. Below the boundary the low-noise expert of MOVA runs alone.
+"by": how far the node moves the video, as a part of its largest value; never 0 but where a node changes no
+result (chunks of the feed-forward). "from Wan": how far the patched video is from that of the host's Wan
+under the same node, on a coupling that is still fresh; wanted 0. Below the boundary MOVA's low-noise expert
+runs alone.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def load(folder: Path) -> tuple[types.ModuleType, types.ModuleType]:
 
 
 def nodes_of(folder: Path, latent: dict) -> dict[str, Node]:
-    """Each node as it starts, but for RIFLEx's frequency, of which small heads have few, and for small chunks."""
+    """Each node as it starts, but for a frequency of RIFLEx that small heads have, and for small chunks."""
     patches, others = load(folder)
     text = tiny.conditioning(21)
     return {
@@ -81,7 +82,7 @@ def report(name: str, node: Node, family: str, make: Callable[..., ModelPatcher]
 
 
 def chunks_of(model: ModelPatcher) -> list[int]:
-    """In how many chunks the node ran the feed-forward of each expert: its function leaves the number there."""
+    """The chunks in which each expert ran its feed-forward: the node's function leaves the number there."""
     experts = [expert for expert in (model, low_noise_of(model)) if expert is not None]
     return [getattr(expert.model.diffusion_model.blocks[0].ffn, "num_chunks", 0) for expert in experts]
 

@@ -1,4 +1,4 @@
-"""What the host's ModelSave writes of a joint model has to load as the model it was, with both its experts."""
+"""What the host's ModelSave writes of a joint model has to load as it was, with both experts."""
 
 from __future__ import annotations
 

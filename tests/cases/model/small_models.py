@@ -28,7 +28,7 @@ from support import tiny  # noqa: E402
 
 FOLDER = Path(tempfile.mkdtemp(prefix="cases-"))
 FLOAT = {"dtype": torch.float32}
-# Part of the names of the weights that add a coupling to its stream: where they are zero the streams do not meet.
+# Part of the names of the weights that add a coupling to its stream: zeros there keep the streams apart.
 LAST = {"ccl": ".o.", "ovi": ".v_fusion.", "mova": ".inner.o."}
 
 torch.set_grad_enabled(False)

@@ -1,4 +1,4 @@
-"""What the host's ModelSave, CheckpointSave and VAESave write of ccl-tiny has to load in the loaders of the pack."""
+"""What the host's ModelSave, CheckpointSave and VAESave write of ccl-tiny has to load in the pack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Streams of different length in one latent have to be refused or repaired, or at least named.
 
-Here a video of 33 frames (2.06 s) is joined with the sound of 9 (.56 s); and TrimVideoLatent, which takes a step on
-the first axis of time it finds, cuts 4 frames (.25 s) and one token of the sound (.03 s).
+Here a video of 33 frames (2.06 s) is joined with the sound of 9 (.56 s); and TrimVideoLatent cuts one step
+off the axis of time of each stream: 4 frames (.25 s) and one token of the sound (.03 s).
 """
 
 from __future__ import annotations

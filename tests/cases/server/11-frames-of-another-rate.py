@@ -1,8 +1,9 @@
-"""Frames of another rate have to be resampled to that of the latent, or refused; the typed rate must not be dropped.
+"""Frames of another rate have to be resampled to that of the latent, or refused.
 
-Given are 33 frames of 32 fps (1.03 s), red and then blue, and a latent of 17 frames of 16 fps (1.06 s): it takes the
-first 17 frames, half of the given time, and typing the rate changes nothing. The commonest complaint about sound for
-a given video elsewhere: https://github.com/kijai/ComfyUI-MMAudio/issues/37, 4 and 68.
+Given are 33 frames of 32 fps (1.03 s), red and then blue, and a latent of 17 frames of 16 fps (1.06 s): it
+takes the first 17 frames, half of the given time, and typing the rate changes nothing. The commonest
+complaint about sound for a given video elsewhere: https://github.com/kijai/ComfyUI-MMAudio/issues/37, 4 and
+68.
 """
 
 from __future__ import annotations

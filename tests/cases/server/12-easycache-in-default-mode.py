@@ -1,7 +1,8 @@
 """EasyCache has to lose no more in the mode ucg_joint, that of ccl-tiny, than in the mode cfg.
 
-The host clears its mark of a skipped step in every `calc_cond_batch`. The guider calls that once for each group of
-routes, so that the coupled pass of a step is skipped and the anchor's is not, and the scale multiplies the difference.
+The host clears its mark of a skipped step in every `calc_cond_batch`. The guider calls that once for each
+group of routes, so that the coupled pass of a step is skipped and the anchor's is not, and the scale
+multiplies the difference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the cases of this folder share: a real server, a graph of ccl-tiny that grows node by node, and the verdict."""
+"""What the cases of this folder share: a real server, a graph of ccl-tiny that grows, and the verdict."""
 
 from __future__ import annotations
 

@@ -148,7 +148,8 @@ VOCABULARY = {"text_encoders.spiece_model": torch.zeros(1, dtype=torch.uint8)}
 
 
 @pytest.mark.parametrize(
-    ("more", "fault"), [({}, " has no vocabulary"), (VOCABULARY, "'s configuration must hold 'umt5xxl_model_config'")]
+    ("more", "fault"),
+    [({}, " has no vocabulary"), (VOCABULARY, "'s configuration must hold 'umt5xxl_model_config'")],
 )
 def test_a_fault_of_the_text_encoder_names_the_checkpoint(tmp_path: Path, more: dict, fault: str) -> None:
     bundled = {f"{part}x": torch.zeros(1) for part in BUNDLED}
