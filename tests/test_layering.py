@@ -209,10 +209,12 @@ ORDERED = [path for path in FILES if path.parts[0] == "ccl_core" and path.name !
 def group_of(path: PurePosixPath) -> int:
     """The place of a file in the order; AssertionError for a file that nobody has given one."""
     name = path.as_posix().removeprefix("ccl_core/").removesuffix(".py").removesuffix("__init__")
-    places = [i for i, group in enumerate(GROUPS) if any(name.startswith(start) for start in group)]
+    fitting = [
+        (len(start), place) for place, group in enumerate(GROUPS) for start in group if name.startswith(start)
+    ]
     # `model/audio_stream` is no part of `model/audio/`, and the longest name that fits decides.
-    assert places, f"{path} stands in no group of tests/test_layering.py"
-    return max(places, key=lambda i: max(len(start) for start in GROUPS[i] if name.startswith(start)))
+    assert fitting, f"{path} stands in no group of tests/test_layering.py"
+    return max(fitting, key=lambda fit: fit[0])[1]
 
 
 def climbs(path: PurePosixPath, source: str) -> list[str]:

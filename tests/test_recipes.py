@@ -84,11 +84,12 @@ def test_the_mode_is_a_row_that_the_nodes_read(load: Loader, monkeypatch: pytest
     (combo,) = (entry for entry in CCLJointSampler.define_schema().inputs if entry.id == "mode")
     assert name in [option.key for option in combo.options]
     model, latent = tiny.patcher(), tiny.av_latent()
+    choices = [{"mode": name, "video_cfg": scale, "audio_cfg": scale} for scale in (3.0, 1.0)]
     guided, plain = (
         CCLJointSampler.execute(model, *TEXTS, latent, 1, 2, "euler", "simple", 1.0, chosen)[0][
             "samples"
         ].unbind()
-        for chosen in ({"mode": name, "video_cfg": scale, "audio_cfg": scale} for scale in (3.0, 1.0))
+        for chosen in choices
     )
     assert not any(torch.equal(x, y) for x, y in zip(guided, plain, strict=True))
 

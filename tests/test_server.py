@@ -121,11 +121,12 @@ def test_same_seed_gives_the_same_frames(server: ComfyServer, template: Prompt) 
     # As pictures: the encoder of the video file is not the same to the bit on a busy machine.
     add(again, "SaveImage", images=[node_id(again, "CCLDecodeAV"), 0], filename_prefix="same")
     sampler = node(again, "CCLJointSampler")
-    runs = []
+    pictures = []
     for change in (0, 1, -1):
         sampler["seed"] += change
-        runs.append(server.run(again))
-    first, other, same = ([_pixels(server.view(file)) for file in run.files(".png")] for run in runs)
+        files = server.run(again).files(".png")
+        pictures.append([_pixels(server.view(file)) for file in files])
+    first, other, same = pictures
     assert len(first) > 1
     assert all(map(torch.equal, first, same))
     assert not any(map(torch.equal, first, other))

@@ -1,5 +1,5 @@
-"""Files of at most 350 lines, functions of at most 50, half of them within 12: what a reader holds in
-mind at once.
+"""Files of at most 350 lines, functions of at most 50, half of them within 12, and no comprehension inside
+another: what a reader holds in mind at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("ccl_core", "nodes", "scripts", "benchmarks")
 FILE, MEDIAN, LONGEST = 350, 12, 50  # lines
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def files_of(part: str) -> list[Path]:
@@ -25,6 +26,17 @@ def functions_of(source: str) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node.name, node.end_lineno - node.lineno + 1
+
+
+def nested_comprehensions(source: str) -> list[int]:
+    """The line of every comprehension that holds another."""
+    return [node.lineno for node in ast.walk(ast.parse(source)) if holds_comprehension(node)]
+
+
+def holds_comprehension(node: ast.AST) -> bool:
+    if not isinstance(node, COMPREHENSIONS):
+        return False
+    return sum(isinstance(part, COMPREHENSIONS) for part in ast.walk(node)) > 1  # the node itself is one
 
 
 def lengths_of(part: str) -> dict[str, int]:
@@ -55,3 +67,19 @@ def test_half_of_the_functions_are_short(part: str) -> None:
 def test_functions_inside_others_are_counted() -> None:
     source = "@decorated\ndef outer():\n    async def inner():\n        pass\n    return inner\n"
     assert dict(functions_of(source)) == {"outer": 4, "inner": 2}
+
+
+def test_no_file_holds_a_comprehension_inside_another() -> None:
+    folders = [path for part in (*PARTS, "tests") for path in files_of(part)]
+    found = {}
+    for path in (*ROOT.glob("*.py"), *folders):
+        if lines := nested_comprehensions(path.read_text(encoding="utf-8")):
+            found[path.relative_to(ROOT).as_posix()] = lines
+    assert len(folders) > 100 and found == {}
+
+
+def test_comprehensions_inside_others_are_found_and_two_loops_of_one_are_not() -> None:
+    nested = "table = [\n    [x for x in row] for row in rows]\nkeys = {k for k in (f(x) for x in y)}\n"
+    flat = "cells = [x for row in rows for x in row]\n"
+    assert nested_comprehensions(nested) == [1, 3]
+    assert nested_comprehensions(flat) == []

@@ -199,7 +199,8 @@ def test_a_layer_the_model_lacks_is_refused(model: ModelPatcher) -> None:
 def test_open_and_anchor_passes_are_told_apart_by_the_caches_of_the_host(model: ModelPatcher) -> None:
     clone, passes = recorded(model)
     run(av_guider(clone, "ucg", defaults("ucg")), tiny.av_latent(), steps=2)
-    first, second = ([uuid for options in passes[i : i + 2] for uuid in options["uuids"]] for i in (0, 2))
+    first = [uuid for options in passes[0:2] for uuid in options["uuids"]]
+    second = [uuid for options in passes[2:4] for uuid in options["uuids"]]
     assert len(set(first)) == 3
     assert sorted(first) == sorted(second)
 

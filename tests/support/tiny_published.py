@@ -132,8 +132,8 @@ def _random(module: torch.nn.Module, seed: int = 0) -> Tensors:
 
 
 def _shards(tensors: Tensors, count: int) -> list[Tensors]:
-    names = list(tensors)
-    return [{name: tensors[name] for name in names[start::count]} for start in range(count)]
+    entries = list(tensors.items())
+    return [dict(entries[start::count]) for start in range(count)]
 
 
 def _save(path: Path, tensors: Tensors, dtype: torch.dtype) -> None:

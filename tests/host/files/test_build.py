@@ -457,13 +457,11 @@ def fp8_stays_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("fp8_stays_fp8")
 def test_parts_keep_their_precision_beside_an_fp8_one(tmp_path: Path) -> None:
     paths, parts, _ = ccl_on_wan(tmp_path)
-    wide = {
-        role: {key: value.bfloat16() for key, value in parts[role].items()}
-        for role in ("audio", "interaction")
-    }
-    for role, tensors in wide.items():
+    wide = {}
+    for role in ("audio", "interaction"):
+        wide[role] = {key: value.bfloat16() for key, value in parts[role].items()}
         metadata = {"ccl_config": write_config(load_files(ModelPaths(**paths)).model.ccl_config)}
-        save_file(tensors, paths[role], metadata=metadata if role == "interaction" else None)
+        save_file(wide[role], paths[role], metadata=metadata if role == "interaction" else None)
     small = published(tmp_path / "video.safetensors", p.wan(p.TINY_WAN), dtype=torch.float8_e4m3fn)
     patcher = load_files(ModelPaths(**paths))
     assert patcher.model.diffusion_model.blocks[0].ffn[0].weight.dtype is torch.float8_e4m3fn

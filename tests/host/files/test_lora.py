@@ -258,6 +258,11 @@ DIFFUSERS = [
     ("patch_embedding", "patch_embedding"),
     ("proj_out", "head.head"),
 ]
+BRIDGE_WEIGHTS = [
+    (f"dual_tower_bridge.{side}.1.inner.{weight}", f"interaction.1.{ours}.{weight}")
+    for side, ours in (("audio_to_video_conditioners", "a2v"), ("video_to_audio_conditioners", "v2a"))
+    for weight in ("q", "k", "v", "o", "norm_q", "norm_k")
+]
 NAMES = [
     *[
         ("cca", prefix + "blocks.0.self_attn.q", "blocks.0.self_attn.q")
@@ -308,14 +313,7 @@ NAMES = [
             ("video_dit.blocks.0.self_attn.q", "blocks.0.self_attn.q"),
             ("audio_dit.blocks.1.cross_attn.o", "audio.blocks.1.cross_attn.o"),
             ("audio_dit.patch_embedding", "audio.patch_embedding"),
-            *[
-                (f"dual_tower_bridge.{side}.1.inner.{weight}", f"interaction.1.{ours}.{weight}")
-                for side, ours in (
-                    ("audio_to_video_conditioners", "a2v"),
-                    ("video_to_audio_conditioners", "v2a"),
-                )
-                for weight in ("q", "k", "v", "o", "norm_q", "norm_k")
-            ],
+            *BRIDGE_WEIGHTS,
             ("dual_tower_bridge.video_to_audio_conditioners.0.y_norm", "interaction.0.v2a.norm_y"),
         )
     ],

@@ -149,7 +149,8 @@ def test_an_epoch_takes_each_clip_once_and_no_batch_mixes_shapes(tmp_path: Path)
         assert Counter(entry.name for batch in batches for entry in batch) == Counter(
             f"clip-{i}.mp4" for i in range(5)
         )
-        assert all(len({entry.shapes for entry in batch}) == 1 for batch in batches)
+        for batch in batches:
+            assert len({entry.shapes for entry in batch}) == 1
     entries = [entry for group in order.groups for entry in group]
     again = Order(entries, 2, seed=0)
     assert [again.batch(i) for i in range(9)] == [order.batch(i) for i in range(9)]

@@ -13,6 +13,11 @@ def test_no_trained_clip_has_a_held_out_object_alone_or_in_company() -> None:
     assert {len(clip.objects) for clip in clips} == {1, 2}
 
 
+def place_of(sound: str, caption: str) -> int:
+    """Where a caption first names a sound."""
+    return min(caption.find(word) for word in WORDS["sound"][sound] if word in caption)
+
+
 def test_captions_name_every_object_in_either_order() -> None:
     rng = random.Random(0)
     firsts = set()
@@ -20,9 +25,6 @@ def test_captions_name_every_object_in_either_order() -> None:
         assert len(clip.objects) == 2
         for _ in range(6):
             caption = caption_of(rng, clip).lower()
-            places = [
-                min(caption.find(word) for word in WORDS["sound"][thing.sound] if word in caption)
-                for thing in clip.objects
-            ]
+            places = [place_of(thing.sound, caption) for thing in clip.objects]
             firsts.add(places[0] < places[1])
     assert firsts == {True, False}

@@ -22,18 +22,21 @@ def draw(x: list[float], y: list[float], light: list[float] | None = None) -> to
     return frames  # (f, 48, 48, 3)
 
 
+def height_of_bounce(time: float, hits: list[float]) -> float:
+    """In pixels; the ball flies for 0.7 s between two hits."""
+    apart = [abs(time - hit) for hit in hits]
+    return 110 * min(gap * (0.7 - gap) if gap < 0.7 else 99 for gap in apart)
+
+
 def test_bounce_is_found_between_frames() -> None:
     hits = [0.40, 1.10, 1.80]
-    times = [i / FPS for i in range(33)]
-    height = [
-        110 * min(abs((t - h) * (0.7 - abs(t - h))) if abs(t - h) < 0.7 else 99 for h in hits) for t in times
-    ]
-    found = contacts_in(draw([24.0] * 33, [40 - h for h in height]))
+    found = contacts_in(draw([24.0] * 33, [40 - height_of_bounce(i / FPS, hits) for i in range(33)]))
     assert found == pytest.approx(hits, abs=0.015)
 
 
 def test_landing_counts_once_and_the_cut_back_to_the_top_does_not() -> None:
-    y = [8.0 if t < 0.2 else min(40.0, 8 + 200 * (t - 0.2) ** 2) for t in (i / FPS for i in range(20))]
+    times = [i / FPS for i in range(20)]
+    y = [8.0 if t < 0.2 else min(40.0, 8 + 200 * (t - 0.2) ** 2) for t in times]
     found = contacts_in(draw([24.0] * 40, y + y))
     assert found == pytest.approx([0.6, 0.6 + 20 / FPS], abs=0.02)
 
