@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch.distributed as dist
 
 from support import sharded
 
@@ -15,8 +14,6 @@ CASES = [f"{kind} {loss}" for kind in sharded.KINDS for loss in sharded.LOSSES]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    if not dist.is_gloo_available():
-        pytest.skip("this torch has no gloo, by which the two processes talk")
     return sharded.run(tmp_path_factory.mktemp("fsdp"), SECONDS)
 
 
