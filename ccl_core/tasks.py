@@ -52,13 +52,3 @@ TASKS = {
         Task("t2a", State.ABSENT, State.GENERATED),
     )
 }
-
-
-def task_of(video: State, audio: State) -> Task:
-    """The task in which the streams have these states; ValueError if nothing is to be generated."""
-    for task in TASKS.values():
-        if (task.video, task.audio) == (video, audio):
-            return task
-    raise ValueError(
-        f"video is {video.value} and audio is {audio.value}: at least one stream must be generated"
-    )

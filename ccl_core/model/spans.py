@@ -19,11 +19,6 @@ class Spans(NamedTuple):
     updated: slice
 
 
-def span_of(tokens: Tensor, span: slice) -> Tensor:
-    """The tokens of a span, without a copy: (b, n, d) -> (b, span, d)."""
-    return tokens[:, span]
-
-
 def add_to_span(tokens: Tensor, span: slice, delta: Tensor) -> Tensor:
     """A residual on the tokens of a span: (b, n, d) and (b, span, d) -> (b, n, d)."""
     if delta.shape[1] == tokens.shape[1]:
