@@ -195,7 +195,7 @@ GROUPS = [
     ["model/layer"],
     ["model/joint"],
     ["host/files/read", "host/files/gguf"],
-    ["host/texts", "host/patches", "host/audio_shift", "host/run", "host/published"],
+    ["host/texts", "host/patches", "host/audio_shift", "host/run", "host/published", "host/out_of_memory"],
     ["host/vae", "host/base_model", "host/experts"],
     ["host/media", "host/guider"],
     ["host/files/shapes", "host/files/translate", "host/files/identify"],

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import comfy.nested_tensor
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from ..alignment.timeline import frames_of
 from ..guidance import MODES
 from ..memory import Clip, Machine, parameters, shorter, smaller, step_bytes
 from .memory import Plan, host_bytes
+from .out_of_memory import advising
+from .run import unpack
 
 GIB = 2**30
 # Bytes per parameter above which a file in fp8 is much smaller: fp8 with its scales and norms has about 1.1.
 WIDE = 1.25
+# What a run that found no memory is told to aim at, as a part of the step that the plan counted.
+AIM = 0.75
 
 
 def report(model: ModelPatcher, latent: dict[str, Any], mode: str, machine: Machine | None = None) -> str:
@@ -32,6 +39,70 @@ def report(model: ModelPatcher, latent: dict[str, Any], mode: str, machine: Mach
             "Decode Audio-Video (CCL) has tiling.",
         ]
     )
+
+
+def sample_with_advice(
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Wrapper of the host's OUTER_SAMPLE: memory that runs out ends with the advice of the plan."""
+    guider = executor.class_obj
+    shapes = kwargs["latent_shapes"]
+
+    def advice() -> str:
+        latent = {"samples": _nested(latent_image, shapes)}
+        if denoise_mask is not None:
+            latent["noise_mask"] = _nested(denoise_mask, shapes)
+        return after_out_of_memory(guider.model_patcher, latent, getattr(guider, "mode", "cfg"))
+
+    with advising("sampling", advice):
+        return executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+
+
+def _nested(packed: Tensor, shapes: Sequence[Sequence[int]]) -> Any:
+    streams = unpack(packed, shapes)
+    return comfy.nested_tensor.NestedTensor(streams) if len(streams) > 1 else streams[0]
+
+
+def after_out_of_memory(
+    model: ModelPatcher, latent: dict[str, Any], mode: str, machine: Machine | None = None
+) -> str:
+    """What the plan says of a run that found no memory, and what helps, even where the plan let it fit."""
+    plan = Plan(model, latent, mode, machine)
+    if plan.verdict.fit == "none":
+        counted = "and that is more than there is"
+        short = plan
+    else:
+        counted = f"which should have fitted: the run took more than that, so aim at {AIM:.0%} of a step"
+        short = Plan(model, latent, mode, _too_small(plan))
+    helps = [f"- {line}" for line in _advice(short)]
+    return "\n".join(
+        [
+            *_step_lines(plan),
+            *_machine_lines(plan),
+            f"Weights take {_size(plan.weights.active)}, {counted}.",
+            "What helps:",
+            *helps,
+            "- other programs that use this memory: close them",
+            "Memory Plan (CCL) says it before a run.",
+        ]
+    )
+
+
+def _too_small(plan: Plan) -> Machine:
+    """The machine with so little memory that a step fits at the part AIM of what one pass takes."""
+    demand = plan.demand(replace(plan.clip, passes=1))  # the host batches no more where memory is short
+    machine = plan.machine
+    room = int(demand.step * AIM) + demand.buffer
+    if machine.vram_free is None:
+        return replace(machine, ram_free=room)
+    return replace(machine, vram_free=room + machine.vram_reserve)
 
 
 def _weight_lines(plan: Plan) -> list[str]:

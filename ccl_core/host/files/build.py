@@ -17,6 +17,7 @@ from torch import Tensor
 from ...config import CCLConfig
 from ..base_model import CCLModelConfig
 from ..experts import attach_low_noise
+from ..memory_report import sample_with_advice
 from ..run import sample_in_run
 from ..vae.audio import load_audio_vae
 from ..vae.text_encoder import load_text_encoder
@@ -186,7 +187,8 @@ def build(
     if options.get("dtype") is None:
         _keep_wider(model.diffusion_model, sd)
     model.load_model_weights(sd, "", assign=patcher.is_dynamic())
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "ccl", sample_in_run)
+    for key, wrapper in (("ccl_advice", sample_with_advice), ("ccl", sample_in_run)):
+        patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, key, wrapper)
     return patcher
 
 

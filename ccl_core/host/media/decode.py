@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ import torch
 from comfy.sd import VAE
 
 from ...alignment.timeline import TEMPORAL_STRIDE, samples_of
+from ..out_of_memory import advising, is_out_of_memory
 from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_vae
 
 # Of the silence of a latent without sound, in Hz: what players expect, since no VAE says one.
 SILENCE_RATE = 44100
+# Pixels and frames of the tiles for a video that finds no memory as a whole.
+SMALL_TILES = {"size": 256, "overlap": 64, "frames": 16, "frames_overlap": 4}
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,37 @@ class Tiling:
 
 
 def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) -> torch.Tensor:
-    """(b, c, t, h, w) -> (b, f, h, w, 3)."""
+    """(b, c, t, h, w) -> (b, f, h, w, 3). Where the whole finds no memory, in small tiles."""
     require_video_vae(vae, video.shape[1])
+    if tiling is None:
+        try:
+            return _decode_video(vae, video, None)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        tiling = Tiling.from_pixels(vae, **SMALL_TILES)
+        logging.warning(
+            "out of memory while decoding %s at once: decoding again in tiles of %d pixels and %d frames",
+            tuple(video.shape),
+            SMALL_TILES["size"],
+            SMALL_TILES["frames"],
+        )
+    with advising(f"decoding a video latent {tuple(video.shape)} in tiles", lambda: _smaller(vae, tiling)):
+        return _decode_video(vae, video, tiling)
+
+
+def _smaller(vae: VAE, tiling: Tiling) -> str:
+    """What helps where tiles found no memory."""
+    side = vae.spacial_compression_decode()
+    pixels, frames = tiling.size * side, tiling.frames * TEMPORAL_STRIDE
+    return (
+        f"A tile had {pixels} pixels a side and {frames} frames. In Decode Audio-Video (CCL) choose tiling on, "
+        "with a smaller tile_size and temporal_size. The sampled latent is not lost: save both parts of it behind "
+        "LTXVSeparateAVLatent with SaveLatent"
+    )
+
+
+def _decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None) -> torch.Tensor:
     cells = video[:, 0].numel() if tiling is None else tiling.cells(tuple(video.shape))
     with progress(vae.first_stage_model, cells):
         if tiling is None:
@@ -69,7 +102,14 @@ def decode_audio(vae: VAE, latent: torch.Tensor, seconds: Fraction) -> dict[str,
     """(b, c, a) -> an AUDIO of exactly this duration, as loud as the VAE made it unless it would clip."""
     require_audio_vae(vae, latent.shape[1])
     rate = output_sample_rate(vae)
-    waveform = vae.decode(latent).movedim(-1, 1).float()  # (b, ch, n)
+    with advising(
+        f"decoding {float(seconds):g} s of sound, {latent.shape[0]} at once",
+        lambda: (
+            "Decode fewer clips at once or a shorter sound, or take VAEDecodeAudioTiled behind "
+            "LTXVSeparateAVLatent"
+        ),
+    ):
+        waveform = vae.decode(latent).movedim(-1, 1).float()  # (b, ch, n)
     comfy.model_management.throw_exception_if_processing_interrupted()
     return {"waveform": fit_samples(limit_peak(waveform), samples_of(seconds, rate)), "sample_rate": rate}
 

@@ -15,6 +15,7 @@ from comfy.sd import VAE
 
 from ...alignment.sizing import audio_tokens_of, pinned_at
 from ...alignment.timeline import frames_of, full_latent_frames_of
+from ..out_of_memory import advising
 from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
 from .latents import AVLatent, ones_mask
 
@@ -40,7 +41,11 @@ def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLa
     images, given = _fit_frames(images, frames_of(av.video.shape[2]), fit.length)
     side = vae.spacial_compression_encode()
     images = fit_images(images, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
-    encoded = vae.encode(images)  # (1, c, t, h, w)
+    with advising(
+        f"encoding {images.shape[0]} frames of {images.shape[2]} x {images.shape[1]}",
+        lambda: "Give fewer or smaller frames, or close other programs that use this memory",
+    ):
+        encoded = vae.encode(images)  # (1, c, t, h, w)
     comfy.model_management.throw_exception_if_processing_interrupted()
     video = av.video.clone()
     mask = _mask(av.video, av.video_mask)
@@ -58,7 +63,11 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
     hop = Fraction(rate) / token_rate(vae)
     waveform = _waveform(audio, rate, vae.output_channels, av.audio.shape[0])
     waveform, given = _fit_waveform(waveform, tokens, hop, rate, fit.length)
-    encoded = vae.encode(waveform.movedim(1, -1))  # (b, c, a)
+    with advising(
+        f"encoding {waveform.shape[-1] / rate:.2f} s of sound",
+        lambda: "Give a shorter sound, or close other programs that use this memory",
+    ):
+        encoded = vae.encode(waveform.movedim(1, -1))  # (b, c, a)
     comfy.model_management.throw_exception_if_processing_interrupted()
     # A VAE may round the last token up or down, and Vocos with center padding has one more at the end.
     if abs(encoded.shape[2] - tokens) > 2 or encoded.shape[2] < given:
