@@ -76,10 +76,11 @@ def _smaller(vae: VAE, tiling: Tiling) -> str:
     """What helps where tiles found no memory."""
     side = vae.spacial_compression_decode()
     pixels, frames = tiling.size * side, tiling.frames * TEMPORAL_STRIDE
+    pixels, frames = tiling.size * side, tiling.frames * TEMPORAL_STRIDE
     return (
-        f"A tile had {pixels} pixels a side and {frames} frames. In Decode Audio-Video (CCL) choose tiling on, "
-        "with a smaller tile_size and temporal_size. The sampled latent is not lost: save both parts of it behind "
-        "LTXVSeparateAVLatent with SaveLatent"
+        f"A tile had {pixels} pixels a side and {frames} frames. In Decode Audio-Video (CCL) choose tiling "
+        "on, with a smaller tile_size and temporal_size. The sampled latent is not lost: save both parts of it "
+        "behind LTXVSeparateAVLatent with SaveLatent"
     )
 
 
