@@ -9,6 +9,7 @@ from comfy.sd import CLIP
 from comfy_api.latest import io
 
 from ..ccl_core.families.base import Family
+from ..ccl_core.host.out_of_memory import advising
 from ..ccl_core.host.published import family_of
 from ..ccl_core.prompts import PLAIN, read_prompt, style_named, styles, write_prompt, write_texts
 from .conditioning import Conditioning, dual_prompt
@@ -109,10 +110,14 @@ def _encode(clip: CLIP, text: str, audio_text: str | None) -> Conditioning:
         raise ValueError(
             "clip holds no text encoder: connect that of the checkpoint, or Load CLIP (type wan)"
         )
-    video = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-    if not audio_text:
-        return video
-    return dual_prompt(video, clip.encode_from_tokens_scheduled(clip.tokenize(audio_text)))
+    with advising(
+        "encoding a prompt",
+        lambda: "Choose a smaller text encoder (fp8 or GGUF), or in Load CLIP the device cpu",
+    ):
+        video = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        if not audio_text:
+            return video
+        return dual_prompt(video, clip.encode_from_tokens_scheduled(clip.tokenize(audio_text)))
 
 
 def _variant_option(title: str) -> io.DynamicCombo.Option:

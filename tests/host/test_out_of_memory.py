@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -15,6 +16,8 @@ import comfy.samplers
 import pytest
 import torch
 
+from ccl_pack.ccl_core.host.base_model import CCLModel
+from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_model
 from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.media.decode import SMALL_TILES, decode_audio, decode_video
 from ccl_pack.ccl_core.host.media.encode import Fit, write_audio, write_images
@@ -23,6 +26,8 @@ from ccl_pack.ccl_core.host.memory import Plan
 from ccl_pack.ccl_core.host.memory_report import after_out_of_memory
 from ccl_pack.ccl_core.host.out_of_memory import advising, is_out_of_memory
 from ccl_pack.ccl_core.memory import Machine
+from ccl_pack.nodes import CHECKPOINTS
+from ccl_pack.nodes.prompts import CCLPrompt
 from support import tiny
 from support.tiny_vaes import audio_vae, frames, release, sound, video_vae
 
@@ -148,6 +153,30 @@ def test_a_decode_that_finds_no_memory_for_tiles_says_so(fail: Callable[[], None
         pytest.raises((MemoryError, torch.cuda.OutOfMemoryError), match="tile_size"),
     ):
         decode_video(vae, torch.randn(1, 16, 2, 2, 2))
+
+
+def test_loading_and_encoding_a_prompt_say_what_is_smaller(tmp_path: Path) -> None:
+    model, clip, _, _ = load_checkpoint(str(CHECKPOINTS / "ccl-tiny.safetensors"))
+    with (
+        patch_object(clip.cond_stage_model, "encode_token_weights", in_ram),
+        pytest.raises(MemoryError, match="out of memory while encoding a prompt") as caught,
+    ):
+        CCLPrompt.execute(model, clip, "a dog")
+    assert "smaller text encoder" in str(caught.value)
+    path = tiny.write(tmp_path / "joint.safetensors")
+    with (
+        patch_object(CCLModel, "load_model_weights", in_ram),
+        pytest.raises(MemoryError, match=r"out of memory while loading joint\.safetensors"),
+    ):
+        load_model(str(path))
+
+
+@contextmanager
+def patch_object(owner: object, name: str, fail: Callable[[], None]) -> Iterator[None]:
+    """A method that fails while this lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, lambda *_args, **_kwargs: fail())
+        yield
 
 
 def test_other_steps_without_memory_say_what_they_did() -> None:

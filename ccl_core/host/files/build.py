@@ -18,6 +18,7 @@ from ...config import CCLConfig
 from ..base_model import CCLModelConfig
 from ..experts import attach_low_noise
 from ..memory_report import sample_with_advice
+from ..out_of_memory import advising
 from ..run import sample_in_run
 from ..vae.audio import load_audio_vae
 from ..vae.text_encoder import load_text_encoder
@@ -113,7 +114,8 @@ def _build_expert(
     # The high-noise expert stands first.
     expert = assembly.experts()[1 if low_noise else 0]
     name = expert.sources["video"]
-    patcher = build(expert.sd, config, name, _gguf(assembly, options), disable_dynamic)
+    with advising(f"loading {name}", lambda: "Choose a smaller file (fp8, int8 or GGUF), or close programs"):
+        patcher = build(expert.sd, config, name, _gguf(assembly, options), disable_dynamic)
     # ModelPatcher.clone(disable_dynamic=True) and deepclone_multigpu call this to build the model again.
     patcher.cached_patcher_init = (load_expert, (paths, options, low_noise))
     return patcher
