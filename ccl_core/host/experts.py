@@ -21,6 +21,7 @@ import comfy.sampler_helpers
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from .bypass import shared_bypasses
 from .patches import counterparts, moved, moved_patches
 from .run import RUN
 
@@ -176,6 +177,7 @@ def _low_for_run(guider: Any) -> ModelPatcher:
     # The options name models and tensors of patches, which the host loads with the expert that runs.
     low.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
     low.object_patches = moved_patches(high, low) | low.object_patches
+    low.injections = low.injections | shared_bypasses(high, low, SHARED)
     low.force_cast_weights = high.force_cast_weights
     low.hook_patches = comfy.model_patcher.create_hook_patches_clone(high.hook_patches)
     # No cache of patched weights: it goes stale with the strength of a keyframe.

@@ -50,6 +50,17 @@ class Inputs:
     conds: dict[str, Any] = field(default_factory=dict)  # of the video stream alone
 
 
+class Interactions(torch.nn.ModuleDict):
+    """The interaction of each coupled layer, by the layer's number: `3` or `"3"`."""
+
+    # The host's LoraLoaderBypass walks a key with `module[int(part)]`. A ModuleList would number from 0 on.
+    def __getitem__(self, layer: int | str) -> torch.nn.Module:
+        return super().__getitem__(str(layer))
+
+    def __contains__(self, layer: int | str) -> bool:
+        return super().__contains__(str(layer))
+
+
 class JointModel(VideoStream):
     """Denoises a video latent (b, c, t, h, w) alone, or a pair of it and an audio latent (b, c, a)."""
 
@@ -66,7 +77,7 @@ class JointModel(VideoStream):
         self.ccl_config = config
         self.audio = AudioStream(config.audio, operations, **factory)
         self.kind = INTERACTIONS[config.interaction.kind]
-        self.interaction = torch.nn.ModuleDict()
+        self.interaction = Interactions()
         for i in config.interaction.layers:
             self.interaction[str(i)] = self.kind(config, operations, **factory)
 
@@ -256,8 +267,8 @@ class JointModel(VideoStream):
         """The modules of layer i that run in this pass."""
         video = self.blocks[i] if link.video is not None and i < len(self.blocks) else None
         audio = self.audio.blocks[i] if link.audio is not None and i < len(self.audio.blocks) else None
-        coupled = str(i) in self.interaction  # a ModuleDict has no `get`
-        return Layer(video, audio, self.interaction[str(i)] if coupled else None)
+        coupled = i in self.interaction  # a ModuleDict has no `get`
+        return Layer(video, audio, self.interaction[i] if coupled else None)
 
 
 def _tell_layer(i: int, link: Link) -> None:
