@@ -42,6 +42,8 @@ class Marks:
     any_mark: re.Pattern[str]
     # Tags of speech and of descriptions.
     any_tag: str
+    # Tags that stand in the prose of some styles.
+    inline: re.Pattern[str]
     # Words in front of the scene or of a description that only mark what it is.
     scene_lead: re.Pattern[str]
     audio_lead: re.Pattern[str]
@@ -93,12 +95,16 @@ def style_named(title: str) -> PromptStyle:
 def write_prompt(prompt: Prompt, style: PromptStyle, lead: bool = True) -> str:
     """The text as models of this style were trained on it. lead: with the sentence that they begin with.
 
-    Whatever is written here in a style with marks, `read_prompt` reads back to the same prompt.
+    Whatever is written here in a style with marks, `read_prompt` reads back to the same prompt, but for tags
+    in the prose.
     """
     scene = _written(prompt.scene, style)
     audio = _written(prompt.audio, style)
-    described = f"{style.audio[0]}{audio}{style.audio[1]}" if audio else ""
-    return style.gap.join(filter(None, [style.lead if lead else "", scene, described]))
+    # A description with tags of its own says what it is.
+    marked = audio and not _marks(tuple(styles().values())).inline.search(audio)
+    described = f"{style.audio[0]}{audio}{style.audio[1]}" if marked else audio
+    parts = [described, scene] if style.audio_first else [scene, described]
+    return style.gap.join(filter(None, [style.lead if lead else "", *parts]))
 
 
 def write_texts(
@@ -123,7 +129,12 @@ def _speech_of(spans: tuple[Span, ...]) -> tuple[Span, ...]:
 
 
 def _written(spans: tuple[Span, ...], style: PromptStyle) -> str:
-    return "".join(_said(span.text, style) if span.speech else span.text for span in spans)
+    inline = _marks(tuple(styles().values())).inline
+
+    def prose(text: str) -> str:
+        return inline.sub(lambda tag: tag[0] if tag[1].lower() in style.inline else "", text)
+
+    return "".join(_said(span.text, style) if span.speech else prose(span.text) for span in spans)
 
 
 def _said(words: str, style: PromptStyle) -> str:
@@ -145,10 +156,14 @@ def _marks(known: tuple[PromptStyle, ...]) -> Marks:
         rf"|(?P<rest>{_any_words(words)})"
     )
     leads = [re.escape(style.lead) for style in known if style.lead]
+    # A full stop that a gap put between description and scene.
+    leads += [f"{re.escape(style.gap.strip())}(?=\\s)" for style in known if style.gap.strip()]
+    inline = {tag for style in known for tag in style.inline}
     return Marks(
         {opening.upper(): closing.upper() for opening, closing in (speech | sections).items()},
         any_mark,
         _any_of([*speech, *speech.values(), *sections, *sections.values()]),
+        re.compile(rf"</?({'|'.join(sorted(inline))})>", re.IGNORECASE),
         re.compile(rf"(?:(?:{'|'.join(leads)})\s*)+", re.IGNORECASE),
         re.compile(rf"(?:(?:{_any_words(words)})\s*)+", re.IGNORECASE),
     )
@@ -189,9 +204,12 @@ def _read(text: str, source: str, marks: Marks, in_audio: bool) -> tuple[list[Sp
         elif mark["rest"]:
             if spans is audio:
                 spans.append(Span(mark[0]))
-            rest = True
+            # A description between tags ends with them.
+            rest = rest or not tag
         elif mark["begin"] and tag:
             raise _fault(text, mark, source, f"stands inside another {tag[0]}")
+        elif mark["end"] and _stands_in_prose(mark, tag, marks):
+            spans.append(Span(mark[0]))
         elif mark["stray"] or (mark["end"] and not tag):
             raise _fault(text, mark, source, "closes nothing")
         else:
@@ -201,6 +219,13 @@ def _read(text: str, source: str, marks: Marks, in_audio: bool) -> tuple[list[Sp
         raise _fault(text, tag, source, f"has no {marks.partners[tag[0].upper()]} behind it")
     (audio if rest else scene).append(Span(text[position:]))
     return scene, audio
+
+
+def _stands_in_prose(end: re.Match[str], tag: re.Match[str] | None, marks: Marks) -> bool:
+    """Whether a closing tag is one of the prose, and does not close the description that is open."""
+    if not marks.inline.fullmatch(end[0]):
+        return False
+    return tag is None or marks.partners[tag[0].upper()] != end[0].upper()
 
 
 def _closing(text: str, opening: re.Match[str], source: str, marks: Marks) -> re.Match[str]:

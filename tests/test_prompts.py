@@ -22,13 +22,14 @@ from ccl_pack.ccl_core.prompts import (
     write_texts,
 )
 
-OVI_1_1, OVI_1_0, MOVA = "Ovi 1.1 (960)", "Ovi 1.0 (720, 5 s)", "MOVA"
+OVI_1_1, OVI_1_0, MOVA, PRISM = "Ovi 1.1 (960)", "Ovi 1.0 (720, 5 s)", "MOVA", "Prism"
 NO_SUBTITLES = "This video has no subtitles."
 SCENE, AUDIO = 'A woman waves: "Hello there." Rain falls.', "Warm voice, rain on glass"
 WRITTEN = {
     OVI_1_0: f"A woman waves: <S>Hello there.<E> Rain falls. <AUDCAP>{AUDIO}<ENDAUDCAP>",
     OVI_1_1: f"A woman waves: <S>Hello there.<E> Rain falls. Audio: {AUDIO}",
     MOVA: f"{NO_SUBTITLES}\n\n{SCENE}\n\nThe audio shows {AUDIO}",
+    PRISM: f"Continuous <sfx>{AUDIO}</sfx>. A woman waves: <speech>Hello there.</speech> Rain falls.",
 }
 
 
@@ -108,6 +109,22 @@ def test_plain_prose_stays_as_it_is(variant: str) -> None:
     assert write(read_prompt(text), variant, lead=False) == text
 
 
+TAGGED = "Dawn. A door <sfx>creaks</sfx>, <MUSIC>a piano</MUSIC> begins. <sfx>Steps</sfx>. He stops."
+
+
+def test_tags_of_the_prose_stay_at_their_place_where_they_belong() -> None:
+    assert write(read_prompt(TAGGED), PRISM) == TAGGED
+    plain = "Dawn. A door creaks, a piano begins. Steps. He stops."
+    assert write(read_prompt(TAGGED), OVI_1_1) == plain
+    assert write(read_prompt("", f"{TAGGED}"), OVI_1_0) == f"<AUDCAP>{plain}<ENDAUDCAP>"
+
+
+def test_a_description_with_tags_of_its_own_gets_no_others() -> None:
+    assert write(read_prompt("A dog.", "<music>A piano.</music>"), PRISM) == "<music>A piano.</music>. A dog."
+    inside = read_prompt("<AUDCAP>a <sfx>bell</sfx> rings<ENDAUDCAP> A dog.")
+    assert write(inside, PRISM) == "a <sfx>bell</sfx> rings. A dog."
+
+
 @pytest.mark.parametrize("variant", styles())
 def test_nothing_gives_nothing(variant: str) -> None:
     assert write(read_prompt(" \n", ""), variant, lead=False) == ""
@@ -137,6 +154,7 @@ PIECES += [
     '<S>A "b" c<E>',
     "<S><E>",
     "<AUDCAP>wind<ENDAUDCAP>",
+    "Continuous <sfx>hum</sfx>",
     NO_SUBTITLES,
 ]
 
@@ -208,6 +226,7 @@ TEXTS = {
     "ccl": 'A woman waves. "Hello there.", rain on glass',
     "ovi": "A woman waves. <S>Hello there.<E> Audio: rain on glass",
     "mova": f'{NO_SUBTITLES}\n\nA woman waves. "Hello there."\n\nThe audio shows rain on glass',
+    "prism": "Continuous <sfx>rain on glass</sfx>. A woman waves. <speech>Hello there.</speech>",
 }
 
 

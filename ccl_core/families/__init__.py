@@ -7,11 +7,14 @@ from .base import Family
 from .ccl import CCL
 from .mova import MOVA
 from .ovi import OVI
+from .prism import PRISM
 from .wan import WAN
 
 FAMILIES: dict[str, Family] = {
     "ccl": CCL,
     "ovi": OVI,
     "mova": MOVA,
+    # Behind the one whose modules it has: a file that says nothing else is of the first.
+    "prism": PRISM,
     "wan": WAN,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from re import Match
 from typing import Any
@@ -15,6 +15,7 @@ MODEL = STREAMS | DIRECTIONS
 
 # A pattern in a published key, and what stands there in our name, as `re.sub` takes it.
 Rename = tuple[str, str | Callable[[Match[str]], str]]
+Renames = tuple[Rename, ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class LoraNames:
     # Their names of Wan's weights outside the blocks, and inside, behind the number of the block.
     tower: Mapping[str, str] = field(default_factory=dict)
     block: Mapping[str, str] = field(default_factory=dict)
+    # By stream what stands for `blocks.{layer}` where the layer is coupled, and behind the coupled
+    # layers, which {later} counts.
+    joint_blocks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     # For each direction its names with {layer} and {weight} to fill, and their names of our weights.
     coupling: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
@@ -58,6 +62,15 @@ class LoraNames:
             return self.tower.get(name, name)
         _, number, rest = name.split(".", 2)
         return f"blocks.{number}.{self.block.get(rest, rest)}"
+
+    def of_joint_block(self, stream: str, name: str, coupled: int) -> str | None:
+        """Their name of a weight inside a block, None where they have none. coupled: joint layers in all."""
+        if stream not in self.joint_blocks or not name.startswith("blocks."):
+            return None
+        _, number, rest = name.split(".", 2)
+        layer = int(number)
+        place = self.joint_blocks[stream][layer >= coupled]
+        return f"{place.format(layer=layer, later=layer - coupled)}.{self.block.get(rest, rest)}"
 
     def of_coupling(self, layer: str, direction: str, weight: str) -> tuple[str, ...]:
         """Their names of a weight of the interaction."""
@@ -78,6 +91,10 @@ class PromptStyle:
     audio: tuple[str, str]
     # Between the paragraphs.
     gap: str = " "
+    # Whether the audio description stands in front of the scene.
+    audio_first: bool = False
+    # Tags that stand in the prose, such as sfx for <sfx>a door</sfx>. Texts in other styles go without them.
+    inline: tuple[str, ...] = ()
     # A sentence in front.
     lead: str = ""
 
@@ -126,8 +143,10 @@ class Family:
     modules: frozenset[str] = frozenset()
     # A pattern that some published keys of its interaction have, and those of no other family.
     mark: str | None = None
-    # From published keys to ours, in order.
-    renames: tuple[Rename, ...] = ()
+    # The beginning of an entry that only its files have in their metadata: they have another family's names.
+    metadata_mark: str | None = None
+    # From published keys to ours, in order; or these from all keys of a file, where a name depends on them.
+    renames: Renames | Callable[[Collection[str]], Renames] = ()
     contents: tuple[Content, ...] = ()
     # Files that are no part of the model: what one is and what to do with it, by a key that tells it.
     other_files: Mapping[str, str] = field(default_factory=dict)
@@ -147,3 +166,7 @@ class Family:
     audio_text: bool = False
     # What to choose in an input of a loader, by the name of the input.
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def renames_of(self, keys: Collection[str]) -> Renames:
+        """The renames for a file with these keys."""
+        return self.renames(keys) if callable(self.renames) else self.renames

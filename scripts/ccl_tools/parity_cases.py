@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ccl_pack.ccl_core.families import FAMILIES
+from ccl_pack.ccl_core.host.files.assemble import assemble
 from ccl_pack.ccl_core.host.files.build import build_model
 from ccl_pack.ccl_core.host.files.configure import published_config
 from ccl_pack.ccl_core.host.files.identify import identify
@@ -113,12 +114,76 @@ def mova(fixture: Fixture) -> Results:
     return found | named("bridge_scaled", run(time, **scales))
 
 
+def prism(fixture: Fixture) -> Results:
+    """Prism: MOVA's forward with a text for each tower, on both video experts of one file."""
+    inputs = fixture.inputs
+    config = fixture.config
+    scaled = config["bridge_scaled"]
+    high, low = bridged_experts(fixture)
+
+    def run(model: Any, times: Any, audio_context: Tensor | None = None, **options: Any) -> list[Tensor]:
+        return model(
+            [inputs["video_latent"], inputs["audio_latent"]],
+            times,
+            inputs["context"],
+            audio_context=audio_context,
+            video_concat=inputs["video_condition"],
+            transformer_options=options,
+        )
+
+    time = inputs["timestep"]
+    own = inputs["audio_context"]
+    with states(high) as kept:
+        found = named("joint", run(high, time))
+    found |= {
+        (name if name.startswith("cross_rope") else f"joint/{name}"): value for name, value in kept.items()
+    }
+    found |= named("split_timesteps", run(high, (time, inputs["audio_timestep"])))
+    found |= named("bridge_off", run(high, time, a2v_cross_attn=False, v2a_cross_attn=False))
+    scales = {"a2v_scale": scaled["audio_to_video"], "v2a_scale": scaled["video_to_audio"]}
+    found |= named("bridge_scaled", run(high, time, **scales))
+    found |= named("dual_prompt", run(high, time, own))
+    with states(low) as kept:
+        found |= named("low_noise", run(low, (inputs["low_timestep"], inputs["low_audio_timestep"]), own))
+    return found | {f"low_noise/{name}": value for name, value in kept.items() if "cross_rope" not in name}
+
+
+def bridged_experts(fixture: Fixture) -> list[Any]:
+    """Both video experts of one file, each with the audio tower and the bridge."""
+    config = fixture.config
+    audio = config["audio_dit"]
+    bridge = config["dual_tower_bridge"]
+    file = identify(RawFile(fixture.name, fixture.weights, {}, {}, False))
+    assembly = assemble({"video": file})
+    family = FAMILIES[file.family]
+    stated = published_config(
+        file.family,
+        assembly.sd,
+        fixture.name,
+        video={"num_heads": config["video_dit"]["num_heads"]},
+        audio={"num_heads": audio["num_heads"]},
+        options={
+            "head_width": bridge["head_dim"],
+            "first_frame_bias": bridge["apply_first_frame_bias_in_rope"],
+        },
+        fps=Fraction(config["video_fps"]),
+        audio_latent=replace(
+            family.published["audio_latent"], channels=audio["in_dim"], rate=Fraction(bridge["audio_fps"])
+        ),
+    )
+    return [in_float32(expert.sd, stated, fixture.name) for expert in assembly.experts()]
+
+
+def in_float32(sd: dict[str, Tensor], config: Any, name: str) -> Any:
+    patcher = build_model(sd, config, name, {}, {"dtype": torch.float32}, disable_dynamic=True)
+    return patcher.model.diffusion_model
+
+
 def joint_model(weights: dict[str, Tensor], name: str, **sizes: Any) -> Any:
     """A published state dict as the loader makes a model of it, in float32."""
     file = identify(RawFile(name, weights, {}, {}, False))
     config = published_config(file.family, file.tensors, name, **sizes)
-    patcher = build_model(file.tensors, config, name, {}, {"dtype": torch.float32}, disable_dynamic=True)
-    return patcher.model.diffusion_model
+    return in_float32(file.tensors, config, name)
 
 
 @contextmanager
@@ -241,6 +306,7 @@ def _convolved(sd: dict[str, Tensor], layer: str, x: Tensor, config: dict[str, A
 CASES: dict[str, Callable[[Fixture], Results]] = {
     "ovi": ovi,
     "mova": mova,
+    "prism": prism,
     "dac": dac,
     "vocos": vocos,
     "mmaudio_fold": mmaudio_fold,

@@ -158,6 +158,25 @@ def mova(video: Sizes = MOVA_VIDEO, audio: Sizes = MOVA_AUDIO, experts: int = 2)
     return shapes | (prefixed("video_dit_2.", wan(video)) if experts == 2 else {})
 
 
+def prism(video: Sizes = MOVA_VIDEO, audio: Sizes = MOVA_AUDIO) -> Shapes:
+    """Prism's one file: MOVA's weights, those of the coupled layers together."""
+    return {prism_key(key, audio.layers): shape for key, shape in mova(video, audio).items()}
+
+
+def prism_key(key: str, coupled: int) -> str:
+    """What Prism calls a weight of our repack of MOVA. coupled: the number of layers with a bridge."""
+    part, first, *rest = key.split(".")
+    if part == "dual_tower_bridge":
+        direction = {"audio_to_video_conditioners": "a2v", "video_to_audio_conditioners": "v2a"}[first]
+        return ".".join(["fusion_blocks", rest[0], f"{direction}_conditioner", *rest[1:]])
+    if part == "video_dit_2" or first != "blocks":
+        return key
+    layer = int(rest[0])
+    if layer >= coupled:
+        return ".".join(["remaining_video_blocks", str(layer - coupled), *rest[1:]])
+    return ".".join(["fusion_blocks", str(layer), f"{part.removesuffix('_dit')}_block", *rest[1:]])
+
+
 TINY_OVI = (TINY_OVI_VIDEO, TINY_OVI_AUDIO, TINY_OVI_STEM)
 TINY_MOVA = (TINY_MOVA_VIDEO, TINY_MOVA_AUDIO)
 
@@ -203,3 +222,27 @@ def fp8_listed(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor
     entries = {"layers": {layer: {"format": "float8_e4m3fn"} for layer in layers}}
     renamed = {key.replace(".scale_weight", ".weight_scale"): value for key, value in scaled.items()}
     return renamed, {"_quantization_metadata": json.dumps(entries)}
+
+
+def group_of(columns: int) -> int:
+    """The size of the groups that a repack rotates: the largest of its three that divides the columns."""
+    return next(size for size in (256, 64, 16) if columns % size == 0)
+
+
+def int8_rotated(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices in int8 with a scale per row, rotated in groups, as the host knows them; the rest in bf16."""
+    from comfy.quant_ops import QuantizedTensor
+
+    out = {}
+    for key, tensor in tensors.items():
+        if not is_matrix(key, tensor):
+            out[key] = tensor.bfloat16()
+            continue
+        group = group_of(tensor.shape[1])
+        options = {"per_channel": True, "convrot": True, "convrot_groupsize": group}
+        quantised = QuantizedTensor.from_float(tensor, "TensorWiseINT8Layout", **options)
+        out |= quantised.state_dict(key)
+        entry = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": group}
+        text = list(json.dumps(entry).encode())
+        out[f"{key.removesuffix('.weight')}.comfy_quant"] = torch.tensor(text, dtype=torch.uint8)
+    return out

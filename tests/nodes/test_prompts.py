@@ -44,6 +44,7 @@ def test_text_of_each_variant(variant: str) -> None:
             "Ovi 1.0 (720, 5 s)": "She says <S>Good morning.<E> <AUDCAP>A kettle<ENDAUDCAP>",
             "Ovi 1.1 (960)": "She says <S>Good morning.<E> Audio: A kettle",
             "MOVA": f"This video has no subtitles.\n\n{PROMPT}\n\nThe audio shows A kettle",
+            "Prism": "Continuous <sfx>A kettle</sfx>. She says <speech>Good morning.</speech>",
         }[variant]
     )
 
@@ -86,6 +87,7 @@ POSITIVE = {
     "ccl": 'A woman waves. "Hello there.", rain on glass',
     "ovi": "A woman waves. <S>Hello there.<E> Audio: rain on glass",
     "mova": 'This video has no subtitles.\n\nA woman waves. "Hello there."\n\nThe audio shows rain on glass',
+    "prism": "Continuous <sfx>rain on glass</sfx>. A woman waves. <speech>Hello there.</speech>",
 }
 
 

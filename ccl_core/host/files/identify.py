@@ -46,7 +46,11 @@ def identify(file: RawFile) -> ModelFile:
         )
     family = None if config is None else config.family
     if family is None and found & DIRECTIONS:
-        family = marked_family(file.tensors) or family_of_modules(tensors, file.name)
+        family = (
+            family_of_metadata(file.metadata)
+            or marked_family(file.tensors)
+            or family_of_modules(tensors, file.name)
+        )
     family, content = _content(found, family, file.name)
     return ModelFile(file.name, family, content, tensors, config, file.gguf)
 
@@ -101,6 +105,16 @@ def family_of_modules(keys: Iterable[str], name: str) -> str:
         f"{name} holds an interaction of the modules {', '.join(sorted(modules))}, known are those of "
         f"{'; '.join(known)}: update the pack, or use a file that states its ccl_config"
     )
+
+
+def family_of_metadata(metadata: Iterable[str]) -> str | None:
+    """The family whose files have such an entry in their metadata."""
+    keys = list(metadata)
+    for name, family in FAMILIES.items():
+        mark = family.metadata_mark
+        if mark is not None and any(key.startswith(mark) for key in keys):
+            return name
+    return None
 
 
 def _content(found: frozenset[str], family: str | None, name: str) -> tuple[str, Content]:

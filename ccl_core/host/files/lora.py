@@ -140,24 +140,25 @@ def key_map(model: CCLModel, experts: bool = False) -> dict[str, str]:
     """
     names = comfy.lora.model_lora_keys_unet(model, {})
     family = FAMILIES[model.ccl_config.family]
+    coupled = len(model.ccl_config.interaction.layers)
     for key in model.state_dict():
         # `load_lora` finds a bias (".diff_b") by the name of its weight. A modulation is a bare parameter.
         if key.startswith(MODEL) and key.endswith((".weight", "modulation")):
-            names |= _targets(key, family, experts)
+            names |= _targets(key, family, experts, coupled)
     return names
 
 
-def _targets(key: str, family: Family, experts: bool) -> dict[str, str]:
+def _targets(key: str, family: Family, experts: bool, coupled: int) -> dict[str, str]:
     """Every name a LoRA file may have for one weight -> the target of its patch."""
     targets: dict[str, str] = {}
-    for expert, name in _names(key.removeprefix(MODEL).removesuffix(".weight"), family, experts):
+    for expert, name in _names(key.removeprefix(MODEL).removesuffix(".weight"), family, experts, coupled):
         flat = name.replace(".", "_")
         targets |= {prefix + name: expert + key for prefix in PREFIXES}
         targets |= {prefix + flat: expert + key for prefix in FLAT_PREFIXES}
     return targets
 
 
-def _names(stem: str, family: Family, experts: bool) -> Iterator[tuple[str, str]]:
+def _names(stem: str, family: Family, experts: bool, coupled: int) -> Iterator[tuple[str, str]]:
     """Pairs for one weight: the expert's prefix of the target, and a name without the trainer's prefix."""
     yield "", stem
     part = _part(stem)
@@ -169,18 +170,24 @@ def _names(stem: str, family: Family, experts: bool) -> Iterator[tuple[str, str]
     # A LoRA for the towers of one family may be wanted on those of another.
     for known in FAMILIES.values():
         if part == "audio":
-            yield from _audio_names(stem.removeprefix("audio."), known.lora)
+            yield from _audio_names(stem.removeprefix("audio."), known.lora, coupled)
         else:
-            yield from _video_names(stem, known.lora, experts)
+            yield from _video_names(stem, known.lora, experts, coupled)
 
 
-def _audio_names(stem: str, lora: LoraNames) -> Iterator[tuple[str, str]]:
+def _audio_names(stem: str, lora: LoraNames, coupled: int) -> Iterator[tuple[str, str]]:
     yield from (("", prefix + lora.of_tower(stem)) for prefix in lora.audio)
+    in_joint = lora.of_joint_block("audio", stem, coupled)
+    if in_joint is not None:
+        yield "", in_joint
 
 
-def _video_names(stem: str, lora: LoraNames, experts: bool) -> Iterator[tuple[str, str]]:
+def _video_names(stem: str, lora: LoraNames, experts: bool, coupled: int) -> Iterator[tuple[str, str]]:
     first = TARGETS[HIGH] if experts and lora.low_noise else ""
     yield from ((first, prefix + lora.of_tower(stem)) for prefix in lora.video)
+    in_joint = lora.of_joint_block("video", stem, coupled)
+    if in_joint is not None:
+        yield first, in_joint
     if experts:
         yield from ((TARGETS[LOW], prefix + lora.of_tower(stem)) for prefix in lora.low_noise)
 

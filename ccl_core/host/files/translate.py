@@ -14,7 +14,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...families import FAMILIES, Family
+from ...families import FAMILIES
+from ...families.base import Renames
 from .read import quantised_layers
 
 # Before the keys of a model in an all-in-one file, as the host's CheckpointSave writes it.
@@ -34,10 +35,11 @@ def translate(
     sd = _convert_quants(sd)
     marked = marked_family(sd)
     families = FAMILIES.values() if marked is None else [FAMILIES[marked]]
+    renames = tuple(rule for family in families for rule in family.renames_of(sd))
     root = "audio." if _is_audio_at_root(sd) else ""
     renamed: dict[str, Tensor] = {}
     for key, value in sd.items():
-        ours = rename(root + key, families)
+        ours = rename(root + key, renames)
         if ours in renamed:
             raise ValueError(
                 f"{name} holds {ours} twice, under different names (one is {key}): the file is mixed up, get "
@@ -62,11 +64,12 @@ def marked_family(keys: Iterable[str]) -> str | None:
     return None
 
 
-def rename(key: str, families: Iterable[Family] | None = None) -> str:
-    """A published key, with the prefix of its part, under our name. families: None tries all."""
-    for family in FAMILIES.values() if families is None else families:
-        for pattern, name in family.renames:
-            key = re.sub(pattern, name, key)
+def rename(key: str, renames: Renames | None = None) -> str:
+    """A published key, with the prefix of its part, under our name. renames: None tries all families."""
+    if renames is None:
+        renames = tuple(rule for family in FAMILIES.values() for rule in family.renames_of([key]))
+    for pattern, name in renames:
+        key = re.sub(pattern, name, key)
     return key
 
 
