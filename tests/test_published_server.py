@@ -29,6 +29,7 @@ from support import tiny_published as files
 
 OVI_TEXT, OVI_IMAGE = "Ovi Text to Video with Sound", "Ovi Image to Video with Sound"
 MOVA = "MOVA Image to Video with Sound"
+PRISM = "Prism Image to Video with Sound"
 CCL = "Text to Video with Sound"
 CHECKPOINT = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 OTHER_PARTS = ("vae.", "audio_vae.", "text_encoders.")
@@ -89,6 +90,9 @@ LAYOUTS: dict[str, tuple[str, list[Change]]] = {
     "Ovi in two files": (OVI_TEXT, [vocos, ovi_split]),
     "MOVA in its folders": (MOVA, []),
     "MOVA in one file": (MOVA, [model_file(files.MOVA_FILE)]),
+    "Prism in four int8 files": (PRISM, []),
+    "Prism as published": (PRISM, [model_file(files.PRISM_FILE)]),
+    "Prism in one int8 file": (PRISM, [model_file(files.PRISM_INT8)]),
 }
 
 
@@ -106,7 +110,7 @@ def templates(published: ComfyServer) -> dict[str, Prompt]:
     """The templates as the browser would queue them, small and with ccl-tiny's text encoder."""
     info = published.get("/object_info")
     path = f"/api/workflow_templates/{PACK_FOLDER}"
-    names = (OVI_TEXT, OVI_IMAGE, MOVA)
+    names = (OVI_TEXT, OVI_IMAGE, MOVA, PRISM)
     return {
         name: shrink(to_prompt(published.get(f"{path}/{urllib.parse.quote(name)}.json"), info))
         for name in names

@@ -167,6 +167,12 @@ PUBLISHED = {
         ("CCLJointSampler", FROM_MODEL),
         ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
     ],
+    "Prism Image to Video with Sound": [
+        ("WanImageToVideo", {"width": 848, "height": 480, "length": 205}),
+        ("CCLEncodeAV", {"fps": 24.0}),
+        ("CCLJointSampler", FROM_MODEL),
+        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
+    ],
 }
 
 

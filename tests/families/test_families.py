@@ -21,6 +21,7 @@ TEMPLATES = {
     "ccl": "Text to Video with Sound",
     "ovi": "Ovi Text to Video with Sound",
     "mova": "MOVA Image to Video with Sound",
+    "prism": "Prism Image to Video with Sound",
 }
 JOINT = [name for name, family in FAMILIES.items() if family.coupling is not None]
 
@@ -68,6 +69,7 @@ PUBLISHED = {
     "ccl": ("ucg_joint", TermScale(3.0, 3.0), 30, "euler_ancestral", ()),
     "ovi": ("cfg", TermScale(4.0, 3.0), 50, "uni_pc_bh2", (11,)),
     "mova": ("cfg", TermScale(5.0, 5.0), 50, "euler", ()),
+    "prism": ("cfg", TermScale(5.0, 5.0), 50, "euler", ()),
 }
 
 

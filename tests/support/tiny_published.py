@@ -35,6 +35,12 @@ OVI_SPLIT = ("Wan_2_1_Ovi_video_model_bf16.safetensors", "Wan_2_1_Ovi_audio_mode
 MOVA_FILE = "mova_360p.safetensors"
 MOVA_FOLDER = Path("MOVA-360p")
 SHARDS = 3
+PRISM_FILE = "prism_alpha.safetensors"
+PRISM_INT8 = "Prism_Alpha_int8_convrot.safetensors"
+PRISM_PARTS = {
+    part: f"prism_alpha_{part}_int8_convrot.safetensors"
+    for part in ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge")
+}
 VAE_WAN21, VAE_WAN22 = "wan_2.1_vae.safetensors", "wan2.2_vae.safetensors"
 VAE_VOCOS = "vocos_20_bands.safetensors"
 VAE_DAC = MOVA_FOLDER / "audio_vae" / "diffusion_pytorch_model.safetensors"
@@ -75,6 +81,19 @@ def write_mova(folder: Path) -> None:
             file = f"diffusion_pytorch_model{ending}.safetensors"
             _save(folder / MOVA_FOLDER / name / file, part, torch.bfloat16)
     _save(folder / MOVA_FILE, repack, torch.bfloat16)
+
+
+def write_prism(folder: Path) -> None:
+    """The published file of both experts, the same in int8, and an int8 file for each part."""
+    tensors = published.weights(published.mova(*MOVA), seed=9)
+    official = {published.prism_key(key, MOVA[1].layers): value for key, value in tensors.items()}
+    _save(folder / PRISM_FILE, official, torch.bfloat16)
+    save_file(published.int8_rotated(official), folder / PRISM_INT8)
+    for part, name in PRISM_PARTS.items():
+        own = {
+            key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")
+        }
+        save_file(published.int8_rotated(own), folder / name, {"prism.component": part})
 
 
 def write_vaes(folder: Path) -> None:
@@ -144,6 +163,7 @@ def _save(path: Path, tensors: Tensors, dtype: torch.dtype) -> None:
 WRITERS: tuple[tuple[str, Callable[[Path], None]], ...] = (
     ("diffusion_models", write_ovi),
     ("diffusion_models", write_mova),
+    ("diffusion_models", write_prism),
     ("vae", write_vaes),
     ("vae", write_mmaudio),
 )
