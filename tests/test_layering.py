@@ -198,7 +198,7 @@ GROUPS = [
     ["host/texts", "host/patches", "host/audio_shift", "host/run", "host/published", "host/out_of_memory"],
     ["host/vae", "host/base_model", "host/experts"],
     ["host/media", "host/guider"],
-    ["host/files/shapes", "host/files/translate", "host/files/identify"],
+    ["host/files/shapes", "host/files/translate", "host/files/resemblance", "host/files/identify"],
     ["host/files/quantised", "host/files/assemble"],
     ["host/files/configure", "host/files/check"],
     ["host/files/build", "host/files/lora", "host/memory"],

@@ -91,7 +91,9 @@ def write_prism(folder: Path) -> None:
     save_file(published.int8_rotated(official), folder / PRISM_INT8)
     for part, name in PRISM_PARTS.items():
         own = {
-            key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")
+            key.removeprefix(f"{part}."): value
+            for key, value in tensors.items()
+            if key.startswith(f"{part}.")
         }
         save_file(published.int8_rotated(own), folder / name, {"prism.component": part})
 

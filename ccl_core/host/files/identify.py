@@ -14,6 +14,7 @@ from ...families import FAMILIES
 from ...families.base import DIRECTIONS, Content
 from ...metadata import ENTRY, read_config
 from .read import RawFile
+from .resemblance import refusal, strange
 from .translate import marked_family, translate
 
 INTERACTION_KEY = re.compile(r"interaction\.(\d+)\.(a2v|v2a)\.(\w+)")
@@ -41,9 +42,8 @@ def identify(file: RawFile) -> ModelFile:
     found = sections(tensors)
     if not found:
         titles = ", ".join(family.title for family in FAMILIES.values())
-        raise ValueError(
-            f"{file.name} is {_describe(tensors)}. Wanted: a model of {titles}, or a part of one"
-        )
+        what = _describe(file, tensors)
+        raise ValueError(f"{file.name} {what}. Wanted: a model of {titles}, or a part of one")
     family = None if config is None else config.family
     if family is None and found & DIRECTIONS:
         family = (
@@ -52,6 +52,9 @@ def identify(file: RawFile) -> ModelFile:
             or family_of_modules(tensors, file.name)
         )
     family, content = _content(found, family, file.name)
+    # A part may be what is left where the keys of the rest are not known.
+    if not content.whole and strange(tensors):
+        raise ValueError(f"{file.name} {refusal(file.tensors, tensors) or _unknown(tensors)}")
     return ModelFile(file.name, family, content, tensors, config, file.gguf)
 
 
@@ -135,11 +138,15 @@ def _content(found: frozenset[str], family: str | None, name: str) -> tuple[str,
     )
 
 
-def _describe(sd: Mapping[str, Tensor]) -> str:
+def _describe(file: RawFile, sd: Mapping[str, Tensor]) -> str:
     if any(".lora_" in key for key in sd):
-        return "a LoRA: use CCLLoraLoader"
+        return "is a LoRA: use CCLLoraLoader"
     for family in FAMILIES.values():
         for key, description in family.other_files.items():
             if key in sd:
-                return description
-    return f"a file of an unknown kind ({len(sd)} tensors)"
+                return f"is {description}"
+    return refusal(file.tensors, sd) or _unknown(sd)
+
+
+def _unknown(sd: Mapping[str, Tensor]) -> str:
+    return f"is a file of an unknown kind ({len(sd)} tensors, such as {min(sd, default='none')})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ MMAUDIO = ("v1-16", "netg", "mmaudio")
 MMAUDIO_COMMAND = "python scripts/convert_mmaudio.py v1-16.pth best_netG.pt mmaudio_16k.safetensors"
 # What an all-in-one checkpoint holds beside the model: the prefixes of the host's Wan and LTX-2 checkpoints.
 BUNDLED = ("text_encoders.", "vae.", "audio_vae.")
+# JSON as bytes, such as [{"attention": "comfy_kitchen_int8"}], beside an attention module or a LoRA's weight.
+PREFERENCE = re.compile(r"\.(?:comfy_attention\.)?config$")
 # How torch.save begins a file: a zip archive, or a bare pickle of protocol 2 or 4.
 PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x04")
 
@@ -159,9 +162,24 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
             f"{name} cannot be read as safetensors ({error}): the file is damaged, cut off or of another "
             "kind, download it again"
         ) from error
+    tensors = without_preferences(tensors, name)
     if not tensors:
         raise ValueError(f"{name} holds no tensors: download it again")
     return tensors, metadata or {}
+
+
+def without_preferences(tensors: Tensors, name: str) -> Tensors:
+    """The tensors without what newer hosts keep beside them: which attention a module would rather have."""
+    kept = {key: value for key, value in tensors.items() if not PREFERENCE.search(key)}
+    left_out = len(tensors) - len(kept)
+    if left_out:
+        logging.info(
+            "%s states %d preferences of attention, which are no weights and are not applied: the attention "
+            "that ComfyUI was started with runs, or that of a node",
+            name,
+            left_out,
+        )
+    return kept
 
 
 def _starts_as_pickle(path: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import comfy.utils
 import torch
@@ -20,6 +20,8 @@ from .read import quantised_layers
 
 # Before the keys of a model in an all-in-one file, as the host's CheckpointSave writes it.
 MODEL_PREFIX = "model.diffusion_model."
+# What torch's wrappers, trainers and diffusers put around a whole model.
+WRAPPERS = ("module", "model", "net", "diffusion_model", "transformer")
 
 
 def translate(
@@ -31,6 +33,8 @@ def translate(
     meaning, and for weights that have no place here.
     """
     sd = {key.removeprefix(MODEL_PREFIX): value for key, value in tensors.items()}
+    wrapper = _wrapper(sd)
+    sd = {key.removeprefix(wrapper): value for key, value in sd.items()}
     _as_layers(sd, metadata or {}, name)
     sd = _convert_quants(sd)
     marked = marked_family(sd)
@@ -52,6 +56,13 @@ def translate(
     if patch is not None and patch.ndim == 3:
         renamed["audio.patch_embedding.weight"] = patch[..., None, None]
     return renamed
+
+
+def _wrapper(keys: Collection[str]) -> str:
+    """What a trainer's wrapper of a module wrote before every key; nothing where it is not before all."""
+    first, _, _ = next(iter(keys), "").partition(".")
+    wrapper = f"{first}."
+    return wrapper if first in WRAPPERS and all(key.startswith(wrapper) for key in keys) else ""
 
 
 def marked_family(keys: Iterable[str]) -> str | None:

@@ -12,6 +12,7 @@ ORDER = (
     "gguf",
     "read",
     "translate",
+    "resemblance",
     "identify",
     "shapes",
     "assemble",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ccl_pack.ccl_core.host.files.build import load_model
 from ccl_pack.ccl_core.host.files.identify import identify
 from ccl_pack.ccl_core.host.files.read import (
     ModelPaths,
@@ -155,3 +157,38 @@ def test_read_keeps_other_parts_of_an_all_in_one_file_apart(tmp_path: Path) -> N
 def test_roles_without_a_file_are_left_out(tmp_path: Path) -> None:
     path = str(tiny.write(tmp_path / "tiny.safetensors"))
     assert read_files(ModelPaths(path)).keys() == {"video"}
+
+
+PREFERENCE = torch.tensor(list(b'[{"attention": "comfy_kitchen_int8"}]'), dtype=torch.uint8)
+
+
+def test_preferences_of_attention_are_no_weights_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stated = {f"blocks.{i}.self_attn.comfy_attention.config": PREFERENCE for i in range(3)}
+    lora = {"blocks.0.self_attn.q.config": PREFERENCE}
+    path = write(tmp_path / "model.safetensors", {"x": torch.ones(2)} | stated | lora)
+    with caplog.at_level(logging.INFO):
+        tensors, _ = read_tensors(str(path))
+    assert list(tensors) == ["x"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("model.safetensors states 4 preferences of attention")
+
+
+def test_a_model_with_preferences_is_the_model_without(tmp_path: Path) -> None:
+    tensors = tiny.state_dict(tiny.CONFIG)
+    stated = {
+        f"{key.removesuffix('.q.weight')}.comfy_attention.config": PREFERENCE
+        for key in tensors
+        if key.endswith("attn.q.weight")
+    }
+    assert len(stated) > 4
+    path = write(tmp_path / "a.safetensors", tensors | stated, {"ccl_config": write_config(tiny.CONFIG)})
+    model = load_model(str(path)).model.diffusion_model
+    assert all(torch.equal(value, tensors[key]) for key, value in model.state_dict().items())
+
+
+def test_a_file_of_preferences_alone_holds_no_tensors(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.safetensors", {"a.comfy_attention.config": PREFERENCE})
+    with pytest.raises(ValueError, match=r"model\.safetensors holds no tensors"):
+        read_tensors(str(path))
