@@ -165,7 +165,7 @@ PREFERENCE = torch.tensor(list(b'[{"attention": "comfy_kitchen_int8"}]'), dtype=
 def test_preferences_of_attention_are_no_weights_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stated = {f"blocks.{i}.self_attn.comfy_attention.config": PREFERENCE for i in range(3)}
+    stated = {f"blocks.{i}.self_attn.comfy_attention.config": PREFERENCE.clone() for i in range(3)}
     lora = {"blocks.0.self_attn.q.config": PREFERENCE}
     path = write(tmp_path / "model.safetensors", {"x": torch.ones(2)} | stated | lora)
     with caplog.at_level(logging.INFO):
@@ -178,7 +178,7 @@ def test_preferences_of_attention_are_no_weights_and_said_once(
 def test_a_model_with_preferences_is_the_model_without(tmp_path: Path) -> None:
     tensors = tiny.state_dict(tiny.CONFIG)
     stated = {
-        f"{key.removesuffix('.q.weight')}.comfy_attention.config": PREFERENCE
+        f"{key.removesuffix('.q.weight')}.comfy_attention.config": PREFERENCE.clone()
         for key in tensors
         if key.endswith("attn.q.weight")
     }
