@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..ccl_core.host.files.read import SAFETENSORS
 from ..ccl_core.host.vae.audio import load_audio_vae_file
 from .inputs import files_of_families, phrases, titles
+from .node import CCLNode
 
 NO_VOCODER = "none"
 
@@ -16,7 +17,7 @@ def _files() -> list[str]:
     return [name for name in folder_paths.get_filename_list("vae") if name.lower().endswith(SAFETENSORS)]
 
 
-class CCLAudioVAELoader(io.ComfyNode):
+class CCLAudioVAELoader(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = _files()

@@ -8,6 +8,7 @@ import comfy.conds
 from comfy_api.latest import io
 
 from ..ccl_core.host.texts import StreamTexts
+from .node import CCLNode
 
 # What the host keeps beside a text and applies to a whole entry, so to both streams.
 SHARED = ("start_percent", "end_percent", "strength", "area", "mask")
@@ -40,7 +41,7 @@ def _pair(text: Any, extra: dict[str, Any], audio_text: Any, audio_extra: dict[s
     return [StreamTexts.join(text, audio_text), dict(extra)]
 
 
-class CCLDualPrompt(io.ComfyNode):
+class CCLDualPrompt(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

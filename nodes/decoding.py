@@ -14,9 +14,10 @@ from ..ccl_core.host.media.decode import SILENCE_RATE, Tiling, decode_audio, dec
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_finite, split
 from ..ccl_core.host.vae.sockets import output_sample_rate, require_connected
 from .inputs import latent_fps_input, tiling_input
+from .node import CCLNode, known_choices
 
 
-class CCLDecodeAV(io.ComfyNode):
+class CCLDecodeAV(CCLNode):
     """Both VAEs at once, and a video whose streams are equally long."""
 
     @classmethod
@@ -57,6 +58,10 @@ class CCLDecodeAV(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, latent: Any = None, tiling: Any = None) -> bool | str:
+        return known_choices(cls, latent=latent, tiling=tiling)
 
     @classmethod
     def execute(

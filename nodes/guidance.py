@@ -15,9 +15,12 @@ from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, d
 from ..ccl_core.host.guider import AVGuider
 from ..ccl_core.host.published import sampling_of, skipped_layers_of
 from .inputs import FROM_MODEL, given, phrases, titles
+from .node import CCLNode, known_choices
 
 # The host's class holds the names of samplers and schedulers and computes the sigmas.
 Schedule = comfy.samplers.KSampler
+# 64 bits, as in the host's KSampler, whose `default_noise_sampler` counts one on.
+LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 SCALE_TOOLTIPS = {
     "text": "How far the {stream} follows the prompt instead of the negative prompt. 1 = no guidance.",
     "cross": "How far the {stream} follows the other stream instead of the anchor (no coupling). 1 = no "
@@ -159,8 +162,7 @@ def _schedule_inputs() -> list[io.Input]:
             "seed",
             default=0,
             min=0,
-            # 64 bits, as in the host's KSampler.
-            max=0xFFFFFFFFFFFFFFFF,
+            max=LARGEST_SEED,
             control_after_generate=True,
             tooltip="Seed of the noise of both streams.",
         ),
@@ -184,7 +186,7 @@ def _schedule_inputs() -> list[io.Input]:
     ]
 
 
-class CCLGuider(io.ComfyNode):
+class CCLGuider(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -219,13 +221,17 @@ class CCLGuider(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: Any = None, mode: Any = None) -> bool | str:
+        return known_choices(cls, model=model, mode=mode)
+
+    @classmethod
     def execute(
         cls, model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str = ""
     ) -> io.NodeOutput:
         return io.NodeOutput(_guider(model, positive, negative, mode, skip_layers))
 
 
-class CCLJointSampler(io.ComfyNode):
+class CCLJointSampler(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -256,6 +262,10 @@ class CCLJointSampler(io.ComfyNode):
                 io.Latent.Output("latent", tooltip="The denoised latent; other entries (fps) are kept.")
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None, mode: Any = None) -> bool | str:
+        return known_choices(cls, model=model, mode=mode)
 
     @classmethod
     def execute(
@@ -296,7 +306,7 @@ def _sample(guider: AVGuider, latent: dict[str, Any], seed: int, sampler: Any, s
         denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(guider.model_patcher, max(len(sigmas) - 1, 0)),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
+        seed=min(seed, LARGEST_SEED - 1),
     )
     memory = comfy.model_management
     out["samples"] = samples.to(device=memory.intermediate_device(), dtype=memory.intermediate_dtype())

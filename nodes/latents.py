@@ -24,11 +24,12 @@ from .inputs import (
     size_input,
     trained_sizes,
 )
+from .node import CCLNode, known_choices
 
 CATEGORY = "CCL/latent"
 
 
-class CCLEmptyAVLatent(io.ComfyNode):
+class CCLEmptyAVLatent(CCLNode):
     """Zeros for both streams, sized by the model."""
 
     @classmethod
@@ -69,6 +70,10 @@ class CCLEmptyAVLatent(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None, size: Any = None, length: Any = None) -> bool | str:
+        return known_choices(cls, model=model, size=size, length=length)
 
     @classmethod
     def execute(
@@ -152,7 +157,7 @@ def _fit_inputs() -> list[io.Input]:
     ]
 
 
-class CCLEncodeAV(io.ComfyNode):
+class CCLEncodeAV(CCLNode):
     """Given images, a start image or a sound, written into a latent and kept while the rest is generated."""
 
     @classmethod

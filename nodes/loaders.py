@@ -12,6 +12,7 @@ from ..ccl_core.families import FAMILIES
 from ..ccl_core.host.files.build import load_checkpoint, load_files, load_model
 from ..ccl_core.host.files.read import GGUF, SAFETENSORS, ModelPaths, without_later_shards
 from .inputs import files_of_families, phrases, titles
+from .node import CCLNode
 
 # The choices of the host's UNETLoader, and bf16 and fp16 for files in another precision.
 DTYPES: dict[str, dict[str, Any]] = {
@@ -76,7 +77,7 @@ def _model_output() -> io.Model.Output:
     )
 
 
-class CCLCheckpointLoader(io.ComfyNode):
+class CCLCheckpointLoader(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -112,7 +113,7 @@ class CCLCheckpointLoader(io.ComfyNode):
         return io.NodeOutput(*load_checkpoint(path, folder_paths.get_folder_paths("embeddings")))
 
 
-class CCLModelLoader(io.ComfyNode):
+class CCLModelLoader(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -147,7 +148,7 @@ class CCLModelLoader(io.ComfyNode):
         return io.NodeOutput(load_model(_path(unet_name), DTYPES[weight_dtype]))
 
 
-class CCLModelAssembler(io.ComfyNode):
+class CCLModelAssembler(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         models = _models()

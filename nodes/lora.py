@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..ccl_core.host.files.lora import BOTH, EXPERTS, Strengths, apply_lora
 from ..ccl_core.host.files.read import SAFETENSORS
 from .inputs import model_input, phrases, titles
+from .node import CCLNode
 
 # In the order of the fields of Strengths.
 STRENGTHS = {
@@ -22,7 +23,7 @@ STRENGTHS = {
 }
 
 
-class CCLLoraLoader(io.ComfyNode):
+class CCLLoraLoader(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = [

@@ -11,9 +11,10 @@ from ..ccl_core.guidance import MODES
 from ..ccl_core.host.memory_report import report
 from ..ccl_core.host.published import sampling_of
 from .inputs import FROM_MODEL, model_input
+from .node import CCLNode
 
 
-class CCLMemoryPlan(io.ComfyNode):
+class CCLMemoryPlan(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

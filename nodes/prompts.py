@@ -14,6 +14,7 @@ from ..ccl_core.host.published import family_of
 from ..ccl_core.prompts import PLAIN, read_prompt, style_named, styles, write_prompt, write_texts
 from .conditioning import Conditioning, dual_prompt
 from .inputs import FROM_MODEL, model_input, phrases, titles
+from .node import CCLNode, known_choices
 
 PROMPT_TOOLTIP = (
     'What is seen, and what is said in double quotes: She smiles: "Good morning." The marks of any model are '
@@ -27,7 +28,7 @@ def _text_input(name: str, tooltip: str, optional: bool = False) -> io.String.In
     )
 
 
-class CCLPrompt(io.ComfyNode):
+class CCLPrompt(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         own = "Empty: the one the model was published with. A space: none."
@@ -130,7 +131,7 @@ def _variant_option(title: str) -> io.DynamicCombo.Option:
     return io.DynamicCombo.Option(title, [begin])
 
 
-class CCLPromptTags(io.ComfyNode):
+class CCLPromptTags(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -162,6 +163,10 @@ class CCLPromptTags(io.ComfyNode):
             ],
             outputs=[io.String.Output("text", tooltip="For the text input of CLIPTextEncode.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt: Any = None, variant: Any = None) -> bool | str:
+        return known_choices(cls, prompt=prompt, variant=variant)
 
     @classmethod
     def execute(cls, prompt: str, sound: str, variant: dict[str, Any]) -> io.NodeOutput:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..ccl_core.host.audio_shift import schedule_of
 from ..ccl_core.host.base_model import CCLModel
 from .inputs import model_input, titles
+from .node import CCLNode
 
 
 def _shift_input(stream: str, tooltip: str) -> io.Float.Input:
@@ -18,7 +19,7 @@ def _shift_input(stream: str, tooltip: str) -> io.Float.Input:
     )
 
 
-class CCLStreamShift(io.ComfyNode):
+class CCLStreamShift(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from comfy.sd import VAE
 
 from ...alignment.timeline import TEMPORAL_STRIDE, samples_of
+from ...notices import notice
 from ..out_of_memory import advising, is_out_of_memory
 from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_vae
 
@@ -62,11 +62,10 @@ def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) ->
             if not is_out_of_memory(error):
                 raise
         tiling = Tiling.from_pixels(vae, **SMALL_TILES)
-        logging.warning(
-            "out of memory while decoding %s at once: decoding again in tiles of %d pixels and %d frames",
-            tuple(video.shape),
-            SMALL_TILES["size"],
-            SMALL_TILES["frames"],
+        size, frames = SMALL_TILES["size"], SMALL_TILES["frames"]
+        notice(
+            f"out of memory while decoding {tuple(video.shape)} at once: decoded again in tiles of {size} "
+            f"pixels and {frames} frames, whose seams may be seen. Choose tiling on for tiles of your own"
         )
     with advising(f"decoding a video latent {tuple(video.shape)} in tiles", lambda: _smaller(vae, tiling)):
         return _decode_video(vae, video, tiling)
@@ -75,7 +74,6 @@ def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) ->
 def _smaller(vae: VAE, tiling: Tiling) -> str:
     """What helps where tiles found no memory."""
     side = vae.spacial_compression_decode()
-    pixels, frames = tiling.size * side, tiling.frames * TEMPORAL_STRIDE
     pixels, frames = tiling.size * side, tiling.frames * TEMPORAL_STRIDE
     return (
         f"A tile had {pixels} pixels a side and {frames} frames. In Decode Audio-Video (CCL) choose tiling "

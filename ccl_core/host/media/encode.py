@@ -15,6 +15,7 @@ from comfy.sd import VAE
 
 from ...alignment.sizing import audio_tokens_of, pinned_at
 from ...alignment.timeline import frames_of, full_latent_frames_of
+from ...notices import notice
 from ..out_of_memory import advising
 from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
 from .latents import AVLatent, ones_mask
@@ -129,9 +130,20 @@ def _fit_frames(images: torch.Tensor, frames: int, length: str) -> tuple[torch.T
             f"images holds {count} frames, the latent {frames}: give {frames} images, or set length_fit to "
             "pad or generate"
         )
+    if count > frames:
+        left = f"the last {count - frames} are left out. Make the latent as long to use them"
+        notice(f"{count} images for a latent of {frames} frames: {left}")
     if count >= frames or length == "generate":
         given = full_latent_frames_of(min(count, frames))
-        return images[: frames_of(given)], given
+        used = frames_of(given)
+        if used < count < frames:
+            left = f"the last {count - used} are left out. Give 4k+1 images to use all of them"
+            notice(
+                f"{count} images fill {used} frames, as a latent frame holds 4 and the first one 1: {left}"
+            )
+        return images[:used], given
+    how = "Choose generate in length_fit to have the rest made"
+    notice(f"{count} images for a latent of {frames} frames: the last one fills the rest. {how}")
     repeated = images[-1:].expand(frames - count, -1, -1, -1)
     return torch.cat([images, repeated]), full_latent_frames_of(frames)
 
@@ -148,6 +160,7 @@ def _fit_waveform(
             f"audio is {count / rate:.3f} s long, the latent {wanted / rate:.3f} s: trim it to that, or set "
             "length_fit to pad or generate"
         )
+    _tell_of_length(count, wanted, hop, rate, length)
     given = tokens if length != "generate" else min(tokens, math.floor(count / hop))
     if given == 0:
         raise ValueError(
@@ -155,6 +168,15 @@ def _fit_waveform(
             "ms: give a longer sound"
         )
     return torch.nn.functional.pad(waveform[..., :wanted], (0, max(0, wanted - count))), given
+
+
+def _tell_of_length(count: int, wanted: int, hop: Fraction, rate: int, length: str) -> None:
+    """Tell what is cut off or added; less than a token is the rounding of a sound as long as the video."""
+    seconds = f"audio is {count / rate:.3f} s long, the latent {wanted / rate:.3f} s"
+    if count - wanted > hop:
+        notice(f"{seconds}: the rest of the sound is cut off. Make the latent as long to use it")
+    if wanted - count > hop and length == "pad":
+        notice(f"{seconds}: silence is added. Choose generate in length_fit to have the rest made")
 
 
 def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> torch.Tensor:

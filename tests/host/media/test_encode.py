@@ -199,3 +199,42 @@ def test_vaes_of_another_model_are_refused() -> None:
         write_images(replace(blank(), video=torch.zeros(1, 48, 3, 4, 4)), video_vae(), frames(9), PAD)
     with pytest.raises(ValueError, match="8 channels, the VAE in audio_vae makes 12"):
         write_audio(blank(), audio_vae(mels=12), sound(9000), PAD)
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "words"),
+    [
+        (9, "pad", None),
+        (9, "generate", None),
+        (5, "generate", None),
+        (12, "pad", "12 images for a latent of 9 frames: the last 3 are left out"),
+        (12, "generate", "12 images for a latent of 9 frames: the last 3 are left out"),
+        (5, "pad", "5 images for a latent of 9 frames: the last one fills the rest"),
+        (7, "generate", "7 images fill 5 frames, as latent frames hold 4 and the first one 1: the last 2"),
+    ],
+)
+def test_images_that_are_left_out_or_repeated_are_told_of(
+    count: int, length: str, words: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(blank(), video_vae(), frames(count), Fit("crop", length))
+    assert [words in record.message for record in caplog.records] == ([] if words is None else [True])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "length", "words"),
+    [
+        (18 / 32, "pad", None),
+        (17.5 / 32, "pad", None),
+        (18.5 / 32, "refuse", None),
+        (0.3, "generate", None),
+        (0.3, "pad", "audio is 0.300 s long, the latent 0.562 s: silence is added"),
+        (2.0, "pad", "audio is 2.000 s long, the latent 0.562 s: the rest of the sound is cut off"),
+        (2.0, "generate", "the rest of the sound is cut off"),
+    ],
+)
+def test_a_sound_that_is_cut_or_filled_is_told_of(
+    seconds: float, length: str, words: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    audio = {"waveform": torch.zeros(1, 1, round(16000 * seconds)), "sample_rate": 16000}
+    write_audio(blank(), audio_vae(), audio, Fit("crop", length))
+    assert [words in record.message for record in caplog.records] == ([] if words is None else [True])
