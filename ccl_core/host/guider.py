@@ -22,6 +22,7 @@ from ..guidance import (
     combine,
     without_coupling,
 )
+from .media.pair import Pair
 
 Options = dict[str, Any]
 Conds = list[dict[str, Any]]
@@ -58,7 +59,8 @@ class AVGuider(comfy.samplers.CFGGuider):
 
     def sample(self, noise: Any, latent_image: Any, *args: Any, **kwargs: Any) -> Any:
         check_latent(self.model_patcher.model, latent_image)
-        return super().sample(noise, latent_image, *args, **kwargs)
+        samples = super().sample(noise, latent_image, *args, **kwargs)
+        return Pair(samples.unbind()) if samples.is_nested else samples
 
     def outer_sample(
         self, *args: Any, latent_shapes: Sequence[Sequence[int]] = (), **kwargs: Any

@@ -99,6 +99,7 @@ def sample_in_run(
     model.run = options[RUN] = run_of(
         model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False)
     )
+    noise = whole_noise(noise, latent_image)
     try:
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
@@ -107,6 +108,14 @@ def sample_in_run(
         return samples
     # The normalisation is not exact: (x - mean) / std * std + mean differs from x in its last bits.
     return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
+
+
+def whole_noise(noise: Tensor, latent_image: Tensor) -> Tensor:
+    """The noise in the size of the packed latent."""
+    # KSamplerAdvanced without add_noise makes zeros in the shape of the video alone, in hosts before 0.33.
+    if noise.shape != latent_image.shape and not noise.any():
+        return torch.zeros_like(latent_image)
+    return noise
 
 
 def run_of(model: Any, shapes: Sequence[Sequence[int]], mask: Tensor | None, keep_given: bool) -> Run:

@@ -1,6 +1,6 @@
 """AV latents: the host's latent dict, taken apart and put together.
 
-The only file that knows NestedTensor. In a mask 1 is generate and 0 is keep. A latent without audio means
+This file and `pair.py` know NestedTensor. In a mask 1 is generate and 0 is keep. A latent without audio means
 that the audio is absent.
 """
 
@@ -14,10 +14,10 @@ import comfy.model_management
 import torch
 from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
-from comfy.nested_tensor import NestedTensor
 
 from ...alignment.sizing import AVSize, Grid, exact_fps, pinned_at
 from ...config import CCLConfig
+from .pair import Pair
 
 # What this file reads and writes of a latent dict. `fps` is this pack's; nodes of the host carry it along.
 KEYS = ("samples", "noise_mask", "fps")
@@ -60,7 +60,7 @@ def split(latent: dict[str, Any]) -> AVLatent:
 def join(av: AVLatent) -> dict[str, Any]:
     """The LATENT that the host samples: nested if there is audio, else plain."""
     latent = dict(av.rest)
-    latent["samples"] = av.video if av.audio is None else NestedTensor([av.video, av.audio])
+    latent["samples"] = av.video if av.audio is None else Pair([av.video, av.audio])
     if av.fps is not None:
         latent["fps"] = av.fps
     if av.audio is None and av.video_mask is not None:
@@ -68,7 +68,7 @@ def join(av: AVLatent) -> dict[str, Any]:
     # The host tells the masks of a nested one by their places, so both streams get one.
     elif av.video_mask is not None or av.audio_mask is not None:
         video_mask = ones_mask(av.video) if av.video_mask is None else av.video_mask
-        latent["noise_mask"] = NestedTensor(
+        latent["noise_mask"] = Pair(
             [video_mask, ones_mask(av.audio) if av.audio_mask is None else av.audio_mask]
         )
     return latent
