@@ -128,18 +128,39 @@ class Interaction(torch.nn.Module):
         # A table has the head width of the stream that asks: video tokens that the audio reads need a second
         # table, made by the audio stream, and audio tokens one by the video stream.
         if video_pass is not None:
-            a2v_queries = video_pass.freqs[:, video_pass.spans.updated]
+            a2v_queries = _in_time(video, video_pass)[:, video_pass.spans.updated]
         if plan is not None:
             a2v_keys = time_table(video, plan.audio_positions, device)
             v2a_queries = time_table(audio, plan.audio_positions, device)
         if plan is not None and video_pass is not None:
             seen = video_pass.spans.seen
-            options = video_pass.options
+            options = _unmoved(video_pass.options)
             grid = audio.rope_encode(
                 *video_pass.grid, device=device, dtype=torch.float32, transformer_options=options
             )
             v2a_keys = grid[:, : seen.stop - seen.start]
         return Tables(a2v_queries, a2v_keys), Tables(v2a_queries, v2a_keys)
+
+
+def _in_time(video: Stream, of: StreamPass) -> Tensor:
+    """The table of all video tokens at their true place, whatever the host's RoPE options make of it.
+
+    CCA compares rotated queries with context tokens that are not rotated: a shift of the video alone, which
+    changes nothing within it, would change what the context tokens say.
+    """
+    if not of.options.get("rope_options"):
+        return of.freqs
+    frames, height, width = of.grid
+    before = of.spans.updated.start // (height * width)
+    size = (frames + before, height * video.patch_size[1], width * video.patch_size[2])
+    options = _unmoved(of.options)
+    return video.rope_encode(
+        *size, device=of.freqs.device, dtype=of.latent.dtype, transformer_options=options
+    )
+
+
+def _unmoved(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "rope_options"}
 
 
 class CrossAttention(torch.nn.Module):
