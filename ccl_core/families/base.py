@@ -131,6 +131,28 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Folder:
+    """A part of a model that was published as folders, with its own config.json."""
+
+    # What its fields are of: video, audio or options (those of the coupling).
+    of: str
+    # Our names of the fields that no shape tells.
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A published model: what to get, by hand."""
+
+    # Of the model hub: owner and name.
+    repository: str
+    files: tuple[str, ...]
+    # GB, one of the files where there are variants.
+    size: float
+    licence: str
+
+
+@dataclass(frozen=True)
 class Family:
     """One model."""
 
@@ -164,6 +186,10 @@ class Family:
     presets: tuple[Preset, ...] = ()
     # Whether the audio stream reads a text of its own, of what is said and heard.
     audio_text: bool = False
+    # The folders of a model that was published in parts, each the prefix of its keys in a repack.
+    folders: Mapping[str, Folder] = field(default_factory=dict)
+    # What to get.
+    downloads: tuple[Download, ...] = ()
     # What to choose in an input of a loader, by the name of the input.
     files: Mapping[str, str] = field(default_factory=dict)
 

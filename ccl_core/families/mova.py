@@ -6,7 +6,18 @@ from fractions import Fraction
 
 from ..config import AudioLatentConfig
 from ..guidance import TermScale
-from .base import DIRECTIONS, MODEL, Content, Family, LoraNames, Preset, PromptStyle, Sampling
+from .base import (
+    DIRECTIONS,
+    MODEL,
+    Content,
+    Download,
+    Family,
+    Folder,
+    LoraNames,
+    Preset,
+    PromptStyle,
+    Sampling,
+)
 from .wan import NEGATIVE
 
 # Four parts: a repack has the name of its part before every key, a file of one part has not.
@@ -21,6 +32,14 @@ RENAMES = (
     (r"^(interaction\.\d+\.\w+\.)inner\.", r"\1"),
 )
 INNER = ("q", "k", "v", "o", "norm_q", "norm_k")
+FOLDERS = {
+    "video_dit": Folder("video", {"num_heads": "num_heads"}),
+    "video_dit_2": Folder("video"),
+    "audio_dit": Folder("audio", {"num_heads": "num_heads"}),
+    "dual_tower_bridge": Folder(
+        "options", {"head_dim": "head_width", "apply_first_frame_bias_in_rope": "first_frame_bias"}
+    ),
+}
 
 MOVA = Family(
     title="MOVA",
@@ -63,6 +82,11 @@ MOVA = Family(
     presets=(
         Preset("MOVA 360p", 640, 352, frames=193, audio_tokens=403),
         Preset("MOVA 720p", 1280, 720, frames=193, audio_tokens=403),
+    ),
+    folders=FOLDERS,
+    downloads=tuple(
+        Download(f"OpenMOSS-Team/{name}", tuple(FOLDERS), 65.3, "Apache-2.0")
+        for name in ("MOVA-360p", "MOVA-720p")
     ),
     files={
         "unet_name": "its parts repacked into one file",

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from .base import DIRECTIONS, MODEL, Content, Preset, PromptStyle, Renames
+from .base import DIRECTIONS, MODEL, Content, Download, Preset, PromptStyle, Renames
 from .mova import MOVA, RENAMES
 from .wan import NEGATIVE
 
@@ -70,6 +70,15 @@ PRISM = replace(
         Preset("Prism 720p", 1280, 720, frames=205),
         Preset("Prism 1080p", 1920, 1072, frames=205),
         Preset("Prism 2K", 2560, 1440, frames=205),
+    ),
+    downloads=tuple(
+        Download(
+            "FrancisRing/Prism",
+            (f"{name}/diffusion_pytorch_model.safetensors",),
+            65.3,
+            "MIT, its parts of MOVA Apache-2.0",
+        )
+        for name in ("preview_alpha", "preview_beta")
     ),
     files={
         "unet_name": "the published file, which holds both experts",

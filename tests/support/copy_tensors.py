@@ -1,5 +1,5 @@
 """Copies a large file tensor by tensor and prints by how many bytes the process grew; run by
-test_convert_mova.py.
+test_convert_model.py.
 """
 
 from __future__ import annotations

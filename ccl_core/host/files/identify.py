@@ -15,7 +15,7 @@ from ...families.base import DIRECTIONS, Content
 from ...metadata import ENTRY, read_config
 from .read import RawFile
 from .resemblance import refusal, strange
-from .translate import marked_family, translate
+from .translate import bare, marked_family, translate
 
 INTERACTION_KEY = re.compile(r"interaction\.(\d+)\.(a2v|v2a)\.(\w+)")
 PREFIXES = {"video": "", "audio": "audio.", "low_noise": "low_noise."}
@@ -48,7 +48,7 @@ def identify(file: RawFile) -> ModelFile:
     if family is None and found & DIRECTIONS:
         family = (
             family_of_metadata(file.metadata)
-            or marked_family(file.tensors)
+            or marked_family(bare(file.tensors))
             or family_of_modules(tensors, file.name)
         )
     family, content = _content(found, family, file.name)

@@ -32,18 +32,11 @@ def translate(
     name: the file's, for messages. metadata: may list quantised layers. ValueError for two keys of one
     meaning, and for weights that have no place here.
     """
-    sd = {key.removeprefix(MODEL_PREFIX): value for key, value in tensors.items()}
-    wrapper = _wrapper(sd)
-    sd = {key.removeprefix(wrapper): value for key, value in sd.items()}
+    sd = bare(tensors)
     _as_layers(sd, metadata or {}, name)
     sd = _convert_quants(sd)
-    marked = marked_family(sd)
-    families = FAMILIES.values() if marked is None else [FAMILIES[marked]]
-    renames = tuple(rule for family in families for rule in family.renames_of(sd))
-    root = "audio." if _is_audio_at_root(sd) else ""
     renamed: dict[str, Tensor] = {}
-    for key, value in sd.items():
-        ours = rename(root + key, renames)
+    for (key, ours), value in zip(our_names(sd).items(), sd.values(), strict=True):
         if ours in renamed:
             raise ValueError(
                 f"{name} holds {ours} twice, under different names (one is {key}): the file is mixed up, get "
@@ -58,11 +51,27 @@ def translate(
     return renamed
 
 
+def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file without what stands before the keys of a whole model."""
+    sd = {key.removeprefix(MODEL_PREFIX): value for key, value in tensors.items()}
+    wrapper = _wrapper(sd)
+    return {key.removeprefix(wrapper): value for key, value in sd.items()}
+
+
 def _wrapper(keys: Collection[str]) -> str:
     """What a trainer's wrapper of a module wrote before every key; nothing where it is not before all."""
     first, _, _ = next(iter(keys), "").partition(".")
     wrapper = f"{first}."
     return wrapper if first in WRAPPERS and all(key.startswith(wrapper) for key in keys) else ""
+
+
+def our_names(sd: Mapping[str, Tensor]) -> dict[str, str]:
+    """Our name of each bare key of a file."""
+    marked = marked_family(sd)
+    families = FAMILIES.values() if marked is None else [FAMILIES[marked]]
+    renames = tuple(rule for family in families for rule in family.renames_of(sd))
+    root = "audio." if _is_audio_at_root(sd) else ""
+    return {key: rename(root + key, renames) for key in sd}
 
 
 def marked_family(keys: Iterable[str]) -> str | None:
