@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..model.joint import Kept
 from ..tasks import State, routes_of
+from .regions import pack_regions
 
 RUN = "ccl_run"
 # A transformer option that asks a run to compute a given stream once and keep what the other one reads.
@@ -101,6 +102,9 @@ def sample_in_run(
     )
     noise = whole_noise(noise, latent_image)
     try:
+        if len(kwargs["latent_shapes"]) > 1:
+            # A guider that was given no texts has no conds.
+            pack_regions(getattr(guider, "conds", {}), kwargs["latent_shapes"])
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
         model.run = before

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from support.tiny_vaes import video_vae
 
 SOCKETS = {"LATENT", "MODEL", "CONDITIONING", "GUIDER"}
 TOLERANCE = 1e-5  # of the largest value of the reference
+# Nodes that run for minutes, and what runs them.
+ELSEWHERE = {"TorchCompileModel": "tests/model/test_compile.py", "TrainLoraNode": "trains for minutes"}
 # Inputs for one stream of a pair.
 STREAMS = {"video_latent": 0, "audio_latent": 1}
 SHAPE = {"frames": 3, "height": 4, "width": 6, "tokens": 18}
@@ -60,14 +63,16 @@ class Row:
     note: str = ""
 
 
+# The lines of docs/host-nodes.md, in this order.
 VERDICTS = {
-    "same": "works; the video is that of plain Wan",
-    "runs": "works; there is nothing to compare it with",
-    "differs": "works; the video is not that of plain Wan",
-    "says": "refused in a sentence of this pack",
-    "host": "fails on plain Wan too",
-    "raw": "fails with an error of torch or the host",
-    "needs": "takes what these models do not have",
+    "same": "Works, and the video is that of plain Wan under the same node",
+    "runs": "Works, and there is no video of plain Wan to compare with",
+    "differs": "Works on video and sound as on one tensor, as with every audio-video model of the host: not "
+    "the video of plain Wan (largest difference as a part of the largest value)",
+    "says": "Refused in one sentence that says the way round",
+    "host": "Made for other models: stops with plain Wan too",
+    "raw": "Stops with an error of the host",
+    "needs": "Not run here: wants what these models do not have, or minutes",
 }
 
 
@@ -156,7 +161,7 @@ def value_of(name: str, kind: Any, options: dict[str, Any], kit: Kit) -> Any:
     if "default" in options:
         return options["default"]
     simple = {"INT": options.get("min", 0), "FLOAT": options.get("min", 0.0), "STRING": "", "BOOLEAN": False}
-    if kind in simple:
+    if isinstance(kind, str) and kind in simple:
         return simple[kind]
     raise NeedsOther(f"{name}: {kind if isinstance(kind, str) else 'a file'}")
 
@@ -265,6 +270,8 @@ def first_line(error: BaseException) -> str:
 
 def swept(name: str, node: type, joint: Kit, wan: Kit) -> Row:
     """The verdict on one node."""
+    if name in ELSEWHERE:
+        return Row(name, "needs", ELSEWHERE[name])
     try:
         found, reference = outcome(node, joint), outcome(node, wan)
     except NeedsOther as error:
@@ -300,3 +307,26 @@ def sweep() -> list[Row]:
         torch.manual_seed(0)
         rows.append(swept(name, node, joint, wan))
     return rows
+
+
+def page_lines(rows: list[Row]) -> list[str]:
+    """The part of docs/host-nodes.md that the sweep writes: a list of nodes for each verdict."""
+    lines = []
+    for verdict, meaning in VERDICTS.items():
+        found = [row for row in rows if row.verdict == verdict]
+        notes = verdict in ("differs", "raw")
+        named = [f"{row.node} ({row.note})" if notes else row.node for row in found]
+        if found:
+            lines += [f"**{meaning}** ({len(found)}): {', '.join(named)}.", ""]
+    return lines
+
+
+def verdicts_of(page: str) -> dict[str, str]:
+    """The verdict on each node that the page states."""
+    found = {}
+    for line in page.splitlines():
+        for verdict, meaning in VERDICTS.items():
+            if line.startswith(f"**{meaning}**"):
+                named = re.sub(r" \([^()]*\)", "", line.split("): ", 1)[1].rstrip("."))
+                found |= dict.fromkeys(named.split(", "), verdict)
+    return found
