@@ -33,3 +33,11 @@ def advising(what: str, advice: Callable[[], str]) -> Iterator[None]:
         kind = comfy.model_management.OOM_EXCEPTION if on_device else MemoryError
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise kind(f"out of memory while {what} ({first}).\n{advice()}") from error
+
+
+def require_ram(size: int, what: str, remedy: str) -> None:
+    """ValueError where a result of so many bytes is larger than the RAM of this machine."""
+    there = comfy.model_management.total_ram / 1024  # of MiB
+    wanted = size / 1024**3
+    if wanted > there:
+        raise ValueError(f"{what} take {wanted:.0f} GiB, this machine has {there:.0f} GiB of RAM: {remedy}")

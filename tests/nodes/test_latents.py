@@ -349,3 +349,15 @@ def test_from_given_sound_through_the_hosts_ksampler_the_sound_comes_back_bit_ex
     assert torch.equal(split(sampled).video[:, :, 0], split(latent).video[:, :, 0])
     assert not torch.equal(split(sampled).video[:, :, 1], split(latent).video[:, :, 1])
     assert decode(sampled)[0].shape == (5, 32, 32, 3)
+
+
+def test_sizes_beyond_the_machine_are_refused_by_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest that the widgets allow: 16384 x 16384, 10 minutes at 240 fps, 64 clips."""
+    largest = {"width": 16384, "height": 16384, "batch_size": 64, "fps": 240.0}
+    with pytest.raises(ValueError, match=r"64 x 144001 frames of 16384 x 16384 pixels take \d+ GiB"):
+        empty(length={"length": "frames", "frames": 144000}, **largest)
+    latent = empty()
+    # In MiB: less than nine frames of 48 x 32.
+    monkeypatch.setattr(comfy.model_management, "total_ram", 0.1)
+    with pytest.raises(ValueError, match=r"1 x \d+ frames of .* pixels take .* decode fewer"):
+        decode(latent)

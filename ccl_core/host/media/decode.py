@@ -13,9 +13,9 @@ import comfy.utils
 import torch
 from comfy.sd import VAE
 
-from ...alignment.timeline import TEMPORAL_STRIDE, samples_of
+from ...alignment.timeline import TEMPORAL_STRIDE, frames_of, samples_of
 from ...notices import notice
-from ..out_of_memory import advising, is_out_of_memory
+from ..out_of_memory import advising, is_out_of_memory, require_ram
 from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_vae
 
 # Of the silence of a latent without sound, in Hz: what players expect, since no VAE says one.
@@ -55,6 +55,14 @@ class Tiling:
 def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) -> torch.Tensor:
     """(b, c, t, h, w) -> (b, f, h, w, 3). Where the whole finds no memory, in small tiles."""
     require_video_vae(vae, video.shape[1])
+    batch, _, latent_frames, height, width = video.shape
+    side, frames = vae.spacial_compression_decode(), frames_of(latent_frames)
+    require_ram(
+        4 * 3 * batch * frames * height * width * side**2,  # bytes of float32
+        f"{batch} x {frames} frames of {width * side} x {height * side} pixels",
+        "decode fewer or smaller clips, a part of the latent after the other (LatentCut behind "
+        "LTXVSeparateAVLatent)",
+    )
     if tiling is None:
         try:
             return _decode_video(vae, video, None)

@@ -17,6 +17,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...alignment.sizing import AVSize, Grid, exact_fps, pinned_at
 from ...config import CCLConfig
+from ..out_of_memory import require_ram
 from .pair import Pair
 
 # What this file reads and writes of a latent dict. `fps` is this pack's; nodes of the host carry it along.
@@ -76,6 +77,12 @@ def join(av: AVLatent) -> dict[str, Any]:
 
 def empty(size: AVSize, video_channels: int, audio_channels: int, batch: int) -> AVLatent:
     """Zeros of this size where the host wants its latents to lie."""
+    cells = video_channels * size.latent_frames * size.latent_height * size.latent_width
+    require_ram(
+        4 * batch * (cells + audio_channels * size.audio_tokens),  # bytes of float32
+        f"latents of {batch} x {size.frames} frames of {size.width} x {size.height} pixels",
+        "choose a smaller size, length or batch_size",
+    )
     device = comfy.model_management.intermediate_device()
     video = torch.zeros(
         batch, video_channels, size.latent_frames, size.latent_height, size.latent_width, device=device
