@@ -180,7 +180,7 @@ def listing(model: Model, made: list[Plan]) -> Iterator[str]:
     rounded = len(others) - others.count("bfloat16")
     yield f"{model.name} is {model.title}, {len(model.names)} tensors."
     if rounded:
-        yield f"{rounded} of them are wider than bf16: what is not quantised is rounded to it."
+        yield f"{rounded} of them are finer than bf16: what is not quantised is rounded to it."
     for plan in made:
         parts = ", ".join(f"{part} {size / GB:.2f}" for part, size in plan.sizes().items())
         yield f"  {plan.path}: {sum(plan.sizes().values()) / GB:.2f} GB ({parts})"
