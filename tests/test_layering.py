@@ -195,7 +195,7 @@ GROUPS = [
     ["model/audio_stream", "model/interactions"],
     ["model/layer"],
     ["model/joint"],
-    ["host/files/read", "host/files/gguf", "host/regions"],
+    ["host/files/read", "host/files/gguf", "host/regions", "host/hooks", "host/step_cache"],
     [
         "host/texts",
         "host/patches",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import comfy.model_base
@@ -22,7 +23,11 @@ from ..guidance import (
     combine,
     without_coupling,
 )
+from ..notices import notice
+from .base_model import CCLModel
+from .hooks import separate
 from .media.pair import Pair
+from .step_cache import in_same_step, skips
 
 Options = dict[str, Any]
 Conds = list[dict[str, Any]]
@@ -35,6 +40,8 @@ class AVGuider(comfy.samplers.CFGGuider):
 
     def __init__(self, model_patcher: Any) -> None:
         super().__init__(model_patcher)
+        # Whether the model reads the switches of a branch without coupling.
+        self.coupled = isinstance(model_patcher.model, CCLModel | comfy.model_base.LTXAV)
         self.latent_shapes: Sequence[Sequence[int]] = ()
         self.set_guidance("cfg", {})
 
@@ -54,8 +61,11 @@ class AVGuider(comfy.samplers.CFGGuider):
         self.mode = mode
         self.settings = dict(settings)
         self.skip_layers = _known_layers(self.model_patcher, skip_layers)
-        # What nodes that read the one scale of the host's guider find.
-        self.set_cfg(_nominal_scale(self.settings.values()))
+        self.nominal = _nominal_scale(self.settings.values())
+        # What nodes that read the one scale of the host's guider find, and what CFGOverride sets for a step.
+        self.set_cfg(self.nominal)
+        if not self.coupled:
+            _tell_of_no_coupling(type(self.model_patcher.model).__name__, mode, self.settings)
 
     def sample(self, noise: Any, latent_image: Any, *args: Any, **kwargs: Any) -> Any:
         check_latent(self.model_patcher.model, latent_image)
@@ -66,6 +76,7 @@ class AVGuider(comfy.samplers.CFGGuider):
         self, *args: Any, latent_shapes: Sequence[Sequence[int]] = (), **kwargs: Any
     ) -> torch.Tensor:
         self.latent_shapes = latent_shapes
+        separate(self.model_options, latent_shapes)
         return super().outer_sample(*args, latent_shapes=latent_shapes, **kwargs)
 
     def predict_noise(
@@ -77,7 +88,7 @@ class AVGuider(comfy.samplers.CFGGuider):
     ) -> torch.Tensor:
         """The guided prediction of a step, in the place of the host's `sampling_function`."""
         model_options = model_options or {}
-        settings = self._active_settings(float(timestep[0]))
+        settings = overridden(self._active_settings(float(timestep[0])), self.nominal, self.cfg)
         weights = self._fold(branch_weights(self.mode, settings))
         wanted = set(weights)
         # Without guidance the host runs the positive pass alone, unless a hook needs another one beside it.
@@ -104,21 +115,25 @@ class AVGuider(comfy.samplers.CFGGuider):
         return set(self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)}))
 
     def _fold(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
-        """The weights as they are for a pair, those without a coupling for a video alone."""
-        return weights if len(self.latent_shapes) > 1 else without_coupling(weights)
+        """The weights as they are for a pair, those without a coupling for a video or model without one."""
+        return weights if self.coupled and len(self.latent_shapes) > 1 else without_coupling(weights)
 
     def _run(
         self, wanted: set[Branch], x: torch.Tensor, timestep: torch.Tensor, model_options: Options
     ) -> dict[Branch, torch.Tensor]:
         """The predictions of the wanted branches, in as few calls as their switches allow."""
         predictions: dict[Branch, torch.Tensor] = {}
-        for call in calls(wanted, self.skip_layers):
+        skipping = False
+        for number, call in enumerate(calls(wanted, self.skip_layers)):
             conds = [self._text(call.positive), self._text(call.negative)]
             options = with_switches(model_options, call.switches)
+            if number > 0:
+                options = in_same_step(options, skipping)
             outputs = _calculate(self.inner_model, conds, x, timestep, options)
             for branch, output in zip((call.positive, call.negative), outputs, strict=True):
                 if branch is not None:
                     predictions[branch] = output
+            skipping = skipping or skips(options)
         return predictions
 
     def _text(self, branch: Branch | None) -> Conds | None:
@@ -240,6 +255,38 @@ def _calculate(
     return replacement(
         {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
     )
+
+
+def overridden(settings: Mapping[str, TermScale], nominal: float, cfg: float) -> dict[str, TermScale]:
+    """The scales where something has set another nominal one: each distance from 1 grows as its does.
+
+    So 1 is no guidance at all, and the only scale of a mode is the new one. Where there was none, all are.
+    """
+    if cfg == nominal:
+        return dict(settings)
+    if nominal == 1.0:
+        return {name: replace(scale, video=cfg, audio=cfg) for name, scale in settings.items()}
+    growth = (cfg - 1.0) / (nominal - 1.0)
+    return {
+        name: replace(scale, video=1 + growth * (scale.video - 1), audio=1 + growth * (scale.audio - 1))
+        for name, scale in settings.items()
+    }
+
+
+def _tell_of_no_coupling(model: str, mode: str, settings: Mapping[str, TermScale]) -> None:
+    """Say which scales do nothing on a model whose streams no switch uncouples."""
+    terms = MODES[mode].terms
+    idle = [
+        name
+        for name, scale in settings.items()
+        if terms[name].toward.negative == terms[name].away.negative
+        and (scale.video, scale.audio) != (1.0, 1.0)
+    ]
+    if idle:
+        notice(
+            f"{model} has no coupling that can be switched off: {', '.join(idle)} of the mode {mode} does "
+            "nothing on it and costs no pass. Text guidance acts as in the mode cfg"
+        )
 
 
 def _as_other_branch(conds: Conds) -> Conds:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..model.joint import Kept
 from ..tasks import State, routes_of
+from .hooks import separate
 from .regions import pack_regions
 
 RUN = "ccl_run"
@@ -100,6 +101,7 @@ def sample_in_run(
     model.run = options[RUN] = run_of(
         model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False)
     )
+    separate(guider.model_options, kwargs["latent_shapes"])
     noise = whole_noise(noise, latent_image)
     try:
         if len(kwargs["latent_shapes"]) > 1:

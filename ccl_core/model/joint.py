@@ -75,6 +75,8 @@ class JointModel(VideoStream):
         factory = {"dtype": dtype, "device": device}
         super().__init__(config.video, operations=operations, **factory)
         self.ccl_config = config
+        # Channels of the video latent, by the name that models of the host have for them (RenormCFG).
+        self.in_channels = config.video.out_dim
         self.audio = AudioStream(config.audio, operations, **factory)
         self.kind = INTERACTIONS[config.interaction.kind]
         self.interaction = Interactions()

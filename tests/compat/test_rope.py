@@ -1,4 +1,4 @@
-"""The host's RoPE options: on the video what they are on plain Wan, while the coupling keeps the true time."""
+"""The host's RoPE options: on the video as on plain Wan, while the coupling keeps the true time."""
 
 from __future__ import annotations
 

@@ -15,9 +15,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from comfy_extras.nodes_apg import APG
+from comfy_extras.nodes_custom_sampler import CFGOverride
+from comfy_extras.nodes_easycache import EasyCacheNode as EasyCache
 from comfy_extras.nodes_model_advanced import RescaleCFG
 
-from ccl_pack.ccl_core.guidance import MODES, TermScale
+from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
 from support import tiny
 
@@ -354,3 +356,77 @@ def test_modality_guidance_works_on_ltx_2_of_the_host(ltx: ModelPatcher) -> None
     assert [names(options) for options in passes] == [("TC",), ("T0",)]
     assert not torch.allclose(tc[0], t0[0], atol=1e-4)
     assert_close(ours, [t0[0] + 3.0 * (tc[0] - t0[0]), t0[1] + 2.0 * (tc[1] - t0[1])])
+
+
+def overridden_model(model: ModelPatcher, cfg: float, start: float = 0.0, end: float = 1.0) -> ModelPatcher:
+    return CFGOverride.execute(model, cfg, start, end).args[0]
+
+
+def test_an_override_is_the_scale_of_the_mode_where_it_has_one(model: ModelPatcher) -> None:
+    for mode, term in (("cfg", "text"), ("ucg_joint", "joint")):
+        given = {term: TermScale(3.0, 3.0)}
+        ours = run(av_guider(overridden_model(model, 5.0), mode, given), tiny.av_latent())
+        assert_close(ours, run(av_guider(model, mode, {term: TermScale(5.0, 5.0)}), tiny.av_latent()))
+
+
+def test_an_override_moves_all_scales_by_one_measure(model: ModelPatcher) -> None:
+    """The largest is 4, so an override of 2.5 halves the distance of each scale from 1."""
+    given = {"text": TermScale(4.0, 3.0), "cross": TermScale(2.0, 1.0)}
+    halved = {"text": TermScale(2.5, 2.0), "cross": TermScale(1.5, 1.0)}
+    ours = run(av_guider(overridden_model(model, 2.5), "dual", given), tiny.av_latent())
+    assert_close(ours, run(av_guider(model, "dual", halved), tiny.av_latent()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_override_of_one_is_no_guidance_and_costs_no_pass(model: ModelPatcher, mode: str) -> None:
+    clone, passes = recorded(overridden_model(model, 1.0))
+    run(av_guider(clone, mode, defaults(mode)), tiny.av_latent())
+    assert [names(options) for options in passes] == [("TC",)] * 3
+
+
+def test_an_override_holds_in_its_range_as_in_the_host_s_guider(model: ModelPatcher) -> None:
+    chosen = overridden_model(model, 1.0, 0.5, 1.0)
+    ours = run(av_guider(chosen, "cfg", {"text": TermScale(4.0, 4.0)}), tiny.av_latent(), steps=4)
+    assert_close(ours, run(host_guider(chosen, 4.0), tiny.av_latent(), steps=4))
+
+
+def test_an_override_turns_guidance_on_where_there_was_none(model: ModelPatcher) -> None:
+    ours = run(av_guider(overridden_model(model, 4.0), "cfg", {"text": TermScale()}), tiny.av_latent())
+    assert_close(ours, run(host_guider(model, 4.0), tiny.av_latent()))
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if len(PASSES[mode]) > 1])
+def test_all_branches_of_a_step_come_from_easycache_or_none(model: ModelPatcher, mode: str) -> None:
+    cached = EasyCache.execute(model, 10.0, 0.1, 0.95, False).args[0]
+    ran: list[tuple[float, Any]] = []
+
+    def note(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        options = args[-1] if isinstance(args[-1], dict) else kwargs["transformer_options"]
+        ran.extend((float(options["sigmas"][0]), uuid) for uuid in options["uuids"])
+        return executor(*args, **kwargs)
+
+    # Behind the wrapper of EasyCache: what is not taken from the cache.
+    cached.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "note", note)
+    run(av_guider(cached, mode, defaults(mode)), tiny.av_latent(), steps=8)
+    steps: dict[float, set[Any]] = {}
+    for sigma, uuid in ran:
+        steps.setdefault(sigma, set()).add(uuid)
+    branches = sum(len(call) for call in PASSES[mode])
+    assert {len(uuids) for uuids in steps.values()} == {branches}
+    assert 2 <= len(steps) < 8
+
+
+def test_a_model_without_switches_runs_no_pass_for_them_and_says_so(
+    wan: ModelPatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    guider = AVGuider(wan)
+    guider.set_guidance("dual", {"text": TermScale(4.0, 4.0), "cross": TermScale(2.0, 3.0)})
+    (record,) = caplog.records
+    assert "cross of the mode dual does nothing" in record.getMessage()
+    caplog.clear()
+    guider.set_guidance("dual", {"text": TermScale(4.0, 4.0), "cross": TermScale()})
+    guider.set_guidance("cfg", {"text": TermScale(4.0, 4.0)})
+    assert not caplog.records
+    guider.latent_shapes = [(1, 16, 1, 2, 2), (1, 8, 2)]
+    folded = guider._fold(branch_weights("dual", {"text": TermScale(4.0, 4.0), "cross": TermScale(2.0, 3.0)}))
+    assert all(not branch.anchor for branch in folded)
