@@ -8,10 +8,14 @@ import comfy.conds
 from comfy_api.latest import io
 
 from ..ccl_core.host.texts import StreamTexts
+from ..ccl_core.notices import notice
 from .node import CCLNode
 
 # What the host keeps beside a text and applies to a whole entry, so to both streams.
 SHARED = ("start_percent", "end_percent", "strength", "area", "mask")
+
+# What nodes attach to a text for the picture.
+OF_VIDEO = ("hooks", "control", "concat_latent_image", "reference_latents", "clip_vision_output")
 
 Conditioning = list[list[Any]]
 
@@ -37,6 +41,12 @@ def _pair(text: Any, extra: dict[str, Any], audio_text: Any, audio_extra: dict[s
         raise ValueError(
             f"audio carries {', '.join(lost)}, which a sampler applies to both streams: "
             "set it behind CCLDualPrompt, or on the conditioning of the input video"
+        )
+    unused = [name for name in OF_VIDEO if audio_extra.get(name) is not None]
+    if unused:
+        notice(
+            f"audio carries {', '.join(unused)}, of which nothing is used beside its text: set it on the "
+            "conditioning of the input video"
         )
     return [StreamTexts.join(text, audio_text), dict(extra)]
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..model.joint import Kept
+from ..notices import notice
 from ..tasks import State, routes_of
 from .hooks import separate
 from .regions import pack_regions
@@ -102,6 +103,7 @@ def sample_in_run(
         model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False)
     )
     separate(guider.model_options, kwargs["latent_shapes"])
+    tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
     noise = whole_noise(noise, latent_image)
     try:
         if len(kwargs["latent_shapes"]) > 1:
@@ -114,6 +116,16 @@ def sample_in_run(
         return samples
     # The normalisation is not exact: (x - mean) / std * std + mean differs from x in its last bits.
     return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
+
+
+def tell_of_texts(conds: dict[str, list[dict[str, Any]]], batch: int) -> None:
+    """Tell of texts for more clips than there are, of which the host takes the first ones without a word."""
+    for name, entries in conds.items():
+        counts = [entry["cross_attn"].shape[0] for entry in entries if entry.get("cross_attn") is not None]
+        most = max(counts, default=0)
+        if most > batch:
+            left = f"the last {most - batch} are left out. Make the latent with batch_size {most} to use them"
+            notice(f"{name} has texts for {most} clips, the latent {batch}: {left}")
 
 
 def whole_noise(noise: Tensor, latent_image: Tensor) -> Tensor:

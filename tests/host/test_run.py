@@ -24,6 +24,7 @@ from ccl_pack.ccl_core.host.experts import attach_low_noise
 from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.run import KEEP_GIVEN, RUN, Run, run_of, sample_in_run, state_of
 from ccl_pack.ccl_core.tasks import State
+from nodes import common_ksampler
 from support.tiny import (
     CONFIG,
     av_latent,
@@ -364,3 +365,17 @@ def test_only_a_coupling_with_routes_keeps(kind: str) -> None:
     shapes = [stream.shape for stream in latents()]
     assert run_of(model, shapes, None, True).keeps is (kind == "cca")
     assert not run_of(model, shapes, None, False).keeps
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"), [(1, []), (2, []), (3, ["positive has texts for 3 clips, the latent 2: the last 1"])]
+)
+def test_texts_for_more_clips_than_there_are_are_told_of(
+    texts: int, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    ((text, options),) = conditioning(1)
+    positive = [[text.repeat(texts, 1, 1), options]]
+    texts_of_both = positive, conditioning(2)
+    common_ksampler(patcher(), 1, 1, 3.0, "euler", "simple", *texts_of_both, av_latent(batch=2))
+    told = [record.message for record in caplog.records if "texts" in record.message]
+    assert len(told) == len(said) and all(map(str.startswith, told, said))

@@ -154,3 +154,12 @@ def test_dual_prompt_refuses_to_lose_what_only_the_audio_carries() -> None:
     assert CCLDualPrompt.execute(video, audio)[0][0][1] == {"start_percent": 0.2}
     with pytest.raises(ValueError, match=r"audio carries start_percent, .*set it behind CCLDualPrompt"):
         CCLDualPrompt.execute(POSITIVE, audio)
+
+
+def test_what_the_sound_s_text_carries_for_the_picture_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    image = torch.zeros(1, 16, 1, 4, 4)
+    CCLDualPrompt.execute(tiny.conditioning(1), tiny.conditioning(2, reference_latents=[image]))
+    assert "audio carries reference_latents, of which nothing is used" in caplog.text
+    caplog.clear()
+    CCLDualPrompt.execute(tiny.conditioning(1, reference_latents=[image]), tiny.conditioning(2))
+    assert caplog.text == ""
