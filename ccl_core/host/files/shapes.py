@@ -30,6 +30,7 @@ VIDEO_CLASSES = (
     comfy.supported_models.WAN21_T2V,
     comfy.supported_models.WAN21_I2V,
     comfy.supported_models.WAN22_T2V,
+    comfy.supported_models.WAN21_FunControl2V,
 )
 
 
@@ -102,6 +103,20 @@ def _heads(dim: int, width: int, what: str) -> int:
     return dim // width
 
 
+def conditions(latent: int) -> dict[int, str]:
+    """The input channels of a video model and what it is, by the channels of its latent.
+
+    The host's nodes of Wan feed these: the latents of a control video and of an image, each as wide as the
+    latent, and a mask with a channel for each pixel frame of a latent frame (`WAN21.concat_cond`).
+    """
+    return {
+        latent: "text to video",
+        latent + TEMPORAL_STRIDE + latent: "image to video",
+        latent + 2 * latent: "Fun Control",
+        latent + TEMPORAL_STRIDE + 2 * latent: "Fun Control with a mask",
+    }
+
+
 def _variant(sd: Mapping[str, Tensor], stream: str, name: str) -> dict[str, Any]:
     """Fields of a Wan video model that the host reads from its keys; ValueError for other conditions."""
     video = {key.removeprefix(PREFIXES[stream]): value for key, value in sd.items() if section(key) == stream}
@@ -109,12 +124,11 @@ def _variant(sd: Mapping[str, Tensor], stream: str, name: str) -> dict[str, Any]
     model = comfy.model_detection.model_config_from_unet_config(found, video)
     in_dim = found["in_dim"]
     out_dim = found["out_dim"]
-    # The host's `concat_cond` puts the image's latent behind a mask with a channel for each pixel frame.
-    with_image = out_dim + TEMPORAL_STRIDE + out_dim
-    if type(model) not in VIDEO_CLASSES or in_dim not in (out_dim, with_image):
+    known = conditions(out_dim)
+    if type(model) not in VIDEO_CLASSES or in_dim not in known:
+        wanted = ", ".join(f"{what} ({channels})" for channels, what in known.items())
         raise ValueError(
             f"{name} is a Wan video model of the type {found['model_type']} with {in_dim} input channels, "
-            f"wanted one of text to video ({out_dim}) or image to video ({with_image}): "
-            "nothing feeds other conditions, choose another file"
+            f"wanted one of {wanted}: nothing feeds other conditions, choose another file"
         )
     return {field: found[field] for field in HOST_FIELDS if field in found}

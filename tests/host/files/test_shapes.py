@@ -65,8 +65,8 @@ def test_first_and_last_frame_wan_keeps_its_position_table() -> None:
         (36, {"audio_proj.audio_proj_glob_1.layer.bias": (8,)}),
         (36, {"face_adapter.fuser_blocks.0.k_norm.weight": (8,)}),
         (20, {"patch_embedding_pose.weight": (1536, 16, 1, 2, 2)}),
-        (48, {"img_emb.proj.0.bias": (1280,)}),
-        (52, {}),
+        (40, {"img_emb.proj.0.bias": (1280,)}),
+        (64, {}),
     ],
 )
 def test_wan_models_with_other_conditions_are_refused(channels: int, marks: dict[str, Any]) -> None:
