@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from ccl_tools.environment import ROOT
 from ccl_tools.server import ComfyServer
 from ccl_tools.workflow import to_prompt
+from support.by_hand import SOURCES
 from support.page import Page
 
 EMPTY_PLACE = (900, 700)  # pixels; a double click there opens the search
@@ -72,6 +74,27 @@ def hidden_inputs(node: dict[str, Any]) -> set[str]:
     """The inputs of a node of /object_info that the page does not show."""
     declared = node["input"].get("required", {}) | node["input"].get("optional", {})
     return {name for name, (_, *options) in declared.items() if options and options[0].get("hidden")}
+
+
+def test_a_notice_is_a_message_of_the_page_and_stands_on_the_node(page: Page) -> None:
+    """A sound of 2 s for a latent of 5 frames."""
+    page.ask("app.graph.clear()")
+    page.ask(f"app.loadApiJson({json.dumps(prompt_with_a_long_sound())}, 'notice.json')")
+    page.ask("app.queuePrompt(0)")
+    message = page.wait_for("document.querySelector('.p-toast-detail')?.innerText")
+    assert "the rest of the sound is cut off" in message
+    texts = "app.graph.nodes.flatMap(node => node.widgets ?? []).map(widget => String(widget.value))"
+    assert any("the rest of the sound is cut off" in text for text in page.wait_for(texts))
+
+
+def prompt_with_a_long_sound() -> dict[str, Any]:
+    prompt = copy.deepcopy(SOURCES)
+    prompt["5"]["inputs"]["duration"] = 2.0
+    given = {"latent": ["2", 0], "audio": ["5", 0], "audio_vae": ["1", 3]}
+    fits = {"image_fit": "crop", "length_fit": "pad"}
+    prompt["10"] = {"class_type": "CCLEncodeAV", "inputs": given | fits}
+    prompt["11"] = {"class_type": "PreviewAny", "inputs": {"source": ["10", 0]}}
+    return prompt
 
 
 def test_the_page_complains_of_nothing_of_ours(page: Page) -> None:
