@@ -195,7 +195,14 @@ GROUPS = [
     ["model/audio_stream", "model/interactions"],
     ["model/layer"],
     ["model/joint"],
-    ["host/files/read", "host/files/gguf", "host/regions", "host/hooks", "host/step_cache"],
+    [
+        "host/files/read",
+        "host/files/gguf",
+        "host/regions",
+        "host/hooks",
+        "host/step_cache",
+        "host/video_wrappers",
+    ],
     [
         "host/texts",
         "host/patches",

@@ -24,11 +24,14 @@ from ..model.joint import KEPT, JointModel, Kept
 from .audio_shift import at_own_level, audio_noise_scale
 from .run import RUN, Run, unpack
 from .texts import of_streams
+from .video_wrappers import for_video
 
 # Conditions that a context window cuts: the stream whose window it is, and the axis of time.
 WINDOWED = {"video_mask": (0, 2), "video_concat": (0, 2), "audio_mask": (1, 2)}
 # Of the host, with a shift per stream where it has one.
 FLOW = getattr(comfy.model_base.ModelType, "FLOW_AV", comfy.model_base.ModelType.FLOW)
+# Keys of wrappers around a pass that handle a packed pair: our own, and that of the host's compile nodes.
+PACKED_WRAPPERS = frozenset(("ccl_low_noise", "torch.compile"))
 # By the channels of the latent.
 VIDEO_FORMATS = {16: comfy.latent_formats.Wan21, 48: comfy.latent_formats.Wan22}
 
@@ -56,6 +59,21 @@ class CCLModel(comfy.model_base.WAN21):
         )
         self.image_to_video = self.ccl_config.video.in_dim > self.ccl_config.video.out_dim
         self.audio_shift = self.ccl_config.audio_shift  # the node sets it as an object patch of this name
+
+    def apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},  # noqa: B006 - the host's signature
+        **conds: Any,
+    ) -> Tensor:
+        """The prediction (b, 1, n), inside the wrappers of the host's APPLY_MODEL, which see a video."""
+        shapes = conds.get("latent_shapes") or ()
+        options = for_video(transformer_options, shapes, PACKED_WRAPPERS)
+        return super().apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
 
     def _apply_model(
         self,

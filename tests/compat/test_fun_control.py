@@ -13,6 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_wan import Wan22FunControlToVideo, WanFunControlToVideo
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ccl_pack.ccl_core.host.files.build import load_files
