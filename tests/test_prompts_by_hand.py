@@ -153,4 +153,6 @@ def test_each_optional_input_may_be_left_out(
         prompt = prompt_of(node_id, info, optional=True)
         for name in (excluded, None if entry.required else entry.name):
             prompt[NODE]["inputs"].pop(name, None)
-        assert ask(server, prompt) == Answer("success"), entry.name
+        answer = ask(server, prompt)
+        # A VAE is needed by the images or the sound that are there.
+        assert answer.how == "success" or (entry.kind == "VAE" and is_clear(answer, entry.name)), answer
