@@ -17,6 +17,7 @@ from .lora import CCLLoraLoader
 from .memory import CCLMemoryPlan
 from .prompts import CCLPrompt, CCLPromptTags
 from .shift import CCLStreamShift
+from .sparse import CCLSparseAttention
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
 
@@ -34,6 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLPromptTags,
     CCLDualPrompt,
     CCLStreamShift,
+    CCLSparseAttention,
     CCLGuider,
     CCLJointSampler,
     CCLMemoryPlan,

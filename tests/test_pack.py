@@ -33,6 +33,7 @@ IDS = {
     "CCLModelLoader",
     "CCLPrompt",
     "CCLPromptTags",
+    "CCLSparseAttention",
     "CCLStreamShift",
 }
 SCANNED = (

@@ -20,6 +20,7 @@ from torch import Tensor
 from .attention import Place, attend
 from .rotary import rotate
 from .spans import add_to_span
+from .sparse import of_self_attention
 from .times import of_tokens
 
 
@@ -131,7 +132,7 @@ class StreamBlock(WanAttentionBlock):
         # Self-attention with AdaLN: x + gate SA((1 + scale) LN x + shift).
         x = x.contiguous()  # LayerNorm would copy otherwise
         y = torch.addcmul(of_tokens(shift, rows), self.norm1(x), 1 + of_tokens(scale, rows))
-        y = self.self_attn(y, freqs, transformer_options=transformer_options)
+        y = self.self_attn(y, freqs, transformer_options=of_self_attention(transformer_options))
         x = torch.addcmul(x, y, of_tokens(gate, rows))
         del y  # as large as x, and not needed beside what follows
         # Text attention, without a gate. In Ovi the other stream is read here too.

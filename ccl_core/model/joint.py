@@ -15,10 +15,11 @@ from .audio_stream import AudioStream
 from .interactions import INTERACTIONS, KV, Link
 from .interactions.base import Routes
 from .layer import Layer, run_layer
+from .sparse import GRID
 from .streams import StreamPass, VideoStream
 
 # Patches written for the video tokens of Wan must not meet audio tokens.
-VIDEO_ONLY_OPTIONS = ("patches", "patches_replace", "grid_sizes")
+VIDEO_ONLY_OPTIONS = ("patches", "patches_replace", "grid_sizes", GRID)
 # The transformer option under which a run keeps what a given stream hands out.
 KEPT = "ccl_kept"
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..config import StreamConfig
 from .blocks import StreamBlock
 from .spans import Spans
+from .sparse import GRID, Grid
 from .times import Times, of_tokens, times_of
 
 
@@ -136,6 +137,7 @@ class VideoStream(Stream):
         time, e = self.embed_times(times, tokens.dtype)
         text, image_length = self.embed_text(context, conds.get("clip_fea"))
         span = slice(start, start + own)
+        options[GRID] = Grid(start, (own // math.prod(grid[1:]), *grid[1:]))
         freqs = _joined(tables)
         made = StreamPass(x, grid, Spans(span, span), time, e, times.rows, freqs, text, image_length, options)
         return tokens, made
