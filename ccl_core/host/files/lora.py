@@ -44,6 +44,18 @@ PARTS = {"audio.": "audio", "interaction.": "coupling", "": "video"}
 # PEFT puts the adapter's name before ".weight", and MOVA's trainer leaves ".weight" out.
 DOWN = re.compile(r"\.lora_A(\.default)?(\.weight)?$")
 
+# What trainers call the two halves of a pair: LoRA's, diffusers' older ones, LoHa's and LoKr's.
+HALVES = (
+    ("lora_A", "lora_B"),
+    ("lora_down", "lora_up"),
+    ("lora.down", "lora.up"),
+    ("lora_linear_layer.down", "lora_linear_layer.up"),
+    ("hada_w1_a", "hada_w1_b"),
+    ("hada_w2_a", "hada_w2_b"),
+    ("lokr_w1_a", "lokr_w1_b"),
+    ("lokr_w2_a", "lokr_w2_b"),
+)
+
 
 @dataclass(frozen=True)
 class Strengths:
@@ -120,6 +132,7 @@ def find_patches(
     model: CCLModel, lora: dict[str, Tensor], metadata: dict[str, str], name: str, experts: bool = False
 ) -> dict[str, Any]:
     """The host's patches by target (see `key_map`). The log names keys that mean no weight of this model."""
+    _check_pairs(lora, name)
     converted = comfy.lora_convert.convert_lora(_with_alpha(lora, metadata, name))
     patches = comfy.lora.load_lora(converted, key_map(model, experts))
     if not patches:
@@ -130,6 +143,26 @@ def find_patches(
         )
     _check_size(patches, model.state_dict(), name)
     return patches
+
+
+def _check_pairs(lora: dict[str, Tensor], name: str) -> None:
+    """ValueError where one half of a pair is missing: the host leaves such a pair out."""
+    halves = [found for one, other in HALVES for found in _lonely(lora, one, other)]
+    if halves:
+        key, missing = halves[0]
+        raise ValueError(
+            f"{name} holds half of {len(halves)} of its pairs: {key} without {missing}. "
+            "The file is incomplete, download or save it again"
+        )
+
+
+def _lonely(lora: dict[str, Tensor], one: str, other: str) -> Iterator[tuple[str, str]]:
+    """Pairs (key, missing key) of the halves `one` and `other`."""
+    for here, there in ((one, other), (other, one)):
+        # PEFT's trained bias of a layer stands beside one half alone.
+        keys = [key for key in lora if here in key and not key.endswith(".bias")]
+        partners = {key: key.replace(here, there) for key in keys}
+        yield from ((key, partner) for key, partner in partners.items() if partner not in lora)
 
 
 def key_map(model: CCLModel, experts: bool = False) -> dict[str, str]:

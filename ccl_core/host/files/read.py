@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
+import pickletools
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import comfy.utils
@@ -27,8 +30,15 @@ MMAUDIO_COMMAND = "python scripts/convert_mmaudio.py v1-16.pth best_netG.pt mmau
 BUNDLED = ("text_encoders.", "vae.", "audio_vae.")
 # JSON as bytes, such as [{"attention": "comfy_kitchen_int8"}], beside an attention module or a LoRA's weight.
 PREFERENCE = re.compile(r"\.(?:comfy_attention\.)?config$")
-# How torch.save begins a file: a zip archive, or a bare pickle of protocol 2 or 4.
-PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x04")
+# Of the largest published models there are fewer: a count in a name that is larger is none.
+MOST_SHARDS = 1000
+# How many of several names a message has.
+SHOWN = 3
+# How torch.save begins a file: as a zip archive.
+ZIP = b"PK"
+# Bytes of a file and steps of a pickle in them that tell whether it is one: a header has zeros, no step.
+PICKLE_BYTES = 4096
+PICKLE_STEPS = 8
 
 Tensors = dict[str, Tensor]
 Metadata = dict[str, str]
@@ -110,16 +120,22 @@ def shards(path: str) -> list[str]:
     match = SHARD.fullmatch(path)
     if match is None:
         return [path]
-    count = int(match["count"])
+    index, count = int(match["index"]), int(match["count"])
+    if not (1 <= index <= count <= MOST_SHARDS):
+        raise ValueError(
+            f"{os.path.basename(path)} has the name of shard {index} of {count}, wanted a number from 1 to "
+            f"the count, and at most {MOST_SHARDS}: give the file the name that it was published with"
+        )
     width = len(match["index"])
     files = [
         f"{match['stem']}-{i:0{width}}-of-{match['count']}{match['ending']}" for i in range(1, count + 1)
     ]
     missing = [os.path.basename(file) for file in files if not os.path.isfile(file)]
     if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise ValueError(
-            f"{os.path.basename(path)} is one of {count} shards, missing beside it: {', '.join(missing)}. "
-            "Download all shards into one folder"
+            f"{os.path.basename(path)} is one of {count} shards, missing beside it: "
+            f"{', '.join(missing[:SHOWN])}{more}. Download all shards into one folder"
         )
     return files
 
@@ -151,20 +167,26 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
         # Imported here: only a GGUF file needs the pack that this module looks for.
         from . import gguf
 
-        return gguf.read(path)
+        tensors, metadata = gguf.read(path)
+    else:
+        tensors, metadata = _read_safetensors(path, name)
+    tensors = without_preferences(tensors, name)
+    if not tensors:
+        raise ValueError(f"{name} holds no tensors: download it again")
+    return tensors, metadata
+
+
+def _read_safetensors(path: str, name: str) -> tuple[Tensors, Metadata]:
     try:
         tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     # `load_torch_file` lets errors of safetensors, of the file system and of its own through.
     except Exception as error:
-        if _starts_as_pickle(path):
+        if _is_pickle(path):
             raise ValueError(_pickle_refusal(name, "a pickle under the name of one")) from error
         raise ValueError(
             f"{name} cannot be read as safetensors ({error}): the file is damaged, cut off or of another "
             "kind, download it again"
         ) from error
-    tensors = without_preferences(tensors, name)
-    if not tensors:
-        raise ValueError(f"{name} holds no tensors: download it again")
     return tensors, metadata or {}
 
 
@@ -182,9 +204,23 @@ def without_preferences(tensors: Tensors, name: str) -> Tensors:
     return kept
 
 
-def _starts_as_pickle(path: str) -> bool:
+def _is_pickle(path: str) -> bool:
+    """Whether a file begins as a pickle of any protocol, or as torch's archive of one. Nothing of it runs."""
     with open(path, "rb") as file:
-        return file.read(2) in PICKLE_STARTS
+        start = file.read(PICKLE_BYTES)
+    if start.startswith(ZIP):
+        return True
+    steps = []
+    try:
+        for step, value, _ in islice(pickletools.genops(start), PICKLE_STEPS):
+            steps.append(step.name)
+            # Protocols from 2 on begin with their number.
+            if step.name == "STOP" or (step.name == "PROTO" and value <= pickle.HIGHEST_PROTOCOL):
+                return True
+    # Whatever is no pickle: the parser reads numbers and texts as it finds them.
+    except Exception:
+        return False
+    return len(steps) == PICKLE_STEPS
 
 
 def _refusal(name: str) -> str:

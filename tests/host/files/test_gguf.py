@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ccl_pack.ccl_core.host.files import build, gguf
+from ccl_pack.ccl_core.host.files.read import read_tensors
 from ccl_pack.ccl_core.metadata import write_config
 from support.gguf_files import write
 from support.tiny import CONFIG, config, latents, state_dict
@@ -85,6 +87,17 @@ def test_only_matrices_stay_quantised(tmp_path: Path) -> None:
         key: tuple(value.shape) for key, value in held.items()
     }
     assert all(torch.equal(sd[key], held[key]) for key in set(sd) - quantised)
+
+
+@pytest.mark.usefixtures("gguf_pack")
+def test_preferences_of_attention_are_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stated = {"blocks.0.self_attn.comfy_attention.config": torch.zeros(36)}
+    path = tmp_path / "a.gguf"
+    write(path, state_dict(CHOSEN) | stated, {"general.architecture": "wan"})
+    with caplog.at_level(logging.INFO):
+        tensors, _ = read_tensors(str(path))
+    assert tensors.keys() == state_dict(CHOSEN).keys()
+    assert "a.gguf states 1 preferences of attention" in caplog.text
 
 
 @pytest.mark.usefixtures("gguf_pack")

@@ -570,15 +570,45 @@ def test_a_bias_that_the_model_lacks_is_in_the_log(
     ]
 
 
+def pair(*keys: str) -> dict[str, torch.Tensor]:
+    return {key: torch.zeros(2, 2) for key in keys}
+
+
+@pytest.mark.parametrize(
+    ("gone", "without"),
+    [
+        (".lora_A.weight", ".lora_B.weight"),
+        (".lora_B.weight", ".lora_A.weight"),
+        ("_lora.down.weight", "_lora.up.weight"),
+        (".lora_up.weight", ".lora_down.weight"),
+        (".lora_B.default.weight", ".lora_A.default.weight"),
+        (".lora_A", ".lora_B"),
+        (".hada_w1_b", ".hada_w1_a"),
+        (".lokr_w2_a", ".lokr_w2_b"),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["alone", "beside-a-whole-pair"])
+def test_half_a_lora_is_called_so(
+    tmp_path: Path, models: dict[str, ModelPatcher], gone: str, without: str, whole: bool
+) -> None:
+    layer = "diffusion_model.blocks.0.ffn.0"
+    tensors = pair(layer + without)
+    if whole:
+        tensors |= entry("diffusion_model.blocks.1.ffn.0", torch.empty(64, 48))
+    words = rf"^lora\.safetensors holds half of 1 of its pairs: {layer}{without} without {layer}{gone}\. The"
+    with pytest.raises(ValueError, match=words):
+        apply_lora(models["cca"], save(tmp_path, tensors), FULL)
+
+
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
         (
-            {"lora_te_text_model.lora_up.weight": torch.zeros(2, 2)},
-            "holds 1 tensors such as lora_te_text_model",
+            pair("lora_te_text_model.lora_up.weight", "lora_te_text_model.lora_down.weight"),
+            "holds 2 tensors such as lora_te_text_model",
         ),
         (
-            {"double_blocks.0.img_attn.proj.lora_A.weight": torch.zeros(2, 2)},
+            pair("double_blocks.0.proj.lora_A.weight", "double_blocks.0.proj.lora_B.weight"),
             "such as diffusion_model.blocks.0.self_attn.q",
         ),
         ({"x": torch.zeros(1)}, "holds 1 tensors such as x, and none is for a weight of this model"),

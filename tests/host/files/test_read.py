@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,22 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
         ValueError, match=r"model-00001-of-00003\.safetensors, model-00003-of-00003\.safetensors\. Down"
     ):
         read_tensors(str(tmp_path / "model-00002-of-00003.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["m-00001-of-99999", "m-1-of-9999999", "m-3-of-2", "m-0-of-0", "m-0-of-2"])
+def test_a_name_that_counts_wrong_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match=rf"{name}\.safetensors has the name of shard \d+ of \d+, wanted"):
+        read_tensors(str(path))
+
+
+def test_of_many_missing_shards_the_first_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "m-0002-of-1000.safetensors")
+    with pytest.raises(
+        ValueError, match=r"m-0001-of-1000\.s\w+, m-0003.*, m-0004.* and 996 more\. Down"
+    ) as error:
+        read_tensors(str(path))
+    assert len(str(error.value)) < 300
 
 
 def test_shards_of_two_sets_are_told_apart(tmp_path: Path) -> None:
@@ -135,6 +153,34 @@ def test_a_pickle_under_another_name_is_not_run(tmp_path: Path) -> None:
         ValueError, match=r"renamed\.safetensors is not a safetensors file but a pickle under the name of one"
     ):
         read_tensors(str(tmp_path / "renamed.safetensors"))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("content", [{"x": [1.0, 2.0]}, OrderedDict(x=1), [1, 2, 3], {}], ids=repr)
+def test_a_pickle_of_every_protocol_is_told(tmp_path: Path, protocol: int, content: Any) -> None:
+    path = tmp_path / "p.safetensors"
+    path.write_bytes(pickle.dumps(content, protocol))
+    with pytest.raises(
+        ValueError, match=r"p\.safetensors is not a safetensors file but a pickle .*Convert it"
+    ):
+        read_tensors(str(path))
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_torch_s_own_pickles_are_told(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "p.safetensors"
+    torch.save({"x": torch.ones(3)}, path, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+    with pytest.raises(ValueError, match=r"p\.safetensors is not a safetensors file but a pickle"):
+        read_tensors(str(path))
+
+
+@pytest.mark.parametrize(
+    "start", [b"<!DOCTYPE html>", b"version https://git-lfs", b"\0" * 64, b"(\0\0\0\0\0\0\0{}"]
+)
+def test_what_is_no_pickle_is_not_called_one(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "p.safetensors").write_bytes(start)
+    with pytest.raises(ValueError, match=r"p\.safetensors cannot be read as safetensors"):
+        read_tensors(str(tmp_path / "p.safetensors"))
 
 
 def test_gguf_without_its_pack_names_it(tmp_path: Path) -> None:
