@@ -1,5 +1,6 @@
 """The `ccl_config` entry in a file's metadata: the configuration of a joint model as JSON.
 
+A file that the host wrote has the entry as a tensor: the save nodes write metadata of their own alone.
 Schema 1 kept the options of every interaction in one flat object and named no family. It is read, and schema
 2 is written.
 """
@@ -13,10 +14,17 @@ from dataclasses import asdict, fields, is_dataclass
 from fractions import Fraction
 from typing import Any, get_args, get_origin, get_type_hints
 
+import torch
+from torch import Tensor
+
 from .config import OPTIONS, CCLConfig, InteractionConfig
 from .families import FAMILIES
 
 ENTRY = "ccl_config"
+# Entries that may be a tensor of that name: of the model, and of the audio VAEs.
+ENTRIES = (ENTRY, "vocos_config", "dac_config")
+# Types that hold the codes of ASCII exactly: a converter may have cast the tensor with the weights.
+EXACT = (torch.uint8, torch.bfloat16, torch.float16, torch.float32)
 SCHEMA = 2
 # Whole numbers of a configuration are sizes: none of a published model comes near.
 LARGEST = 1_000_000
@@ -71,6 +79,21 @@ def write_config(config: CCLConfig) -> str:
     """The entry of a configuration, in the newest schema."""
     # Fractions are no JSON: they become text such as "125/4".
     return json.dumps(asdict(config) | {"schema": SCHEMA}, default=str)
+
+
+def as_tensor(text: str) -> Tensor:
+    """An entry as the bytes of its ASCII, in the form of the host's `.comfy_quant`."""
+    return torch.tensor(list(text.encode("ascii")), dtype=torch.uint8)
+
+
+def from_tensor(tensor: Tensor) -> str:
+    """The entry in such a tensor; ValueError for a type that has rounded the codes."""
+    if tensor.dtype not in EXACT or tensor.ndim != 1:
+        raise ValueError(
+            f"it is {tensor.dtype} with {tensor.ndim} dimensions, wanted one dimension of uint8: a tool has "
+            "converted it with the weights, let that leave it as it is"
+        )
+    return bytes(tensor.to(torch.uint8).tolist()).decode("ascii", "replace")
 
 
 def _from_schema_1(data: Mapping[str, Any]) -> dict[str, Any]:

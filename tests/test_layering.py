@@ -213,6 +213,7 @@ GROUPS = [
         "host/bypass",
         "host/sparse",
     ],
+    ["host/both_experts"],
     ["host/vae", "host/base_model", "host/experts"],
     ["host/media", "host/guider"],
     ["host/files/shapes", "host/files/translate", "host/files/resemblance", "host/files/identify"],

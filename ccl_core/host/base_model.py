@@ -12,6 +12,7 @@ import comfy.context_windows
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_sampling
+import comfy.sd
 import comfy.supported_models_base
 import comfy.utils
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from ..alignment.timeline import TEMPORAL_STRIDE
 from ..config import CCLConfig
 from ..families import FAMILIES
+from ..metadata import ENTRY, as_tensor, write_config
 from ..model.joint import KEPT, JointModel, Kept
 from .audio_shift import at_own_level, audio_noise_scale
 from .run import RUN, Run, unpack
@@ -49,6 +51,7 @@ class CCLModel(comfy.model_base.WAN21):
     def __init__(self, model_config: CCLModelConfig, device: Any = None) -> None:
         self.ccl_config = model_config.ccl_config
         self.run: Run | None = None  # while one samples; set by its wrapper
+        self.audio_vae: comfy.sd.VAE | None = None  # of the checkpoint that the model comes from
         # Past WAN21's own constructor, which builds the host's WanModel.
         comfy.model_base.BaseModel.__init__(
             self,
@@ -194,6 +197,23 @@ class CCLModel(comfy.model_base.WAN21):
         video, *audio = comfy.utils.unpack_latents(latent, self.run.shapes)
         return comfy.utils.pack_latents([map_video(video), *map(map_audio, audio)])[0]
 
+    def state_dict_for_saving(
+        self,
+        unet_state_dict: dict[str, Tensor],
+        clip_state_dict: dict[str, Tensor] | None = None,
+        vae_state_dict: dict[str, Tensor] | None = None,
+        clip_vision_state_dict: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """What the host's ModelSave and CheckpointSave write, with the configuration and the audio VAE.
+
+        Their metadata is the prompt alone, so the configuration is a tensor.
+        """
+        model = unet_state_dict | {ENTRY: as_tensor(write_config(self.ccl_config))}
+        saved = super().state_dict_for_saving(model, clip_state_dict, vae_state_dict, clip_vision_state_dict)
+        if vae_state_dict is None or self.audio_vae is None:
+            return saved
+        return saved | {f"audio_vae.{key}": value for key, value in self.audio_vae.get_sd().items()}
+
     def get_dynamic_vram__units(self) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
         """The modules that stay in VRAM longest and those that leave it first, which newer hosts ask for.
 
@@ -252,6 +272,9 @@ class CCLModelConfig(comfy.supported_models_base.BASE):
     unet_extra_config: ClassVar[dict[str, Any]] = {}
     supported_inference_dtypes: ClassVar[list[torch.dtype]] = [torch.float16, torch.bfloat16, torch.float32]
     latent_format = comfy.latent_formats.Wan21
+    # Of an all-in-one file, as Load Checkpoint reads it.
+    text_encoder_key_prefix: ClassVar[list[str]] = ["text_encoders."]
+    vae_key_prefix: ClassVar[list[str]] = ["vae."]
 
     def __init__(self, ccl_config: CCLConfig) -> None:
         super().__init__({"image_model": "ccl"})

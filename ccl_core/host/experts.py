@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.hooks
@@ -21,29 +20,15 @@ import comfy.sampler_helpers
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from .both_experts import KEY, SHARED, LowNoise, low_noise_of, show_both, with_low_noise
 from .bypass import shared_bypasses
 from .patches import counterparts, moved, moved_patches
 from .run import RUN
 
-KEY = "ccl_low_noise"
 COMPILE_KEY = "torch.compile"  # under which the host keeps the wrapper of its compile nodes
-SHARED = ("diffusion_model.audio.", "diffusion_model.interaction.")
 Callbacks = comfy.patcher_extension.CallbacksMP
 Executor = comfy.patcher_extension.WrapperExecutor
 Wrappers = comfy.patcher_extension.WrappersMP
-
-
-@dataclass(frozen=True)
-class LowNoise:
-    """The attachment: the expert for sigmas below the boundary.
-
-    compiled: what compiles this expert, by the wrapper that compiles the other one; one entry, kept between
-    runs.
-    """
-
-    patcher: ModelPatcher
-    boundary: float
-    compiled: dict[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
 
 
 def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) -> None:
@@ -69,18 +54,7 @@ def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) 
         patcher.add_callback_with_key(Callbacks.ON_DEEPCLONE_MULTIGPU, KEY, _deepclone_low)
         patcher.add_callback_with_key(Callbacks.ON_MATCH_MULTIGPU_CLONES, KEY, _refuse_split)
     patcher.set_attachments(KEY, LowNoise(low, boundary))
-
-
-def low_noise_of(patcher: ModelPatcher) -> ModelPatcher | None:
-    """The low-noise expert of a MODEL, None for a MODEL with one expert. Clone it before you change it."""
-    attached = patcher.get_attachment(KEY)
-    return None if attached is None else attached.patcher
-
-
-def with_low_noise(patcher: ModelPatcher, low: ModelPatcher) -> ModelPatcher:
-    """Give a clone of a MODEL with two experts a changed clone of its low-noise expert; returns the clone."""
-    patcher.set_attachments(KEY, replace(patcher.get_attachment(KEY), patcher=low))
-    return patcher
+    show_both(patcher)
 
 
 class Experts:

@@ -73,6 +73,8 @@ def load_checkpoint(
         sound = load_audio_vae(audio_vae, file.metadata)
     except ValueError as error:
         raise ValueError(f"{file.name}: {error}") from error
+    # CheckpointSave of the host knows one VAE, that of the picture.
+    model.model.audio_vae = sound
     return model, clip, comfy.sd.VAE(sd=video_vae, metadata=file.metadata), sound
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import comfy.utils
 from torch import Tensor
 
+from ...metadata import ENTRIES, from_tensor
+
 SAFETENSORS = (".safetensors", ".sft")
 GGUF = ".gguf"
 PICKLES = (".pt", ".pt2", ".pth", ".ckpt", ".bin", ".pkl")
@@ -101,6 +103,8 @@ def read_tensors(path: str) -> tuple[Tensors, Metadata]:
     metadata: Metadata = {}
     for shard in shards(path):
         found, stated = _read_file(shard)
+        # What stands in the metadata counts: whoever wrote it knew it there.
+        stated = _take_entries(found, os.path.basename(shard)) | stated
         twice = next((key for key in found if key in tensors), None)
         if twice is not None:
             raise ValueError(
@@ -110,6 +114,15 @@ def read_tensors(path: str) -> tuple[Tensors, Metadata]:
         tensors |= found
         metadata = _merge(metadata, stated, os.path.basename(shard))
     return tensors, metadata
+
+
+def _take_entries(tensors: Tensors, name: str) -> Metadata:
+    """Take the entries out that the host has saved as tensors."""
+    keys = [key for key in tensors if key.rpartition(".")[2] in ENTRIES]
+    try:
+        return {key.rpartition(".")[2]: from_tensor(tensors.pop(key)) for key in keys}
+    except ValueError as error:
+        raise ValueError(f"{name}: the configuration in {keys[0]} cannot be read: {error}") from error
 
 
 def shards(path: str) -> list[str]:

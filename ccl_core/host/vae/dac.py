@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import comfy.ops
 import comfy.utils
 import torch
 
+from ...metadata import as_tensor
 from ...model.audio.dac import DAC, TILE_TOKENS, DACConfig
 from .base import NativeAudioVAE, StateDict, check_state_dict, json_object
 
@@ -36,6 +38,11 @@ class DACVAE(NativeAudioVAE):
         # of float32, the same result.
         dtype = comfy.utils.weight_dtype(sd)
         self._set_network(DAC(config, dtype=dtype, operations=comfy.ops.manual_cast), sd)
+
+    def get_sd(self) -> StateDict:
+        """What the host's VAESave writes: the weights, and the configuration as a tensor."""
+        stated = json.dumps({"sample_rate": self.config.sample_rate})
+        return super().get_sd() | {"dac_config": as_tensor(stated)}
 
     # Measured with the published sizes on the CPU (torch.profiler), tiles of 128 tokens. bf16 weights: 278 MB
     # to decode and 1,102 MB to encode, nearly all of it the largest weight on its way to fp32. fp32 weights:

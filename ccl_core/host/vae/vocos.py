@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import comfy.ops
 import torch
 
+from ...metadata import as_tensor
 from ...model.audio.vocos import Vocos, VocosConfig
 from .base import NativeAudioVAE, StateDict, check_state_dict, json_object, shape_of
 
@@ -51,6 +53,17 @@ class VocosVAE(NativeAudioVAE):
         # Fixed tensors stay float32: a half precision window would be audible.
         sd = {key: value.float() if key in OPTIONAL_KEYS else value for key, value in sd.items()}
         self._set_network(Vocos(config, dtype=self.vae_dtype, operations=comfy.ops.manual_cast), sd)
+
+    def get_sd(self) -> StateDict:
+        """What the host's VAESave writes: the weights, and the configuration as a tensor."""
+        config = self.config
+        sizes = {
+            "sample_rate": config.sample_rate,
+            "hop_length": config.hop,
+            "padding": config.padding,
+            "mel_n_fft": config.mel_n_fft,
+        }
+        return super().get_sd() | {"vocos_config": as_tensor(json.dumps(sizes))}
 
     # Numbers that live at once: of windows that overlap n_fft / hop times, and of the widths of a block.
     def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
