@@ -198,6 +198,7 @@ GROUPS = [
     [
         "host/files/read",
         "host/files/gguf",
+        "host/files/values",
         "host/regions",
         "host/hooks",
         "host/step_cache",

@@ -21,13 +21,15 @@ from ..memory_report import sample_with_advice
 from ..out_of_memory import advising
 from ..run import sample_in_run
 from ..vae.audio import load_audio_vae
+from ..vae.sockets import require_audio_vae, require_video_vae, token_rate
 from ..vae.text_encoder import load_text_encoder
+from ..vae.video import load_video_vae
 from .assemble import Assembly, assemble
-from .check import check, check_keys, wanted_tensors
+from .check import check, check_keys, check_types, wanted_tensors
 from .configure import boundary_of, configure
 from .identify import ModelFile, identify, identify_files, section
 from .quantised import check_layers
-from .read import ModelPaths, read, read_files
+from .read import ModelPaths, naming, read, read_files
 
 
 def load_model(
@@ -66,16 +68,30 @@ def load_checkpoint(
     text = file.bundle("text_encoders.", "text encoder")
     video_vae = file.bundle("vae.", "video VAE")
     audio_vae = file.bundle("audio_vae.", "audio VAE")
-    model = _load({"video": identify(file)}, ModelPaths(path), {}, False)
-    config = model.model.ccl_config
-    try:
+    files = {"video": identify(file)}
+    _, config = put_together(files)
+    # The model last: it is the largest, and each part is checked before there is memory for it.
+    with naming(file.name):
         clip = load_text_encoder(text, config.text_encoder or {}, embedding_directory=embedding_directory)
         sound = load_audio_vae(audio_vae, file.metadata)
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
+        picture = load_video_vae(video_vae, file.metadata)
+        require_video_vae(picture, config.video.out_dim)
+        require_audio_vae(sound, config.audio_latent.channels)
+        _require_rate(sound, config)
+    model = _load(files, ModelPaths(path), {}, False)
     # CheckpointSave of the host knows one VAE, that of the picture.
     model.model.audio_vae = sound
-    return model, clip, comfy.sd.VAE(sd=video_vae, metadata=file.metadata), sound
+    return model, clip, picture, sound
+
+
+def _require_rate(sound: comfy.sd.VAE, config: CCLConfig) -> None:
+    """ValueError unless the audio VAE makes the tokens of a second that the model was trained with."""
+    latent = config.audio_latent
+    if token_rate(sound) != latent.rate:
+        raise ValueError(
+            f"its audio VAE makes {float(token_rate(sound)):g} tokens a second, its ccl_config states "
+            f"{float(latent.rate):g}: the file is mixed up, get it again"
+        )
 
 
 def put_together(files: Mapping[str, ModelFile]) -> tuple[Assembly, CCLConfig]:
@@ -157,6 +173,7 @@ def build_model(
     if options.get("custom_operations") is None:
         sd, _ = comfy.utils.convert_old_quants(dict(sd), "", metadata=metadata)
         check_layers(sd, name)
+        check_types(sd, name)
     check_keys(sd, wanted_tensors(config), name)
     return build(sd, config, name, options, disable_dynamic)
 

@@ -14,6 +14,7 @@ from .assemble import Assembly
 from .configure import like
 from .identify import section
 from .quantised import FORMAT, SCALES, check_layers
+from .values import fault_of_type
 
 
 def check(assembly: Assembly, config: CCLConfig) -> None:
@@ -26,6 +27,7 @@ def check(assembly: Assembly, config: CCLConfig) -> None:
         # ComfyUI-GGUF keeps the scales of a layer inside its weight, so there are none to look for.
         if not assembly.gguf:
             check_layers(expert.sd, name, expert.sources)
+            check_types(expert.sd, name, expert.sources)
         check_keys(expert.sd, wanted, name, expert.sources)
 
 
@@ -68,6 +70,15 @@ def check_keys(
             f"the first is {extra[0]}: the file is of another model or of a newer version of this pack, "
             "choose another file or update the pack"
         )
+
+
+def check_types(sd: Mapping[str, Tensor], name: str, sources: Mapping[str, str] | None = None) -> None:
+    """ValueError for a weight that is no real number and that no format describes."""
+    for key, value in sd.items():
+        layer = key.rpartition(".")[0]
+        fault = None if f"{layer}{FORMAT}" in sd or key.endswith(SCALES) else fault_of_type(key, value)
+        if fault is not None:
+            raise ValueError(f"{(sources or {}).get(section(key), name)}: {fault}")
 
 
 def _belongs(key: str, wanted: Mapping[str, Tensor]) -> bool:

@@ -8,7 +8,8 @@ import os
 import pickle
 import pickletools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -74,6 +75,15 @@ class RawFile:
                 "Load the model with CCLModelLoader, the rest with Load CLIP, Load VAE and CCLAudioVAELoader"
             )
         return self.bundled[prefix]
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of a file before what is wrong with a part of it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def read(path: str) -> RawFile:

@@ -12,6 +12,8 @@ import comfy.sd
 import torch
 from torch import Tensor, nn
 
+from ..files.values import fault_of_type
+
 StateDict = dict[str, Tensor]
 # The host's own tile for a latent with one axis (`VAE.decode_tiled_1d`).
 TILE_TOKENS = 256
@@ -171,6 +173,13 @@ def json_object(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
     return data
 
 
+def check_types(sd: StateDict, what: str) -> None:
+    """ValueError for a weight that is no real number."""
+    fault = next(filter(None, (fault_of_type(key, value) for key, value in sd.items())), None)
+    if fault is not None:
+        raise ValueError(f"the {what}'s {fault}")
+
+
 def check_state_dict(sd: StateDict, wanted: StateDict, what: str, optional: Iterable[str] = ()) -> None:
     """ValueError unless every key is there in its shape and none is unknown.
 
@@ -187,6 +196,7 @@ def check_state_dict(sd: StateDict, wanted: StateDict, what: str, optional: Iter
                 f"the {what}'s {key} has shape {tuple(sd[key].shape)}, wanted {shape}: "
                 "the file is damaged or of a variant that is not supported, choose another one"
             )
+    check_types(sd, what)
     unknown = sorted(set(sd) - set(wanted))
     if unknown:
         raise ValueError(

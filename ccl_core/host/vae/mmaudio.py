@@ -15,7 +15,7 @@ from comfy.ldm.mmaudio.vae.autoencoder import AudioAutoencoder
 from comfy.ldm.mmaudio.vae.vae_modules import normalize
 from torch import Tensor
 
-from .base import AudioVAE, StateDict, check_state_dict
+from .base import AudioVAE, StateDict, check_state_dict, check_types
 
 # Of the mel spectrogram, as in the host's AudioAutoencoder; rates and frequencies in Hz.
 SAMPLE_RATE = 16000
@@ -74,6 +74,7 @@ class MMAudioVAE(AudioVAE):
 
 def to_host(sd: StateDict) -> StateDict:
     """The whole state dict of the host's class, checked, from VAE and vocoder in any published form."""
+    check_types(sd, MMAudioVAE.what)  # before they are cast to float32
     named = fold_weight_norms(host_names(sd))
     _require_both(named)
     autoencoder = {key: value for key, value in named.items() if key.startswith("vae.")}

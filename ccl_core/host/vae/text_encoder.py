@@ -8,6 +8,8 @@ import comfy.utils
 import sentencepiece
 import torch
 
+from ..files.values import fault_of_type
+
 # Before the keys of Wan's text encoder in the host, whatever its size.
 TRANSFORMER_PREFIX = "umt5xxl.transformer."
 # Of a T5's config.json. The host reads them for its T5 class.
@@ -104,6 +106,7 @@ def _check_weights(weights: dict[str, torch.Tensor], model_config: dict) -> None
         if key in weights and tuple(weights[key].shape) != shape
     ]
     wrong += [f"'{key}' is not part of a umT5 encoder" for key in weights if key not in wanted]
+    wrong += [fault for key in weights if (fault := fault_of_type(key, weights[key])) is not None]
     if wrong:
         more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
         raise ValueError(

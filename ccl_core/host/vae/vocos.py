@@ -14,15 +14,15 @@ from ...metadata import as_tensor
 from ...model.audio.vocos import Vocos, VocosConfig
 from .base import NativeAudioVAE, StateDict, check_state_dict, json_object, shape_of
 
-# Fixed tensors, which follow from the sizes, and the statistics of a joint model's latent.
+# How the latent of a joint model is normalised.
+STATISTICS = ("latent_mean", "latent_std", "latent_floor")
+# Fixed tensors, which follow from the sizes, and what a vocoder of no joint model lacks.
 OPTIONAL_KEYS = frozenset(
     (
         "feature_extractor.mel_spec.spectrogram.window",
         "feature_extractor.mel_spec.mel_scale.fb",
         "head.istft.window",
-        "latent_mean",
-        "latent_std",
-        "latent_floor",
+        *STATISTICS,
     )
 )
 # The release charactr/vocos-mel-24khz, which has no metadata: its mel bands and n_fft tell it.
@@ -41,6 +41,13 @@ class VocosVAE(NativeAudioVAE):
 
     @classmethod
     def from_file(cls, sd: StateDict, metadata: Mapping[str, str]) -> VocosVAE:
+        # Without them the latent would be taken for a neutral one, and its sound for another.
+        lacking = [key for key in STATISTICS if key not in sd]
+        if lacking and ("ccl_config" in metadata or len(lacking) < len(STATISTICS)):
+            raise ValueError(
+                f"the {cls.what} lacks {', '.join(lacking)}, the statistics of the joint model's latent: "
+                "the file is incomplete, get it again"
+            )
         return cls(sd, vocos_config(sd, metadata))
 
     def __init__(self, sd: StateDict, config: VocosConfig) -> None:

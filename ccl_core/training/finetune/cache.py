@@ -23,12 +23,13 @@ from ...alignment.timeline import TEMPORAL_STRIDE, fills_latent_frames, frames_o
 from ...config import CCLConfig
 from ...host.base_model import video_format
 from ...host.files.identify import stated_config
-from ...host.files.read import read
+from ...host.files.read import RawFile, naming, read
 from ...host.media.encode import Fit, write_audio, write_images
 from ...host.media.latents import AVLatent, empty, grid_of
 from ...host.vae.audio import load_audio_vae, load_audio_vae_file
 from ...host.vae.sockets import require_audio_vae, require_video_vae
 from ...host.vae.text_encoder import load_text_encoder
+from ...host.vae.video import load_video_vae
 from .media import Media, Refused, Shape, Source, find_clips, read_media
 from .settings import DataSettings, EncoderSettings
 
@@ -67,20 +68,9 @@ class Encoders:
     def _parts(self) -> tuple[comfy.sd.VAE, comfy.sd.VAE, comfy.sd.CLIP]:
         chosen = self.settings
         whole = None if chosen.checkpoint is None else read(chosen.checkpoint)
-        if chosen.video_vae is not None:
-            sd, metadata = comfy.utils.load_torch_file(chosen.video_vae, safe_load=True, return_metadata=True)
-            video = comfy.sd.VAE(sd=sd, metadata=metadata)
-        else:
-            video = comfy.sd.VAE(sd=whole.bundle("vae.", "video VAE"), metadata=whole.metadata)
-        if chosen.audio_vae is not None:
-            audio = load_audio_vae_file(chosen.audio_vae, chosen.vocoder)
-        else:
-            audio = load_audio_vae(whole.bundle("audio_vae.", "audio VAE"), whole.metadata)
-        if chosen.text_encoder is not None:
-            text = comfy.sd.load_clip([chosen.text_encoder], clip_type=comfy.sd.CLIPType.WAN)
-        else:
-            weights = whole.bundle("text_encoders.", "text encoder")
-            text = load_text_encoder(weights, stated_config(whole).text_encoder)
+        video = _video_vae(chosen, whole)
+        audio = _audio_vae(chosen, whole)
+        text = _text_encoder(chosen, whole)
         require_video_vae(video, self.config.video.out_dim)
         require_audio_vae(audio, self.config.audio_latent.channels)
         return video, audio, text
@@ -143,6 +133,33 @@ class Encoders:
         if gone := next((path for path in files if not path.is_file()), None):
             raise ValueError(f"{gone} is not there: encoders names it")
         return {"version": VERSION, "encoders": [[path.name, path.stat().st_size] for path in files]}
+
+
+def _video_vae(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.VAE:
+    if chosen.video_vae is None:
+        weights = whole.bundle("vae.", "video VAE")
+        with naming(whole.name):
+            return load_video_vae(weights, whole.metadata)
+    sd, metadata = comfy.utils.load_torch_file(chosen.video_vae, safe_load=True, return_metadata=True)
+    with naming(Path(chosen.video_vae).name):
+        return load_video_vae(sd, metadata)
+
+
+def _audio_vae(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.VAE:
+    if chosen.audio_vae is not None:
+        return load_audio_vae_file(chosen.audio_vae, chosen.vocoder)
+    weights = whole.bundle("audio_vae.", "audio VAE")
+    with naming(whole.name):
+        return load_audio_vae(weights, whole.metadata)
+
+
+def _text_encoder(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.CLIP:
+    if chosen.text_encoder is not None:
+        return comfy.sd.load_clip([chosen.text_encoder], clip_type=comfy.sd.CLIPType.WAN)
+    weights = whole.bundle("text_encoders.", "text encoder")
+    config = stated_config(whole)
+    with naming(whole.name):
+        return load_text_encoder(weights, {} if config is None else config.text_encoder or {})
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,30 @@
+"""Whether tensors hold numbers that a network can compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def fault_of_type(key: str, value: Tensor) -> str | None:
+    """What is wrong with the type of a weight that no format describes; None where it is a real number."""
+    if value.dtype.is_floating_point:
+        return None
+    kind = str(value.dtype).removeprefix("torch.")
+    return (
+        f"{key} is of the type {kind}, wanted a floating-point type: the file is damaged, or was quantised "
+        "and saved without its format (.comfy_quant), get another one"
+    )
+
+
+def not_finite(sd: Mapping[str, Tensor]) -> list[str]:
+    """The keys of the tensors with NaN or infinity in them."""
+    return [key for key, value in sd.items() if value.is_floating_point() and not _finite(value)]
+
+
+def _finite(value: Tensor) -> bool:
+    # A NaN passes through a sum, and so does infinity. torch has no sum of 8 bits.
+    wide = value.float() if value.dtype.itemsize == 1 else value
+    return bool(torch.isfinite(wide.sum(dtype=torch.float64)))
