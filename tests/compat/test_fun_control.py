@@ -21,8 +21,7 @@ from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import write_config
 from support import tiny
 from support.tiny_vaes import frames, release, video_vae
-
-from .test_patches import wan_of
+from support.uncoupled import wan_of
 
 SIZE = {"width": 48, "height": 32, "length": 9, "batch_size": 1}
 # Of Wan 2.1, and of Wan 2.2 with a mask and a reference image.

@@ -26,8 +26,7 @@ from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.hooks import PerStream, separate, with_own_state
 from support.tiny import av_latent, conditioning
-
-from .test_patches import model_of, wan_of
+from support.uncoupled import model_of, wan_of
 
 CFG = 4.0
 STEPS = 3

@@ -10,56 +10,15 @@ from typing import Any
 
 import comfy.ldm.flux.layers
 import comfy.ldm.wan.model as wan
-import comfy.supported_models
 import pytest
 import torch
-from comfy.model_patcher import CoreModelPatcher, ModelPatcher
-from comfy.nested_tensor import NestedTensor
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-import nodes as host_nodes
-from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
-from support.tiny import av_latent, conditioning, config, patcher, state_dict
+from support.tiny import conditioning
+from support.uncoupled import KINDS, model_of, sample, wan_of
 
-KINDS = pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
-# What adds the coupling to its stream: a model in which it is zero is two streams that do not meet.
-LAST = {"cca": ".o.", "fusion": ".v.", "bridge": ".o."}
 Patches = dict[str, Any]
-
-
-def model_of(kind: str, fresh: bool) -> ModelPatcher:
-    interaction = InteractionConfig(kind, (0, 1), OPTIONS[kind]())
-    weights = state_dict(config(interaction=interaction))
-    for key, value in weights.items():
-        if fresh and key.startswith("interaction.") and LAST[kind] in key:
-            value.zero_()
-    return patcher(weights=weights, interaction=interaction)
-
-
-def wan_of(joint: ModelPatcher) -> ModelPatcher:
-    """The host's own Wan with the video weights of a joint model."""
-    chosen = joint.model.ccl_config
-    settings = comfy.supported_models.WAN21_T2V({"image_model": "wan2.1", **chosen.video.wan_arguments()})
-    settings.set_inference_dtype(torch.float32, None)
-    settings.sampling_settings = {"shift": chosen.shift}
-    model = settings.get_model({})
-    own = model.diffusion_model.state_dict()
-    weights = {key: value for key, value in joint.model.diffusion_model.state_dict().items() if key in own}
-    model.diffusion_model.load_state_dict(weights)
-    return CoreModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
-
-
-def sample(model: ModelPatcher, sound: bool = True) -> list[Tensor]:
-    """The streams of a run on the host's sampler; the video begins with the same noise with and without
-    sound.
-    """
-    latent = av_latent()
-    if not sound:
-        latent["samples"] = latent["samples"].unbind()[0]
-    made = host_nodes.common_ksampler(
-        model, 1, 2, 3.0, "euler", "simple", conditioning(1), conditioning(2), latent
-    )[0]["samples"]
-    return made.unbind() if isinstance(made, NestedTensor) else [made]
 
 
 def patched(model: ModelPatcher, patches: Patches) -> ModelPatcher:

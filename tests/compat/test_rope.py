@@ -9,7 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_rope import ScaleROPE
 
-from .test_patches import KINDS, model_of, sample, wan_of
+from support.uncoupled import KINDS, model_of, sample, wan_of
 
 STILL = {"scale_x": 1.0, "shift_x": 0.0, "scale_y": 1.0, "shift_y": 0.0, "scale_t": 1.0, "shift_t": 0.0}
 SHIFTS = [{"shift_t": 5.0}, {"shift_x": 3.0}, {"shift_y": -2.0}, {"shift_t": 1.5, "shift_x": 7.0}]

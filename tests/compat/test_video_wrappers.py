@@ -11,7 +11,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .test_patches import KINDS, model_of, sample, wan_of
+from support.uncoupled import KINDS, model_of, sample, wan_of
 
 APPLY_MODEL = comfy.patcher_extension.WrappersMP.APPLY_MODEL
 
