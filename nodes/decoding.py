@@ -10,6 +10,7 @@ import torch
 from comfy.sd import VAE
 from comfy_api.latest import InputImpl, Types, io
 
+from ..ccl_core.host.media.damage import Decoded, usable
 from ..ccl_core.host.media.decode import SILENCE_RATE, Tiling, decode_audio, decode_video, silence
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_finite, split
 from ..ccl_core.host.vae.sockets import output_sample_rate, require_connected
@@ -81,6 +82,12 @@ class CCLDecodeAV(CCLNode):
         clips = decode_video(video_vae, av.video, _tiling(video_vae, tiling))  # (b, f, h, w, 3)
         comfy.model_management.throw_exception_if_processing_interrupted()
         audio = _sound(av, audio_vae, Fraction(clips.shape[1]) / rate)
+        parts = [Decoded("picture", clips, av.video, video_vae)]
+        if av.audio is not None:
+            parts.append(Decoded("sound", audio["waveform"], av.audio, audio_vae))
+        clips, *waveform = usable(*parts)
+        if waveform:
+            audio = {**audio, "waveform": waveform[0]}
         # IMAGE and VIDEO of the host have no batch of clips: they follow one another, and their sounds too.
         images = clips.flatten(0, 1)
         joined = {**audio, "waveform": torch.cat(list(audio["waveform"]), dim=-1)[None]}

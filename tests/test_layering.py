@@ -212,6 +212,7 @@ GROUPS = [
         "host/published",
         "host/out_of_memory",
         "host/bypass",
+        "host/diagnosis",
         "host/sparse",
     ],
     ["host/both_experts"],

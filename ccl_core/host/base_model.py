@@ -24,6 +24,7 @@ from ..families import FAMILIES
 from ..metadata import ENTRY, as_tensor, write_config
 from ..model.joint import KEPT, JointModel, Kept
 from .audio_shift import at_own_level, audio_noise_scale
+from .diagnosis import require_finite_prediction
 from .run import RUN, Run, unpack
 from .texts import of_streams
 from .video_wrappers import for_video
@@ -76,7 +77,14 @@ class CCLModel(comfy.model_base.WAN21):
         """The prediction (b, 1, n), inside the wrappers of the host's APPLY_MODEL, which see a video."""
         shapes = conds.get("latent_shapes") or ()
         options = for_video(transformer_options, shapes, PACKED_WRAPPERS)
-        return super().apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
+        prediction = super().apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
+        run: Run | None = transformer_options.get(RUN)
+        # Once: a wait for the device in each pass would cost more than it tells.
+        if run is not None and run.is_first(transformer_options):
+            given = {"latent": x, "image": c_concat, "text": c_crossattn, **conds}
+            model = self if run.experts is None else run.experts.active.model
+            require_finite_prediction(prediction, model, given)
+        return prediction
 
     def _apply_model(
         self,

@@ -33,6 +33,7 @@ class Run:
     video, audio: states of the streams.
     keeps: the model can read kept keys and values of a given stream.
     experts: the video experts, where there are two.
+    predicted: the passes that have predicted once, by expert and texts.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -41,6 +42,7 @@ class Run:
     keeps: bool = False
     experts: Any = None
     kept: dict[Hashable, Kept] = field(default_factory=dict)
+    predicted: set[Hashable] = field(default_factory=set)
 
     @property
     def routes(self) -> tuple[bool, bool]:
@@ -68,6 +70,13 @@ class Run:
         expert = None if self.experts is None else self.experts.name
         key = (tuple(options["uuids"]), frames, expert, tuple(options.get("skip_layers", ())))
         return self.kept.setdefault(key, Kept(self.given))
+
+    def is_first(self, options: dict[str, Any]) -> bool:
+        """Whether a pass with these transformer options is the first of its expert and texts."""
+        key = (None if self.experts is None else self.experts.name, tuple(options.get("uuids", ())))
+        first = key not in self.predicted
+        self.predicted.add(key)
+        return first
 
 
 def state_of(mask: Tensor | None) -> State:

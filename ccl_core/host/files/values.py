@@ -21,10 +21,11 @@ def fault_of_type(key: str, value: Tensor) -> str | None:
 
 def not_finite(sd: Mapping[str, Tensor]) -> list[str]:
     """The keys of the tensors with NaN or infinity in them."""
-    return [key for key, value in sd.items() if value.is_floating_point() and not _finite(value)]
+    return [key for key, value in sd.items() if value.is_floating_point() and not all_finite(value)]
 
 
-def _finite(value: Tensor) -> bool:
-    # A NaN passes through a sum, and so does infinity. torch has no sum of 8 bits.
+def all_finite(value: Tensor) -> bool:
+    """Whether no number is NaN or infinite, without memory for a mask of them."""
+    # Both pass through a sum, and finite numbers of 32 bits do not overflow one of 64. torch sums no 8 bits.
     wide = value.float() if value.dtype.itemsize == 1 else value
     return bool(torch.isfinite(wide.sum(dtype=torch.float64)))

@@ -129,8 +129,10 @@ def silence(batch: int, seconds: Fraction, rate: int = SILENCE_RATE) -> dict[str
 
 def limit_peak(waveform: torch.Tensor) -> torch.Tensor:
     """Scale each sound (b, ch, n) that leaves -1..1 back into it; the others stay as they are."""
+    # A sample that is NaN or infinite says nothing of the loudness of the others.
     # The host's `vae_decode_audio` divides by five standard deviations instead, which changes the loudness.
-    return waveform / waveform.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1)
+    peak = waveform.nan_to_num(0.0, 0.0, 0.0).abs().amax(dim=(1, 2), keepdim=True)
+    return waveform / peak.clamp(min=1)
 
 
 def fit_samples(waveform: torch.Tensor, samples: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ import comfy.sd
 import torch
 from torch import Tensor, nn
 
-from ..files.values import fault_of_type
+from ..files.values import fault_of_type, not_finite
 
 StateDict = dict[str, Tensor]
 # The host's own tile for a latent with one axis (`VAE.decode_tiled_1d`).
@@ -174,10 +174,16 @@ def json_object(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
 
 
 def check_types(sd: StateDict, what: str) -> None:
-    """ValueError for a weight that is no real number."""
+    """ValueError for a weight that is no real number, or that holds NaN or infinity."""
     fault = next(filter(None, (fault_of_type(key, value) for key, value in sd.items())), None)
     if fault is not None:
         raise ValueError(f"the {what}'s {fault}")
+    damaged = not_finite(sd)
+    if damaged:
+        raise ValueError(
+            f"{len(damaged)} weights of the {what} hold NaN or infinity, the first is {damaged[0]}: "
+            "the file is damaged, get it again"
+        )
 
 
 def check_state_dict(sd: StateDict, wanted: StateDict, what: str, optional: Iterable[str] = ()) -> None:

@@ -105,3 +105,13 @@ def test_weights_of_another_type_in_files_of_a_model_name_their_file(tmp_path: P
     for load in (load_model, lambda path: load_files(ModelPaths(path))):
         with pytest.raises(ValueError, match=r"^a\.safetensors: head\.head\.bias is of the type int32"):
             load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["vae.", "audio_vae."])
+def test_a_vae_with_nan_in_it_is_refused(part: str, value: float, tmp_path: Path) -> None:
+    key = next(key for key in keys_of(part) if WHOLE[key].ndim > 1)
+    weights = WHOLE | {key: WHOLE[key].clone()}
+    weights[key].view(-1)[0] = value
+    assert "1 weights of the" in (message := refusal(weights, tmp_path))
+    assert f"hold NaN or infinity, the first is {key.removeprefix(part)}" in message
