@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -15,7 +14,6 @@ import comfy.sd
 import comfy.utils
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...alignment.sizing import Grid, size_av
@@ -30,6 +28,7 @@ from ...host.vae.audio import load_audio_vae, load_audio_vae_file
 from ...host.vae.sockets import require_audio_vae, require_video_vae
 from ...host.vae.text_encoder import load_text_encoder
 from ...host.vae.video import load_video_vae
+from . import stored
 from .media import Media, Refused, Shape, Source, find_clips, read_media
 from .settings import DataSettings, EncoderSettings
 
@@ -182,7 +181,7 @@ class Entry:
     shapes: tuple[tuple[int, ...], ...]
 
     def load(self) -> EncodedClip:
-        tensors = {key: value.float() for key, value in load_file(self.path).items()}
+        tensors = {key: value.float() for key, value in stored.read(self.path).items()}
         text = padded(tensors["text"], self.shapes[2][0])
         return EncodedClip(self.name, tensors["video"], tensors["audio"], text, tensors.get("image"))
 
@@ -248,16 +247,32 @@ class Cache:
         index = self.folder / INDEX
         if not index.is_file():
             raise ValueError(f"{self.folder} has no {INDEX}: run the cache phase to its end first")
-        names = json.loads(index.read_text(encoding="utf-8"))
+        names = self._indexed(index)
         if not names:
             raise ValueError(
                 f"{self.folder} holds no clip: every one was refused, read why in the cache phase"
             )
         return [self._entry(self.folder / name) for name in names]
 
+    @staticmethod
+    def _indexed(index: Path) -> list[str]:
+        """The names of files in the index; ValueError for what is no name of a file beside it."""
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{index} is no JSON ({error}): run the cache phase again") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{index} is no list of names: run the cache phase again")
+        strange = next((name for name in names if Path(name).name != name), None)
+        if strange is not None:
+            raise ValueError(
+                f"{index} names {strange!r}, which is no file beside it: run the cache phase again"
+            )
+        return names
+
     def no_text(self) -> Tensor:
         """The embedding of the empty caption, (n, d)."""
-        return load_file(self.folder / NO_TEXT)["text"].float()
+        return stored.read(self.folder / NO_TEXT)["text"].float()
 
     def write(self, name: str, tensors: dict[str, Tensor], stamp: dict[str, object]) -> str:
         """Write an encoded clip of that name; returns the name of its file."""
@@ -283,24 +298,22 @@ class Cache:
         used = int(text.any(dim=1).nonzero().max()) + 1 if text.any() else 1
         kept = tensors | {"text": text[:used] if name else text}
         metadata = {"stamp": json.dumps(stamp), "name": name, "rows": str(text.shape[0])}
-        part = self.folder / f"{file}.part"
-        save_file(
-            {key: value.half().cpu().contiguous() for key, value in kept.items()}, part, metadata=metadata
-        )
-        os.replace(part, self.folder / file)
+        halves = {key: value.half().cpu().contiguous() for key, value in kept.items()}
+        stored.write(self.folder / file, halves, metadata)
 
     @staticmethod
     def _entry(path: Path) -> Entry:
         try:
             with safe_open(path, "pt") as file:
-                metadata = file.metadata()
+                metadata = file.metadata() or {}
                 # A slice knows its shape without reading the numbers.
                 shapes = [tuple(file.get_slice(key).get_shape()) for key in ("video", "audio", "text")]
-        except (OSError, SafetensorError) as error:
+            return Entry(path, metadata["name"], (*shapes[:2], (int(metadata["rows"]), shapes[2][1])))
+        # The last three: what is no file of a cache, under the name of one.
+        except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
             raise ValueError(
-                f"{path.name} in the cache cannot be read ({error}): run the cache phase again"
+                f"{path.name} in the cache cannot be read ({error}): delete it and run the cache phase again"
             ) from error
-        return Entry(path, metadata["name"], (*shapes[:2], (int(metadata["rows"]), shapes[2][1])))
 
 
 def _file_name(name: str) -> str:

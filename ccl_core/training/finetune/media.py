@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import av
@@ -72,11 +73,14 @@ def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source]
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name the folder of the clips as data.clips")
     found = captions or next((folder / name for name in LISTS if (folder / name).is_file()), None)
-    listed = _beside(folder) if found is None else _listed(found)
+    listed, refused = _beside(folder) if found is None else (_listed(found), [])
     sources = []
-    refused = []
     for name, caption in sorted(listed.items()):
-        if not (folder / name).is_file():
+        if _leaves(name):
+            refused.append(
+                Refused(name, f"{found.name} names a file outside {folder}: put the clip into that folder")
+            )
+        elif not (folder / name).is_file():
             refused.append(Refused(name, f"{found.name} names it and it is not in {folder}"))
         elif not caption:
             refused.append(
@@ -89,19 +93,45 @@ def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source]
     return sources, refused
 
 
-def _beside(folder: Path) -> dict[str, str]:
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS]
-    return {path.relative_to(folder).as_posix(): _text(path.with_suffix(".txt")) for path in files}
+def _leaves(name: str) -> bool:
+    """Whether a name in a list points out of the folder of the list, on this system or on Windows."""
+    return bool(Path(name).anchor) or ".." in PureWindowsPath(name).parts
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+def _beside(folder: Path) -> tuple[dict[str, str], list[Refused]]:
+    """Video -> caption, and the videos whose captions cannot be read."""
+    captions = {}
+    refused = []
+    for path in (path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS):
+        name = path.relative_to(folder).as_posix()
+        text = path.with_suffix(".txt")
+        try:
+            captions[name] = read_text(text).strip() if text.is_file() else ""
+        except (OSError, ValueError) as error:
+            refused.append(Refused(name, str(error)))
+    return captions, refused
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8 or, where it says so, UTF-16; ValueError names the file and what to do for another."""
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path.name} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
+    # UTF-16 that does not say so has a zero beside each letter.
+    if "\0" in text:
+        raise ValueError(f"{path.name} holds zeros, wanted a text in UTF-8: save it as UTF-8")
+    return text
 
 
 def _listed(path: Path) -> dict[str, str]:
     """File -> caption of a list: JSON lines, a JSON list of objects, or one object of names and captions."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         lines = path.suffix == ".jsonl"
         rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
     except (OSError, ValueError) as error:

@@ -32,6 +32,8 @@ from .settings import Settings, TrainSettings
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+STATE_KEYS = ("deciding", "clips", "trained", "average", "optimiser", "step", "seconds")
+REMEDY = "put a copy of it back and go on from there, or delete it to train from the start"
 COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -228,8 +230,8 @@ class FineTuner:
         save_atomically(state, path)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint; ValueError if it is of a run with other settings."""
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        """Go on from a checkpoint; ValueError if it is damaged, or of a run with other settings."""
+        state = _read_state(path)
         self._check(json.loads(state["deciding"]), path)
         if state["clips"] != self.order.names:
             log.warning(
@@ -275,6 +277,20 @@ class FineTuner:
     def _swap(self) -> None:
         for name, value in self.trained.items():
             value.data, self.average[name] = self.average[name], value.data
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """What `save` wrote; ValueError where the file is cut off, damaged or of something else."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        lacking = [key for key in STATE_KEYS if key not in state]
+    # torch raises errors of zip, pickle and of its own for a damaged file.
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {first}): {REMEDY}") from error
+    if lacking:
+        raise ValueError(f"{path} lacks {', '.join(lacking)}: {REMEDY}")
+    return state
 
 
 def part_of(name: str) -> str:

@@ -210,7 +210,7 @@ def test_vaes_of_another_model_are_refused() -> None:
         (12, "pad", "12 images for a latent of 9 frames: the last 3 are left out"),
         (12, "generate", "12 images for a latent of 9 frames: the last 3 are left out"),
         (5, "pad", "5 images for a latent of 9 frames: the last one fills the rest"),
-        (7, "generate", "7 images fill 5 frames, as latent frames hold 4 and the first one 1: the last 2"),
+        (7, "generate", "7 images fill 5 frames, as a latent frame holds 4 and the first one 1: the last 2"),
     ],
 )
 def test_images_that_are_left_out_or_repeated_are_told_of(

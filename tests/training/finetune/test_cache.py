@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.host.files.identify import stated_config
 from ccl_pack.ccl_core.host.files.read import read
@@ -100,3 +101,54 @@ def test_sizes_off_the_grid_are_refused(data: DataSettings, encoders: Encoders) 
     gone = Encoders(EncoderSettings(checkpoint="/nowhere/gone.safetensors"), encoders.config)
     with pytest.raises(ValueError, match=r"gone\.safetensors is not there"):
         gone.stamp()
+
+
+def cached(folder: Path) -> Cache:
+    """A cache of one clip of random numbers."""
+    folder.mkdir()
+    cache = Cache(folder)
+    tensors = {"video": torch.randn(16, 2, 4, 6), "audio": torch.randn(8, 9), "text": torch.randn(5, 24)}
+    cache.index([cache.write("clip.mp4", tensors, {})])
+    return cache
+
+
+def test_a_cached_clip_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    (entry,) = cached(tmp_path / "cache").entries()
+    assert entry.load().video.shape == (16, 2, 4, 6)
+
+
+@pytest.mark.parametrize("place", [-1, -700, -1900])
+def test_a_cached_clip_of_which_a_bit_changed_is_refused(tmp_path: Path, place: int) -> None:
+    (entry,) = cached(tmp_path / "cache").entries()
+    data = bytearray(entry.path.read_bytes())
+    data[place] ^= 1
+    entry.path.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"clip-\w+\.safetensors cannot be used \(its checksum is another one\)"
+    ):
+        entry.load()
+
+
+def test_a_damaged_cache_is_named_with_its_remedy(tmp_path: Path) -> None:
+    cache = cached(tmp_path / "cache")
+    path = cache.entries()[0].path
+    whole = path.read_bytes()
+    for damage in (whole[:50], whole[:-4], b"", b"{}" * 99):
+        path.write_bytes(damage)
+        with pytest.raises(
+            ValueError, match=r"clip-\w+\.safetensors .*: delete it and run the cache phase again"
+        ):
+            cache.entries()[0].load()
+    save_file({"video": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match="delete it and run the cache phase again"):
+        cache.entries()
+    with pytest.raises(ValueError, match=r"no_text\.safetensors cannot be used"):
+        cache.no_text()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '["../a.safetensors"]', '["/a.safetensors"]', '["a'])
+def test_an_index_of_other_things_is_refused(tmp_path: Path, text: str) -> None:
+    cache = cached(tmp_path / "cache")
+    (cache.folder / "index.json").write_text(text)
+    with pytest.raises(ValueError, match=r"index\.json|holds no clip"):
+        cache.entries()

@@ -137,3 +137,45 @@ def test_what_is_no_folder_of_clips_is_said(tmp_path: Path) -> None:
     (tmp_path / "captions.jsonl").write_text('{"file": 3}')
     with pytest.raises(ValueError, match=r"captions\.jsonl has the entry"):
         find_clips(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_captions_in_other_encodings_are_read_or_named(tmp_path: Path, encoding: str) -> None:
+    caption = "eine Tür fällt zu"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").touch()
+    (tmp_path / "a.txt").write_bytes(caption.encode(encoding))
+    (tmp_path / "b.txt").write_text("a ball falls")
+    sources, refused = find_clips(tmp_path)
+    read = {source.name: source.caption for source in sources}
+    assert read["b.mp4"] == "a ball falls"
+    if encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert read["a.mp4"] == caption and not refused
+    else:
+        assert [entry.name for entry in refused] == ["a.mp4"]
+        assert "a.txt" in refused[0].reason and "save it as UTF-8" in refused[0].reason
+
+
+def test_a_list_in_utf_16_is_read_and_one_in_latin_1_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    text = '{"file": "a.mp4", "caption": "Tür"}'
+    (tmp_path / "captions.jsonl").write_text(text, encoding="utf-16")
+    assert find_clips(tmp_path)[0][0].caption == "Tür"
+    (tmp_path / "captions.jsonl").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"captions\.jsonl .*save it as UTF-8"):
+        find_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place", ["../outside.mp4", "in/../../outside.mp4", "{}/outside.mp4", "..\\outside.mp4"]
+)
+def test_a_list_stays_in_its_folder(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "clips"
+    (folder / "in").mkdir(parents=True)
+    (tmp_path / "outside.mp4").touch()
+    name = place.format(tmp_path)
+    (folder / "captions.jsonl").write_text(json.dumps({"file": name, "caption": "x"}))
+    sources, refused = find_clips(folder)
+    assert sources == []
+    (entry,) = refused
+    assert entry.reason.startswith("captions.jsonl names a file outside ")

@@ -192,6 +192,25 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
         other.resume(tmp_path / "state.pt")
 
 
+def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path: Path) -> None:
+    trainer = trainer_of(settings(tmp_path))
+    path = tmp_path / "state.pt"
+    trainer.save(path)
+    whole = path.read_bytes()
+    for damage in (b"", b"x", whole[:100], whole[: len(whole) // 2], whole[:-10]):
+        path.write_bytes(damage)
+        with pytest.raises(
+            ValueError, match=r"state\.pt cannot be read \(.*\): put a copy of it back .* delete it"
+        ):
+            trainer.resume(path)
+    for other in ({"step": 1}, [1, 2], torch.ones(2)):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match=r"state\.pt (lacks deciding|cannot be read)"):
+            trainer.resume(path)
+    path.write_bytes(whole)
+    trainer.resume(path)
+
+
 def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path: Path) -> None:
     chosen = settings(tmp_path, train={"ema": 0.5, "steps": 3})
     trainer = trainer_of(chosen)
@@ -292,3 +311,7 @@ def test_lines_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     path.write_text('{"step": 1}\n{"st')
     cut(path, 3)
     assert path.read_text() == '{"step": 1}\n'
+    for line in ("{}", "nothing", "[1]", "\0\0"):
+        path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+        with pytest.raises(ValueError, match=r"log\.jsonl has the damaged line"):
+            cut(path, 3)
