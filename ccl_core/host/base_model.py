@@ -121,6 +121,8 @@ class CCLModel(comfy.model_base.WAN21):
         return None if self.current_patcher.current_hooks is not None else run.kept_for(options)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        if not kwargs.get("latent_shapes"):
+            kwargs |= self._of_pair(kwargs["noise"])
         shapes = kwargs.get("latent_shapes") or []
         mask = kwargs.get("denoise_mask")
         masks = [] if mask is None else unpack(mask, shapes)
@@ -137,6 +139,17 @@ class CCLModel(comfy.model_base.WAN21):
         if audio_text is not None:
             out["audio_context"] = comfy.conds.CONDRegular(audio_text)
         return out
+
+    def _of_pair(self, noise: Tensor) -> dict[str, Any]:
+        """Shapes and noise of the pair that is sampled, for conditions that a hook makes during a step.
+
+        PerpNeg does, and knows one stream. Of the noise only the shape is read.
+        """
+        if self.run is None or len(self.run.shapes) < 2:
+            return {}
+        numbers = sum(math.prod(shape[1:]) for shape in self.run.shapes)
+        shapes = [torch.Size(shape) for shape in self.run.shapes]
+        return {"latent_shapes": shapes, "noise": noise.new_zeros(noise.shape[0], 1, numbers)}
 
     def process_timestep(
         self,

@@ -18,6 +18,7 @@ from comfy_extras.nodes_fresca import FreSca
 from comfy_extras.nodes_lumina2 import RenormCFG
 from comfy_extras.nodes_mahiro import Mahiro
 from comfy_extras.nodes_model_advanced import RescaleCFG
+from comfy_extras.nodes_perpneg import PerpNeg
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from comfy_extras.nodes_tcfg import TCFG
 from torch import Tensor
@@ -50,6 +51,7 @@ NODES: dict[str, Callable[[ModelPatcher], ModelPatcher]] = {
     "CFGZeroStar": lambda model: CFGZeroStar.execute(model).args[0],
     "FreSca": lambda model: FreSca.execute(model, 1.0, 1.5, 1).args[0],
     "Mahiro": lambda model: Mahiro.execute(model).args[0],
+    "PerpNeg": lambda model: PerpNeg.execute(model, conditioning(9), 1.5).args[0],
     "RescaleCFG": rescaled,
     "SkipLayerGuidanceDiT": without_a_layer,
     "TCFG": lambda model: TCFG.execute(model).args[0],
