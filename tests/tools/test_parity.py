@@ -17,12 +17,13 @@ from safetensors.torch import save_file
 from ccl_tools import golden_fixture
 from ccl_tools.environment import ROOT
 from ccl_tools.parity_cases import CASES as FUNCTIONS
+from ccl_tools.published import prism_key
 from support import commands, upstream
 from support.golden import FIXTURES
 from support.tiny import state_dict
 
 parity = commands.load("scripts/parity.py")
-CASES = {"ovi": 8, "mova": 16, "dac": 5, "vocos": 3, "mmaudio_fold": 13}
+CASES = {"ovi": 8, "mova": 16, "prism": 24, "dac": 5, "vocos": 3, "mmaudio_fold": 13}
 
 
 def load(case: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -48,6 +49,8 @@ def test_fixture_is_within_its_bounds(case: str, capsys: pytest.CaptureFixture[s
     [
         ("ovi", "weights/audio_model.blocks.2.cross_attn.v_fusion.weight"),
         ("mova", "weights/dual_tower_bridge/video_to_audio_conditioners.0.y_norm.bias"),
+        ("prism", "weights/remaining_video_blocks.1.self_attn.v.weight"),
+        ("prism", "weights/video_dit_2.blocks.3.modulation"),
         ("dac", "weights/encoder.block.3.block.3.alpha"),
         ("vocos", "weights/backbone.convnext.1.gamma"),
         ("mmaudio_fold", "weights/vocoder/ups.0.0.parametrizations.weight.original0"),
@@ -73,6 +76,8 @@ def test_another_weight_is_outside(
         ("mova", ("dual_tower_bridge", "audio_fps"), 25.0),
         ("mova", ("video_fps",), 16.0),
         ("mova", ("bridge_scaled", "video_to_audio"), 1.0),
+        ("prism", ("video_dit", "num_heads"), 1),
+        ("prism", ("dual_tower_bridge", "apply_first_frame_bias_in_rope"), True),
         ("vocos", ("feature_extractor", "hop_length"), 128),
     ],
 )
@@ -216,6 +221,76 @@ def test_other_sizes_of_mova(tmp_path: Path) -> None:
         "tolerance": {"max_abs": {"outputs/{*}": 1e-5}},
     }
     roundtrip(tmp_path, info, weights, inputs, 8 + 4 + 6)
+
+
+@pytest.mark.parametrize(
+    "layers, paired, seed", [(2, 2, 3), (4, 1, 11)], ids=["no layer behind", "three behind"]
+)
+def test_prism_of_other_sizes_is_mova_with_each_expert(
+    tmp_path: Path, layers: int, paired: int, seed: int
+) -> None:
+    """The outputs are those of MOVA, whose video tower is one expert and then the other."""
+    config = upstream.mova_config(48, 24, 12, layers=layers, paired=paired)
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(1, 8, 24, generator=generator)
+    inputs = {
+        "video_latent": torch.randn(1, 16, 2, 4, 2, generator=generator),
+        "video_condition": torch.randn(1, 20, 2, 4, 2, generator=generator),
+        "audio_latent": torch.randn(1, 128, 31, generator=generator),
+        "context": context,
+        "audio_context": context,
+        "timestep": torch.tensor([960.0]),
+        "audio_timestep": torch.tensor([940.0]),
+    }
+    low_times = {"low_timestep": torch.tensor([300.0]), "low_audio_timestep": torch.tensor([150.0])}
+    info = {
+        "case": "prism",
+        "config": {
+            "video_dit": {"num_heads": 4, "in_dim": 36},
+            "audio_dit": {"num_heads": 2, "in_dim": 128},
+            "dual_tower_bridge": {
+                "audio_fps": 40.0,
+                "head_dim": 12,
+                "apply_first_frame_bias_in_rope": False,
+            },
+            "video_fps": 12.5,
+            "bridge_scaled": {"audio_to_video": 2.0, "video_to_audio": 0.0},
+        },
+        "tolerance": {"max_abs": {"outputs/{*}": 1e-5}},
+    }
+    high = upstream.mova(state_dict(config, seed=seed))
+    second = upstream.mova(state_dict(config, seed=seed + 1))
+    low = high | {key: value for key, value in second.items() if key.startswith("video_dit.")}
+    outputs = mova_outputs(tmp_path, info, high, inputs)
+    below = {"timestep": low_times["low_timestep"], "audio_timestep": low_times["low_audio_timestep"]}
+    of_low = mova_outputs(tmp_path, info, low, inputs | below)
+    outputs |= {f"dual_prompt/{stream}": outputs[f"joint/{stream}"] for stream in ("video", "audio")}
+    outputs |= {f"low_noise/{stream}": of_low[f"split_timesteps/{stream}"] for stream in ("video", "audio")}
+    both = high | {
+        key.replace("video_dit.", "video_dit_2."): value
+        for key, value in low.items()
+        if key.startswith("video_dit.")
+    }
+    tensors = {f"weights/{prism_key(key, paired)}": value for key, value in both.items()}
+    tensors |= {f"inputs/{key}": value for key, value in (inputs | low_times).items()}
+    tensors |= {f"outputs/{key}": value for key, value in outputs.items()}
+    assert parity.main([save(tmp_path / "prism.safetensors", tensors, info)]) == 0
+    wrong = {f"outputs/low_noise/{stream}": of_low[f"joint/{stream}"] for stream in ("video", "audio")}
+    assert parity.main([save(tmp_path / "wrong.safetensors", tensors | wrong, info)]) == 1
+
+
+def mova_outputs(
+    tmp_path: Path,
+    info: dict[str, Any],
+    weights: dict[str, torch.Tensor],
+    inputs: dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """What the case of MOVA computes of these."""
+    tensors = {f"weights/{key.replace('.', '/', 1)}": value for key, value in weights.items()}
+    tensors |= {f"inputs/{key}": value for key, value in inputs.items()}
+    path = save(tmp_path / "mova.safetensors", tensors | {"outputs/none": torch.zeros(1)}, info)
+    with torch.no_grad():
+        return FUNCTIONS["mova"](golden_fixture.read(path))
 
 
 def roundtrip(
