@@ -165,16 +165,21 @@ def test_four_int8_files_run_as_prism(tmp_path: Path) -> None:
     tensors = p.weights(p.mova(*p.TINY_MOVA))
     whole = load_model(write(tmp_path / "whole.safetensors", tensors), FLOAT)
     paths = {}
+    written: list[torch.Tensor] = []
     for role, part in PARTS.items():
-        own = take(dict(tensors), f"{part}.")
-        metadata = {"prism.component": part}
-        paths[role] = write(tmp_path / f"{part}.safetensors", p.int8_rotated(own), metadata)
+        rotated = p.int8_rotated(take(dict(tensors), f"{part}."))
+        written += rotated.values()
+        paths[role] = write(tmp_path / f"{part}.safetensors", rotated, {"prism.component": part})
     prism = load_files(ModelPaths(**paths), {})
     assert prism.model.ccl_config.family == "prism"
     with torch.no_grad():
         for wanted, ours in zip(predictions(whole), predictions(prism), strict=True):
             # int8 has 127 steps to the largest value of a row, and bf16 beside it 8 bits.
             assert 1e-4 < (ours.float() - wanted).norm() / wanted.norm() < 0.03
+    weights = weights_of(prism)
+    # A CPU computes in float32, and holds in it what is in bf16 in the files.
+    held = sum(value.nbytes * (2 if value.dtype is torch.bfloat16 else 1) for value in written)
+    assert weights.active + weights.idle == pytest.approx(held, rel=0.01)
 
 
 def test_a_prism_bridge_alone_needs_no_metadata_beside_the_official_names() -> None:
@@ -251,6 +256,29 @@ def test_a_lora_of_all_parts_reaches_each_weight(tmp_path: Path, model: ModelPat
     low = low_noise_of(patched).patches
     assert high == {ours for ours in LORA_NAMES.values() if not ours.startswith("low_noise.")}
     assert list(low) == ["diffusion_model.blocks.2.ffn.2.weight"]
+
+
+def test_a_lora_with_flat_names_reaches_each_weight(tmp_path: Path, model: ModelPatcher) -> None:
+    sd = model.model.diffusion_model.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    for theirs, ours in LORA_NAMES.items():
+        down, up = pair("", sd[f"{ours.removeprefix('low_noise.')}.weight"]).values()
+        name = f"lora_unet_{theirs.replace('.', '_')}"
+        tensors |= {
+            f"{name}.lora_down.weight": down,
+            f"{name}.lora_up.weight": up,
+            f"{name}.alpha": torch.ones(()),
+        }
+    patched = apply_lora(model, write(tmp_path / "lora.safetensors", tensors), Strengths())
+    assert len(patched.patches) + len(low_noise_of(patched).patches) == len(LORA_NAMES)
+
+
+def test_a_lora_of_prism_reaches_the_bridge_of_a_mova_model(tmp_path: Path) -> None:
+    mova = load_model(write(tmp_path / "mova.safetensors", p.weights(p.mova(*p.TINY_MOVA))), FLOAT)
+    weight = mova.model.diffusion_model.state_dict()["interaction.1.a2v.q.weight"]
+    path = write(tmp_path / "lora.safetensors", pair("fusion_blocks.1.a2v_conditioner.inner.q", weight))
+    patched = apply_lora(mova, path, Strengths())
+    assert list(patched.patches) == ["diffusion_model.interaction.1.a2v.q.weight"]
 
 
 def test_a_lora_name_means_what_the_loader_makes_of_it(model: ModelPatcher) -> None:

@@ -20,7 +20,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
-from ...families import FAMILIES, Family
+from ...config import InteractionConfig
+from ...families import FAMILIES
 from ...families.base import LoraNames
 from ..base_model import CCLModel
 from ..experts import low_noise_of, with_low_noise
@@ -172,34 +173,36 @@ def key_map(model: CCLModel, experts: bool = False) -> dict[str, str]:
     two video experts, and the target of a name that means one of them starts with TARGETS of that expert.
     """
     names = comfy.lora.model_lora_keys_unet(model, {})
-    family = FAMILIES[model.ccl_config.family]
-    coupled = len(model.ccl_config.interaction.layers)
+    interaction = model.ccl_config.interaction
     for key in model.state_dict():
         # `load_lora` finds a bias (".diff_b") by the name of its weight. A modulation is a bare parameter.
         if key.startswith(MODEL) and key.endswith((".weight", "modulation")):
-            names |= _targets(key, family, experts, coupled)
+            names |= _targets(key, interaction, experts)
     return names
 
 
-def _targets(key: str, family: Family, experts: bool, coupled: int) -> dict[str, str]:
+def _targets(key: str, interaction: InteractionConfig, experts: bool) -> dict[str, str]:
     """Every name a LoRA file may have for one weight -> the target of its patch."""
     targets: dict[str, str] = {}
-    for expert, name in _names(key.removeprefix(MODEL).removesuffix(".weight"), family, experts, coupled):
+    for expert, name in _names(key.removeprefix(MODEL).removesuffix(".weight"), interaction, experts):
         flat = name.replace(".", "_")
         targets |= {prefix + name: expert + key for prefix in PREFIXES}
         targets |= {prefix + flat: expert + key for prefix in FLAT_PREFIXES}
     return targets
 
 
-def _names(stem: str, family: Family, experts: bool, coupled: int) -> Iterator[tuple[str, str]]:
+def _names(stem: str, interaction: InteractionConfig, experts: bool) -> Iterator[tuple[str, str]]:
     """Pairs for one weight: the expert's prefix of the target, and a name without the trainer's prefix."""
     yield "", stem
     part = _part(stem)
     if part == "coupling":
-        # interaction.3.a2v.q: a coupling has the names of its own family only.
+        # interaction.3.a2v.q: families with one coupling have its weights.
         _, layer, direction, weight = stem.split(".", 3)
-        yield from (("", name) for name in family.lora.of_coupling(layer, direction, weight))
+        same = [known for known in FAMILIES.values() if known.coupling == interaction.kind]
+        for known in same:
+            yield from (("", name) for name in known.lora.of_coupling(layer, direction, weight))
         return
+    coupled = len(interaction.layers)
     # A LoRA for the towers of one family may be wanted on those of another.
     for known in FAMILIES.values():
         if part == "audio":
