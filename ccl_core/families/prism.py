@@ -14,6 +14,7 @@ from .mova import MOVA, RENAMES
 from .wan import NEGATIVE
 
 JOINT_BLOCK = re.compile(r"fusion_blocks\.(\d+)\.")
+SIZES = {"480p": (848, 480), "720p": (1280, 720), "1080p": (1920, 1072), "2K": (2560, 1440)}
 # Its scripts stop Wan's negative prompt behind these words.
 LAST_AVOIDED = "多余的手指"
 
@@ -66,10 +67,8 @@ PRISM = replace(
         ),
     ),
     presets=(
-        Preset("Prism 480p", 848, 480, frames=205),
-        Preset("Prism 720p", 1280, 720, frames=205),
-        Preset("Prism 1080p", 1920, 1072, frames=205),
-        Preset("Prism 2K", 2560, 1440, frames=205),
+        *(Preset(f"Prism {name}", long, short, frames=205) for name, (long, short) in SIZES.items()),
+        *(Preset(f"Prism {name} portrait", short, long, frames=205) for name, (long, short) in SIZES.items()),
     ),
     downloads=tuple(
         Download(

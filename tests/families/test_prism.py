@@ -221,6 +221,12 @@ def test_sizes_are_those_of_its_grid(tmp_path: Path, preset: Any) -> None:
     assert (sized.latent_frames, sized.audio_tokens) == (52, 428)
 
 
+def test_each_size_can_be_had_upright_and_the_usual_one_lies_down() -> None:
+    sizes = [(preset.width, preset.height) for preset in PRISM.presets]
+    assert sizes[0] == (848, 480)
+    assert {(height, width) for width, height in sizes} == set(sizes) and len(sizes) == 8
+
+
 LORA_NAMES = {
     "fusion_blocks.1.video_block.self_attn.q": "blocks.1.self_attn.q",
     "remaining_video_blocks.0.ffn.0": "blocks.2.ffn.0",
