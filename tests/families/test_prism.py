@@ -25,7 +25,7 @@ from ccl_pack.ccl_core.host.media.latents import model_grid
 from ccl_pack.ccl_core.host.memory import weights_of
 from ccl_pack.ccl_core.memory import parameters
 from ccl_tools import published as p
-from support.model_files import configured, file
+from support.model_files import configured, file, on_wan
 
 PRISM = FAMILIES["prism"]
 FLOAT = {"dtype": torch.float32}
@@ -180,6 +180,30 @@ def test_four_int8_files_run_as_prism(tmp_path: Path) -> None:
     # A CPU computes in float32, and holds in it what is in bf16 in the files.
     held = sum(value.nbytes * (2 if value.dtype is torch.bfloat16 else 1) for value in written)
     assert weights.active + weights.idle == pytest.approx(held, rel=0.01)
+
+
+@pytest.mark.parametrize("marked", PARTS)
+def test_one_file_with_the_metadata_is_enough(marked: str) -> None:
+    tiny = {
+        "video": p.wan(p.TINY_MOVA_VIDEO),
+        "audio": p.audio_tower(p.TINY_MOVA_AUDIO),
+        "interaction": p.bridge(*p.TINY_MOVA),
+        "low_noise": p.wan(p.TINY_MOVA_VIDEO),
+    }
+    files = {
+        role: file(shapes, metadata={"prism.component": role} if role == marked else None)
+        for role, shapes in tiny.items()
+    }
+    _, config = put_together(files)
+    assert (config.family, config.shift, config.audio_shift) == ("prism", 9.0, 7.0)
+    plain = {role: file(shapes) for role, shapes in tiny.items()}
+    assert put_together(plain)[1].family == "mova"
+
+
+def test_prism_video_under_another_coupling_stays_what_the_coupling_is() -> None:
+    files = on_wan()
+    files["video"] = file(p.wan(p.TINY_WAN), metadata={"prism.component": "video_dit"})
+    assert put_together(files)[1].family == "ccl"
 
 
 def test_a_prism_bridge_alone_needs_no_metadata_beside_the_official_names() -> None:

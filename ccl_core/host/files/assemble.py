@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...families import FAMILIES
 from ...families.base import DIRECTIONS
 from .identify import PREFIXES, ModelFile, section, sections
 from .read import take
@@ -30,7 +31,7 @@ class Expert:
 class Assembly:
     """The tensors of a model and of its low-noise expert under our names.
 
-    sources: the name of the file of each section. family: that of the interaction.
+    sources: the name of the file of each section. family: see `_family`.
     """
 
     sd: dict[str, Tensor]
@@ -67,9 +68,21 @@ def assemble(files: Mapping[str, ModelFile]) -> Assembly:
         sd |= tensors
         sources |= dict.fromkeys(sections(tensors), file.name)
     _check_complete(files, sources)
-    family = next(file.family for file in files.values() if file.content.sections & DIRECTIONS)
     low_noise = take(sd, PREFIXES["low_noise"])
-    return Assembly(sd, low_noise, sources, family, any(file.gguf for file in files.values()))
+    return Assembly(sd, low_noise, sources, _family(files), any(file.gguf for file in files.values()))
+
+
+def _family(files: Mapping[str, ModelFile]) -> str:
+    """That of the interaction, or the one with the same modules that another file's metadata says.
+
+    A family with such a mark has the keys of another: a bridge that lost its metadata looks like that one's.
+    """
+    coupled = next(file.family for file in files.values() if file.content.sections & DIRECTIONS)
+    for file in files.values():
+        family = FAMILIES[file.family]
+        if family.metadata_mark is not None and family.modules == FAMILIES[coupled].modules:
+            return file.family
+    return coupled
 
 
 def _check_complete(files: Mapping[str, ModelFile], sources: Mapping[str, str]) -> None:

@@ -45,12 +45,10 @@ def identify(file: RawFile) -> ModelFile:
         what = _describe(file, tensors)
         raise ValueError(f"{file.name} {what}. Wanted: a model of {titles}, or a part of one")
     family = None if config is None else config.family
+    if family is None:
+        family = family_of_metadata(file.metadata)
     if family is None and found & DIRECTIONS:
-        family = (
-            family_of_metadata(file.metadata)
-            or marked_family(bare(file.tensors))
-            or family_of_modules(tensors, file.name)
-        )
+        family = marked_family(bare(file.tensors)) or family_of_modules(tensors, file.name)
     family, content = _content(found, family, file.name)
     # A part may be what is left where the keys of the rest are not known.
     if not content.whole and strange(tensors):
