@@ -172,6 +172,9 @@ class Family:
     contents: tuple[Content, ...] = ()
     # Files that are no part of the model: what one is and what to do with it, by a key that tells it.
     other_files: Mapping[str, str] = field(default_factory=dict)
+    # Endings of keys that other programs write beside its weights and no format of the host has: what such a
+    # file is, and what to do.
+    foreign_keys: Mapping[str, str] = field(default_factory=dict)
     # Fields of CCLConfig, and of the StreamConfig of each stream, that no shape tells: there num_heads where
     # a head is not 128 wide, text_len and rope.
     published: Mapping[str, Any] = field(default_factory=dict)

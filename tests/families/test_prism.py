@@ -206,6 +206,19 @@ def test_prism_video_under_another_coupling_stays_what_the_coupling_is() -> None
     assert put_together(files)[1].family == "ccl"
 
 
+def test_fp8_with_a_scale_per_row_is_refused_by_its_name() -> None:
+    tensors = p.meta(p.prism(*p.TINY_MOVA))
+    for key, value in list(tensors.items()):
+        if p.is_matrix(key, value):
+            tensors[key] = value.to(torch.float8_e4m3fn)
+            tensors[f"{key}.prism_scale"] = torch.empty(value.shape[0], 1, device="meta")
+    with pytest.raises(
+        ValueError, match=r"^a\.safetensors holds 96 keys such as .*\.weight\.prism_scale: "
+    ) as error:
+        file(tensors, "a.safetensors")
+    assert "a scale per row" in str(error.value) and "scripts/convert_model.py" in str(error.value)
+
+
 def test_a_prism_bridge_alone_needs_no_metadata_beside_the_official_names() -> None:
     shapes = {key: shape for key, shape in p.prism(*p.TINY_MOVA).items() if "_conditioner." in key}
     assert file(shapes).content.description == "the bridge of Prism"

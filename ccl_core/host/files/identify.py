@@ -39,6 +39,7 @@ def identify(file: RawFile) -> ModelFile:
     """Tell what a file is; ValueError says what else it is and what to do with it."""
     config = stated_config(file)
     tensors = translate(file.tensors, file.name, file.metadata)
+    _refuse_foreign(tensors, file.name)
     found = sections(tensors)
     if not found:
         titles = ", ".join(family.title for family in FAMILIES.values())
@@ -54,6 +55,16 @@ def identify(file: RawFile) -> ModelFile:
     if not content.whole and strange(tensors):
         raise ValueError(f"{file.name} {refusal(file.tensors, tensors) or _unknown(tensors)}")
     return ModelFile(file.name, family, content, tensors, config, file.gguf)
+
+
+def _refuse_foreign(keys: Iterable[str], name: str) -> None:
+    """ValueError for keys of another program that no format of the host has."""
+    names = list(keys)
+    for family in FAMILIES.values():
+        for ending, what in family.foreign_keys.items():
+            found = [key for key in names if key.endswith(ending)]
+            if found:
+                raise ValueError(f"{name} holds {len(found)} keys such as {found[0]}: it is {what}")
 
 
 def identify_files(files: Mapping[str, RawFile]) -> dict[str, ModelFile]:

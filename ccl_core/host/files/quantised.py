@@ -28,6 +28,9 @@ SCALES = (
 # nvfp4 has a scale for each 16 numbers and one for the whole weight.
 NEEDED = {"nvfp4": (".weight_scale", ".weight_scale_2")}
 NEEDED_BY_OTHERS = (".weight_scale",)
+# The host's kernels read one number as their scale: of a scale per row, that of Triton takes the first, and
+# that of CUDA stops in the middle of a run.
+ONE_SCALE = ("float8_e4m3fn", "float8_e5m2")
 
 
 def check_layers(sd: Mapping[str, Tensor], name: str, sources: Mapping[str, str] | None = None) -> None:
@@ -69,3 +72,9 @@ def _check_format(sd: Mapping[str, Tensor], layer: str, stated: Tensor, file: st
                 f"{file} lacks {layer}{suffix}, a scale of a layer in {form}: the file is incomplete, "
                 "download it again"
             )
+    scale = sd[f"{layer}.weight_scale"]
+    if form in ONE_SCALE and scale.numel() != 1:
+        raise ValueError(
+            f"{file}: {layer}.weight_scale has the shape {tuple(scale.shape)}, wanted one number: ComfyUI's "
+            f"{form} has one scale for a whole weight. Use a file with such scales, or one in int8"
+        )

@@ -66,6 +66,25 @@ def test_faults_are_named(sd: dict[str, torch.Tensor], words: str) -> None:
         check_layers(sd, "a.safetensors")
 
 
+@pytest.mark.parametrize("form", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("shape", [(2, 1), (2,), (0,)])
+def test_fp8_with_a_scale_per_row_is_refused(form: str, shape: tuple[int, ...]) -> None:
+    scaled = layer(form) | {"a.weight_scale": torch.ones(shape)}
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors: a\.weight_scale has the shape .* wanted one number"
+    ):
+        check_layers(scaled, "a.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_fp8_with_one_scale_in_any_shape_passes(shape: tuple[int, ...]) -> None:
+    check_layers(layer("float8_e4m3fn") | {"a.weight_scale": torch.ones(shape)}, "a.safetensors")
+
+
+def test_int8_has_a_scale_per_row() -> None:
+    check_layers(layer("int8_tensorwise") | {"a.weight_scale": torch.ones(2, 1)}, "a.safetensors")
+
+
 def test_the_file_of_the_part_is_named() -> None:
     sd = {"audio.a.weight_scale": torch.ones(())}
     with pytest.raises(ValueError, match=r"^sound\.safetensors holds audio\.a\.weight_scale"):
