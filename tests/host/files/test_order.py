@@ -18,6 +18,7 @@ ORDER = (
     "assemble",
     "configure",
     "quantised",
+    "values",
     "check",
     "build",
     "lora",
