@@ -190,6 +190,25 @@ def frames_of(server: ComfyServer, prompt: Prompt, *changes: Change) -> list[byt
     return [picture.tobytes() for picture in pictures]
 
 
+@pytest.mark.long
+def test_families_in_turns_make_the_same_pictures(
+    published: ComfyServer, templates: dict[str, Prompt]
+) -> None:
+    """Each time from the files: the server forgets models and results in between."""
+    chosen = [
+        (OVI_TEXT, [vocos]),
+        (MOVA, [model_file(files.MOVA_FILE)]),
+        (PRISM, []),
+        (OVI_TEXT, [vocos, model_file(files.OVI_FP8)]),
+    ]
+    rounds = []
+    for order in (chosen, chosen[::-1]):
+        published.post("/free", {"unload_models": True, "free_memory": True})
+        rounds.append([frames_of(published, templates[name], *changes) for name, changes in order])
+    assert rounds[0] == rounds[1][::-1]
+    assert len(set(map(tuple, rounds[0]))) == len(chosen)
+
+
 def test_both_forms_of_mova_are_the_same_model_and_use_both_experts(
     published: ComfyServer, templates: dict[str, Prompt]
 ) -> None:
