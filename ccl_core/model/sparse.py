@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +24,8 @@ from torch._inductor.exc import InductorError
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils._triton import has_triton
+
+from ..notices import notice
 
 SIDE = 4  # tokens along each axis of a block
 SIZE = SIDE**3
@@ -139,7 +140,7 @@ class Keys(NamedTuple):
 @functools.cache
 def _kernel_on(device: str) -> Callable[..., Tensor]:
     if device != "cpu" and not has_triton():
-        logging.warning(
+        notice(
             "Sparse attention: without Triton torch does not compile flex_attention, so blocks are copied, "
             "which may take longer than dense attention: install Triton (on Windows triton-windows), or set "
             "keep to 1"
@@ -219,7 +220,7 @@ def flex(q: Tensor, keys: Keys, chosen: Tensor) -> Tensor:
             return made.view_as(q)
         except (TorchDynamoException, InductorError) as error:
             _flex_compiles = False
-            logging.warning(
+            notice(
                 "Sparse attention: torch cannot compile flex_attention here, so blocks are copied, which "
                 f"is slower: {error}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...config import CCLConfig
+from ...notices import notice
 from ..base_model import CCLModelConfig
 from ..experts import attach_low_noise
 from ..memory_report import sample_with_advice
@@ -108,11 +108,10 @@ def _load(
     assembly, config = put_together(files)
     patcher = _build_expert(assembly, config, paths, options, False, disable_dynamic)
     if config.expert_boundary is not None and not assembly.low_noise:
-        logging.warning(
-            "%s is one of two video experts; without the other, below a sigma of %s it runs where it was not "
-            "trained. CCLModelAssembler takes the other one as low_noise_model.",
-            assembly.sources["video"],
-            config.expert_boundary,
+        notice(
+            f"{assembly.sources['video']} is one of two video experts; without the other, below a sigma of "
+            f"{config.expert_boundary} it runs where it was not trained. CCLModelAssembler takes the other "
+            "one as low_noise_model."
         )
     if assembly.low_noise:
         low_noise = _build_expert(assembly, config, paths, options, True, disable_dynamic)
