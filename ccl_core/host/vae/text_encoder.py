@@ -14,6 +14,15 @@ from ..files.values import fault_of_type
 TRANSFORMER_PREFIX = "umt5xxl.transformer."
 # Of a T5's config.json. The host reads them for its T5 class.
 SHAPE_KEYS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers")
+# The greatest sizes that are built: umT5-XXL has 24 layers and 256,384 pieces.
+LARGEST = 1_000_000
+MOST = {"num_layers": 1000, "num_heads": 1024, "min_length": 65536}
+# Of those the host's class knows.
+CHOICES: dict[str, tuple[object, ...]] = {
+    "dense_act_fn": tuple(comfy.text_encoders.t5.activations),
+    "is_gated_act": (True, False),
+    "model_type": ("umt5", "t5"),
+}
 LISTED = 6
 
 
@@ -74,25 +83,34 @@ def _model_config(config: dict) -> dict:
             f"{', '.join(SHAPE_KEYS)}; got {type(model_config).__name__}. Save the checkpoint again with it."
         )
     # For an absent size the host would take that of umT5-XXL: ten gigabytes instead of an error.
-    absent = [key for key in SHAPE_KEYS if not _is_count(model_config.get(key))]
+    absent = [key for key in SHAPE_KEYS if not _is_count(model_config.get(key), MOST.get(key, LARGEST))]
     if absent:
         raise ValueError(
-            f"The text encoder's 'umt5xxl_model_config' needs positive integers for: {', '.join(absent)}."
+            f"The text encoder's 'umt5xxl_model_config' needs positive integers for: {', '.join(absent)}; "
+            "none far larger than those of umT5-XXL. Save the checkpoint again with them."
         )
     defaults = {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
-    return {**defaults, **model_config}
+    whole = {**defaults, **model_config}
+    for key, known in CHOICES.items():
+        if whole[key] not in known:
+            raise ValueError(
+                f"The text encoder's '{key}' is {whole[key]!r}, known are {', '.join(map(str, known))}: "
+                "save the checkpoint again with one of them."
+            )
+    return whole
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
 
 
 def _min_length(config: dict) -> int:
     # In tokens. Wan pads its texts to 512 and attends to the padding.
     min_length = config.get("min_length", 512)
-    if not _is_count(min_length):
+    if not _is_count(min_length, MOST["min_length"]):
         raise ValueError(
-            f"The text encoder's 'min_length' must be a positive number of tokens, got {min_length!r}."
+            f"The text encoder's 'min_length' must be a positive number of tokens, got {min_length!r}, "
+            f"wanted at most {MOST['min_length']}: save the checkpoint again with it."
         )
     return min_length
 

@@ -146,6 +146,11 @@ def test_many_faults_are_counted_not_listed(state_dict: dict[str, torch.Tensor])
         load_text_encoder(only_vocabulary, CONFIG)
 
 
+def stated(**changes: Any) -> dict[str, Any]:
+    """The configuration with other values."""
+    return CONFIG | {"umt5xxl_model_config": RECIPE.model_config() | changes}
+
+
 @pytest.mark.parametrize(
     "config, named",
     [
@@ -153,6 +158,13 @@ def test_many_faults_are_counted_not_listed(state_dict: dict[str, torch.Tensor])
         ({"umt5xxl_model_config": {**RECIPE.model_config(), "d_model": 0}}, "positive integers for: d_model"),
         ({"umt5xxl_model_config": {"d_model": 32}}, "vocab_size, d_kv, d_ff, num_heads, num_layers"),
         ({**CONFIG, "min_length": -1}, "'min_length' must be a positive number of tokens, got -1"),
+        ({**CONFIG, "min_length": 10**9}, "'min_length' must be a positive number of tokens, got 1000000000"),
+        (stated(num_layers=10**9), "for: num_layers; none far larger"),
+        (stated(vocab_size=10**12, d_ff=True), "for: vocab_size, d_ff"),
+        (stated(dense_act_fn=1e30), "'dense_act_fn' is 1e\\+30, known are gelu_pytorch_tanh, relu"),
+        (stated(dense_act_fn=[]), "'dense_act_fn' is \\[\\], known are"),
+        (stated(is_gated_act="x"), "'is_gated_act' is 'x', known are True, False"),
+        (stated(model_type=None), "'model_type' is None, known are umt5, t5"),
     ],
 )
 def test_incomplete_configuration_is_refused(
