@@ -41,7 +41,11 @@ PRISM = replace(
     metadata_mark="prism.",
     renames=renames,
     contents=(Content(MODEL, "a Prism model"), Content(DIRECTIONS, "the bridge of Prism")),
-    other_files={},
+    other_files=dict.fromkeys(
+        ("a2v_conditioner.inner.q.weight", "video_block.self_attn.q.weight"),
+        "one block of Prism, of a repack with a file for each block: use the published file, or a repack in "
+        "one file or in four",
+    ),
     foreign_keys={
         ".prism_scale": "Prism in fp8 with a scale per row, and ComfyUI's fp8 has one for a whole weight. "
         "Use a repack in int8, or make an fp8 or int8 file of the published one with scripts/convert_model.py"

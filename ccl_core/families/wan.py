@@ -60,6 +60,8 @@ WAN = Family(
     other_files={
         "decoder.head.0.gamma": "a Wan VAE: use Load VAE",
         "encoder.block.0.layer.0.SelfAttention.q.weight": "a T5 text encoder: use Load CLIP",
+        "blocks.0.attn1.to_q.weight": "a Wan under the names of diffusers: use the same model under Wan's "
+        "own names, as in Comfy-Org's repackaged files",
         "vision_model.embeddings.class_embedding": "a CLIP vision model: use Load CLIP Vision",
     },
     expert_boundaries=(0.875, 0.9),

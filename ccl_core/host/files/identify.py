@@ -54,7 +54,19 @@ def identify(file: RawFile) -> ModelFile:
     # A part may be what is left where the keys of the rest are not known.
     if not content.whole and strange(tensors):
         raise ValueError(f"{file.name} {refusal(file.tensors, tensors) or _unknown(tensors)}")
+    _refuse_pieces(tensors, found, file.name)
     return ModelFile(file.name, family, content, tensors, config, file.gguf)
+
+
+def _refuse_pieces(keys: Iterable[str], found: frozenset[str], name: str) -> None:
+    """ValueError for keys of a stream that is not there: of a model that was cut into files by its blocks."""
+    pieces = [key for key in keys if section(key) in PREFIXES and section(key) not in found]
+    if pieces:
+        raise ValueError(
+            f"{name} holds {len(pieces)} keys of the {section(pieces[0])} stream such as {pieces[0]}, and "
+            "neither its head nor its first block: it is a piece of a model. Use a release in one file, or "
+            "in shards with names such as model-00001-of-00003.safetensors"
+        )
 
 
 def _refuse_foreign(keys: Iterable[str], name: str) -> None:

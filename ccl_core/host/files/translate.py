@@ -21,7 +21,7 @@ from .read import quantised_layers
 # Before the keys of a model in an all-in-one file, as the host's CheckpointSave writes it.
 MODEL_PREFIX = "model.diffusion_model."
 # What torch's wrappers, trainers and diffusers put around a whole model.
-WRAPPERS = ("module", "model", "net", "diffusion_model", "transformer")
+WRAPPERS = ("module", "model", "net", "diffusion_model", "transformer", "dit", "_orig_mod")
 
 
 def translate(
@@ -54,8 +54,10 @@ def translate(
 def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file without what stands before the keys of a whole model."""
     sd = {key.removeprefix(MODEL_PREFIX): value for key, value in tensors.items()}
-    wrapper = _wrapper(sd)
-    return {key.removeprefix(wrapper): value for key, value in sd.items()}
+    # One wrapper may stand around another, such as that of torch.compile around a trainer's.
+    while wrapper := _wrapper(sd):
+        sd = {key.removeprefix(wrapper): value for key, value in sd.items()}
+    return sd
 
 
 def _wrapper(keys: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from ccl_pack.ccl_core.host.files.resemblance import nearest, strange
 from ccl_pack.ccl_core.host.files.translate import translate
 from ccl_tools import published as p
 from support.model_files import file
-from support.tiny import CONFIG, state_dict
+from support.tiny import CONFIG, other_model, state_dict
 
 PRISM = p.prism(*p.TINY_MOVA)
 WAN = p.wan(p.TINY_WAN)
@@ -78,11 +78,36 @@ def test_keys_of_an_interaction_are_never_called_none() -> None:
 
 def test_one_file_for_each_block_is_told_what_it_is_a_part_of() -> None:
     block = {key.removeprefix("fusion_blocks.1."): shape for key, shape in PRISM.items() if ".1." in key}
-    message = refused({key: shape for key, shape in block.items() if key.startswith("video_block")})
-    assert "unknown kind" in message and "video_block" in message
+    for start in ("video_block", "a2v_conditioner", ""):
+        message = refused({key: shape for key, shape in block.items() if key.startswith(start)})
+        assert "one block of Prism" in message and "use the published file" in message
+    # Under the names that the whole file has, the second block is no bridge.
+    named = {key: shape for key, shape in PRISM.items() if key.startswith("fusion_blocks.1.")}
+    message = refused(named)
+    assert "keys of the video stream such as blocks.1." in message and "a piece of a model" in message
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "net.", "diffusion_model.", "transformer."])
+DIFFUSERS = (("self_attn.q", "attn1.to_q"), ("cross_attn.q", "attn2.to_q"), ("head.head", "proj_out"))
+
+
+def test_a_wan_of_diffusers_is_told() -> None:
+    shapes = {"scale_shift_table" if key == "head.modulation" else key: shape for key, shape in WAN.items()}
+    for ours, theirs in DIFFUSERS:
+        shapes = {key.replace(ours, theirs): shape for key, shape in shapes.items()}
+    del shapes["blocks.0.self_attn.norm_q.weight"]
+    message = refused(shapes)
+    assert "is a Wan under the names of diffusers: use the same model" in message
+
+
+def test_another_model_of_video_and_sound_is_named_as_the_host_knows_it() -> None:
+    tensors = other_model().model.diffusion_model.state_dict()
+    message = refused(dict(tensors))
+    assert "ComfyUI knows it as ltxav" in message and "Load Diffusion Model" in message
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "model.", "net.", "dit.", "transformer.", "_orig_mod.", "_orig_mod.model.module."]
+)
 @pytest.mark.parametrize("title", ["Ovi", "Prism", "Wan"])
 def test_a_wrapper_around_all_keys_is_taken_off(prefix: str, title: str) -> None:
     wrapped = p.prefixed(prefix, KNOWN[title])
@@ -109,6 +134,9 @@ def test_a_prefix_before_some_keys_stays() -> None:
             WAN | {"control_adapter.conv.weight": (256, 24, 2, 2)},
             "wan2.1 camera_2.2",
         ),
+        (WAN | {"casual_audio_encoder.encoder.final_linear.weight": (256, 256)}, "wan2.1 s2v"),
+        (WAN | {"audio_proj.audio_proj_glob_1.layer.bias": (256,)}, "wan2.1 humo"),
+        (WAN | {"face_adapter.fuser_blocks.0.k_norm.weight": (256,)}, "wan2.1 animate"),
     ],
 )
 def test_a_tower_that_only_the_host_can_run_is_named(shapes: dict[str, Any], host: str) -> None:
