@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+WITH_64_BITS = ("cpu", "cuda")
+
 
 def fault_of_type(key: str, value: Tensor) -> str | None:
     """What is wrong with the type of a weight that no format describes; None where it is a real number."""
@@ -25,7 +27,10 @@ def not_finite(sd: Mapping[str, Tensor]) -> list[str]:
 
 
 def all_finite(value: Tensor) -> bool:
-    """Whether no number is NaN or infinite, without memory for a mask of them."""
-    # Both pass through a sum, and finite numbers of 32 bits do not overflow one of 64. torch sums no 8 bits.
-    wide = value.float() if value.dtype.itemsize == 1 else value
+    """Whether no number is NaN or infinite; where it can, without memory for a mask of them."""
+    wide = value.float() if value.dtype.itemsize == 1 else value  # torch sums no 8 bits
+    # Apple's and Intel's GPUs have no 64 bits.
+    if wide.device.type not in WITH_64_BITS:
+        return bool(torch.isfinite(wide).all())
+    # Both pass through a sum, and finite numbers of 32 bits do not overflow one of 64.
     return bool(torch.isfinite(wide.sum(dtype=torch.float64)))

@@ -41,7 +41,7 @@ def usable(*parts: Decoded) -> list[Tensor]:
 
 
 def _fault(part: Decoded) -> str:
-    share = 1 - torch.isfinite(part.result).double().mean().item()
+    share = 1 - torch.isfinite(part.result).float().mean().item()
     return f"The decoded {part.what} holds NaN or infinity ({share:.0%} of it): {_cause(part)}."
 
 
