@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 
 from ccl_tools.console import exit_on_script_error, say
-from ccl_tools.environment import ROOT, load_pack, reexec
+from ccl_tools.environment import ROOT, load_pack, reexec, with_tests_on_path
 
 PAGE = ROOT / "docs" / "compatibility.md"
 BEGIN, END = "<!-- scripts/compatibility.py writes from here -->", "<!-- to here -->"
@@ -20,7 +19,7 @@ BEGIN, END = "<!-- scripts/compatibility.py writes from here -->", "<!-- to here
 
 def main() -> None:
     load_pack()
-    sys.path.insert(0, str(ROOT / "tests"))
+    with_tests_on_path()
     from support.compatibility import COLUMNS, measured, rows
 
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)

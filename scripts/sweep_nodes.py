@@ -9,11 +9,10 @@ the same video weights. Takes some minutes. What nodes save goes into a temporar
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 
 from ccl_tools.console import exit_on_script_error, say
-from ccl_tools.environment import ROOT, load_pack, reexec
+from ccl_tools.environment import ROOT, load_pack, reexec, with_tests_on_path
 
 PAGE = ROOT / "docs" / "host-nodes.md"
 BEGIN, END = "<!-- scripts/sweep_nodes.py writes from here -->", "<!-- to here -->"
@@ -21,7 +20,7 @@ BEGIN, END = "<!-- scripts/sweep_nodes.py writes from here -->", "<!-- to here -
 
 def main() -> None:
     load_pack()
-    sys.path.insert(0, str(ROOT / "tests"))
+    with_tests_on_path()
     import folder_paths
     from comfyui_version import __version__ as version
 

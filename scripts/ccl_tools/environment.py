@@ -201,6 +201,11 @@ def hold_own() -> None:
         hold(prefix)
 
 
+def with_tests_on_path() -> None:
+    """Let what the tests share (`support`) be imported, for scripts that measure with it."""
+    sys.path.insert(0, str(ROOT / "tests"))
+
+
 def load_pack(*, cpu: bool = True, pytorch_attention: bool = False) -> ModuleType:
     """The pack as ComfyUI loads it: one package, here always named ccl_pack, with ComfyUI on the path.
 

@@ -17,7 +17,7 @@ FOLDERS = {"ccl_tools": "scripts", "ccl_bench": "benchmarks", "support": "tests"
 # Each with its reason: the scripts' package for benchmarks and tests, and the host.
 PATH_LINES = {
     "benchmarks/ccl_bench/__init__.py": 1,
-    "scripts/ccl_tools/environment.py": 2,
+    "scripts/ccl_tools/environment.py": 3,
     "tests/conftest.py": 1,
 }
 
