@@ -9,9 +9,10 @@ from comfy_api.latest import io
 from ..ccl_core.host.base_model import CCLModel
 from ..ccl_core.host.sparse import with_sparse_attention
 from .inputs import model_input, titles
+from .node import CCLNode
 
 
-class CCLSparseAttention(io.ComfyNode):
+class CCLSparseAttention(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
