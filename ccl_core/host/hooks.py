@@ -7,6 +7,7 @@ plain Wan, (b, c, t, h, w), and then the sound as a video of one column, (b, c, 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import types
@@ -162,39 +163,66 @@ class OneStream(comfy.context_windows.ContextHandlerABC):
 def with_own_state(hook: Any, known: dict[int, Any] | None = None) -> Any:
     """A copy of a hook that keeps what it remembers between steps apart from the original.
 
-    Of functions their enclosed variables, of methods and callable objects the object, of partials all of it.
-    Modules and patchers are shared: they are no memory.
+    Of functions their enclosed variables and attributes, of methods and callable objects the object, of
+    partials all of it, each with what it holds in turn. Modules and patchers are shared: they are no memory.
     """
     known = {} if known is None else known
     if id(hook) in known:
         return known[id(hook)]
-    if isinstance(hook, types.FunctionType) and hook.__closure__:
-        cells = tuple(types.CellType() for _ in hook.__closure__)
-        made = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, hook.__defaults__, cells)
-        made.__kwdefaults__ = hook.__kwdefaults__
-        known[id(hook)] = made
-        for cell, original in zip(cells, hook.__closure__, strict=True):
-            cell.cell_contents = _remembered(original.cell_contents, known)
-        return made
+    if isinstance(hook, types.FunctionType):
+        return _function_with_own_state(hook, known) if hook.__closure__ or vars(hook) else hook
     if isinstance(hook, types.MethodType):
         return types.MethodType(hook.__func__, _remembered(hook.__self__, known))
     if isinstance(hook, functools.partial):
         parts = [_remembered(value, known) for value in hook.args]
         named = {name: _remembered(value, known) for name, value in hook.keywords.items()}
         return functools.partial(with_own_state(hook.func, known), *parts, **named)
-    return (
-        hook if isinstance(hook, types.FunctionType | types.BuiltinFunctionType) else _remembered(hook, known)
-    )
+    return hook if isinstance(hook, types.BuiltinFunctionType) else _remembered(hook, known)
+
+
+def _function_with_own_state(hook: types.FunctionType, known: dict[int, Any]) -> types.FunctionType:
+    originals = hook.__closure__ or ()
+    cells = tuple(known.setdefault(id(cell), types.CellType()) for cell in originals)
+    made = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, hook.__defaults__, cells)
+    made.__kwdefaults__ = hook.__kwdefaults__
+    known[id(hook)] = made
+    for cell, original in zip(cells, originals, strict=True):
+        # A variable that is not set yet leaves its cell empty.
+        with contextlib.suppress(ValueError):
+            cell.cell_contents = _remembered(original.cell_contents, known)
+    for name, value in vars(hook).items():
+        setattr(made, name, _remembered(value, known))
+    return made
 
 
 def _remembered(value: Any, known: dict[int, Any]) -> Any:
-    """A copy of what a hook holds."""
-    if callable(value) and isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+    """A copy of what a hook holds, and of what that holds."""
+    if id(value) in known:
+        return known[id(value)]
+    if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
         return with_own_state(value, known)
     if torch.is_tensor(value):
-        return value.clone()
+        return known.setdefault(id(value), value.clone())
     if isinstance(value, torch.nn.Module | type) or hasattr(value, "model_options"):
         return value
-    if id(value) not in known:
-        known[id(value)] = copy.copy(value)
-    return known[id(value)]
+    if type(value) is tuple:
+        return tuple(_remembered(entry, known) for entry in value)
+    try:
+        made = known[id(value)] = copy.copy(value)
+    except TypeError:
+        # A lock, a file or a module of Python has no copy.
+        return value
+    if made is not value:
+        _fill(made, value, known)
+    return made
+
+
+def _fill(made: Any, value: Any, known: dict[int, Any]) -> None:
+    """Give a shallow copy its own entries and attributes."""
+    if isinstance(value, dict):
+        made.update({key: _remembered(entry, known) for key, entry in value.items()})
+    elif isinstance(value, list):
+        made[:] = [_remembered(entry, known) for entry in value]
+    for name, attribute in getattr(value, "__dict__", {}).items():
+        # Past __setattr__, which a frozen dataclass forbids.
+        made.__dict__[name] = _remembered(attribute, known)

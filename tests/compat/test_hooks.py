@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -186,6 +187,74 @@ def test_objects_methods_and_partials_have_a_state_for_each_stream(form: str) ->
     first, second = torch.ones(1), torch.zeros(1)
     assert hook({"denoised": first}) is first and other({"denoised": second}) is second
     assert hook({"denoised": second}) is first and other({"denoised": first}) is second
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.sums = {"all": [0]}
+        self.inner = Remembering()
+        self.lock = threading.Lock()
+        self.itself = self
+
+    def __call__(self, number: int) -> int:
+        self.itself.sums["all"][0] += number
+        return self.sums["all"][0]
+
+
+def counter(kind: str) -> Callable[[int], int]:
+    """A sum of the numbers so far, kept in one of the places that a hook may keep it."""
+    if kind == "object":
+        return Holder()
+    sums = {"all": [0]}
+    if kind == "nested":
+
+        def hook(number: int) -> int:
+            sums["all"][0] += number
+            return sums["all"][0]
+
+        return hook
+    if kind == "shared cell":
+        total = 0
+
+        def add(number: int) -> None:
+            nonlocal total
+            total += number
+
+        def through(number: int) -> int:
+            add(number)
+            return total
+
+        return through
+
+    def attribute(number: int) -> int:
+        attribute.total += number
+        return attribute.total
+
+    attribute.total = 0
+    return attribute
+
+
+@pytest.mark.parametrize("kind", ["object", "nested", "shared cell", "attribute"])
+def test_a_sum_is_kept_apart_wherever_a_hook_holds_it(kind: str) -> None:
+    hook = counter(kind)
+    other = with_own_state(hook)
+    assert [hook(1), other(10), hook(2), other(20)] == [1, 10, 3, 30]
+
+
+def test_what_has_no_copy_is_shared_and_an_unset_variable_stays_unset() -> None:
+    held = Holder()
+    copied = with_own_state(held)
+    assert copied.lock is held.lock and copied.itself is copied and copied.inner is not held.inner
+
+    def unset(number: int) -> int:
+        return number if number < 5 else later
+
+    other = with_own_state(unset)
+    assert other(1) == 1
+    with pytest.raises(NameError):
+        other(5)
+    later = 7
+    assert unset(5) == 7
 
 
 def test_modules_and_plain_functions_are_shared() -> None:
