@@ -1,5 +1,5 @@
 """Tiny VAEs with random weights: the host's Wan 2.1 VAE and a Vocos vocoder at the sizes of the tiny
-model.
+model. Each is made outside inference mode, whoever asks first: a test that tracks gradients can use it too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ SAMPLE_RATE, HOP, MELS = 16000, 500, 8
 
 
 @cache
+@torch.inference_mode(False)
 def video_vae(seed: int = 0) -> comfy.sd.VAE:
     """16 channels, stride 8, 4 frames per latent frame, found by the host's own loader."""
     torch.manual_seed(seed)
@@ -33,6 +34,7 @@ def _weight(name: str, shape: torch.Size) -> torch.Tensor:
 
 
 @cache
+@torch.inference_mode(False)
 def audio_vae(seed: int = 0, mels: int = MELS) -> VocosVAE:
     """32 tokens a second, mono, 16 kHz."""
     torch.manual_seed(seed)
@@ -51,6 +53,7 @@ def audio_vae(seed: int = 0, mels: int = MELS) -> VocosVAE:
 
 
 @cache
+@torch.inference_mode(False)
 def image_vae() -> comfy.sd.VAE:
     """TAESD, a VAE of the wrong kind for either slot."""
     from comfy.taesd.taesd import TAESD
