@@ -23,6 +23,7 @@ from torch import Tensor
 from ...config import InteractionConfig
 from ...families import FAMILIES
 from ...families.base import LoraNames
+from ...notices import notice
 from ..base_model import CCLModel
 from ..experts import low_noise_of, with_low_noise
 from .read import SAFETENSORS, read_tensors
@@ -56,6 +57,9 @@ HALVES = (
     ("lokr_w1_a", "lokr_w1_b"),
     ("lokr_w2_a", "lokr_w2_b"),
 )
+
+# What the host reads of a name besides the tensors of an adapter.
+BESIDE = ("alpha", "dora_scale", "w_norm", "b_norm", "diff", "diff_b", "set_weight")
 
 
 @dataclass(frozen=True)
@@ -132,18 +136,33 @@ def _read(path: str, changed: float) -> tuple[dict[str, Tensor], dict[str, str]]
 def find_patches(
     model: CCLModel, lora: dict[str, Tensor], metadata: dict[str, str], name: str, experts: bool = False
 ) -> dict[str, Any]:
-    """The host's patches by target (see `key_map`). The log names keys that mean no weight of this model."""
+    """The host's patches by target (see `key_map`). A notice tells how much is for no weight of it."""
     _check_pairs(lora, name)
     converted = comfy.lora_convert.convert_lora(_with_alpha(lora, metadata, name))
-    patches = comfy.lora.load_lora(converted, key_map(model, experts))
+    names = key_map(model, experts)
+    patches = comfy.lora.load_lora(converted, names)
     if not patches:
         raise ValueError(
             f"{name} holds {len(lora)} tensors such as {min(lora)}, and none is for a weight of this "
             "model. Wanted: a LoRA for this model or for the Wan model it is made of, with names such as "
             "diffusion_model.blocks.0.self_attn.q.lora_A.weight. Choose another file"
         )
-    _check_size(patches, model.state_dict(), name)
+    left = [*_unread(converted, patches, names), *_unfit(patches, model.state_dict(), name)]
+    if left:
+        notice(
+            f"{name}: {len(left)} of its tensors fit no weight of this model and are left out, the first is "
+            f"{left[0]}. What fits is used. The LoRA may be for another model, or for more than this one has"
+        )
     return patches
+
+
+def _unread(lora: dict[str, Tensor], patches: dict[str, Any], names: dict[str, str]) -> list[str]:
+    """The keys that the host made no patch of; its log names each."""
+    read = {f"{name}.{what}" for name in names for what in BESIDE}
+    for patch in patches.values():
+        # Differences are tuples, and their keys are those above.
+        read |= set(getattr(patch, "loaded_keys", ()))
+    return [key for key in lora if key not in read]
 
 
 def _check_pairs(lora: dict[str, Tensor], name: str) -> None:
@@ -255,22 +274,27 @@ def _holds_any(key: str, parts: list[str]) -> bool:
     return any(part in key for part in parts)
 
 
-def _check_size(patches: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
-    """ValueError for a LoRA of a model of another width: the host only logs an error for each weight."""
+def _unfit(patches: dict[str, Any], weights: dict[str, Tensor], name: str) -> list[str]:
+    """Weights that this model lacks or has in another size, of which the host logs an error in the run.
+
+    ValueError for a LoRA of a model of another width, of which no weight fits.
+    """
+    keys = {
+        key.removeprefix(TARGETS[HIGH]).removeprefix(TARGETS[LOW]): patch for key, patch in patches.items()
+    }
+    absent = [key for key in keys if key not in weights]
     # The first dimension only: quantised weights may be packed along the others.
-    rows = [
-        (target.removeprefix(TARGETS[HIGH]).removeprefix(TARGETS[LOW]), patch.weights[0].shape[0])
-        for target, patch in patches.items()
-        if isinstance(patch, LoRAAdapter)
-    ]
+    rows = {key: patch.weights[0].shape[0] for key, patch in keys.items() if isinstance(patch, LoRAAdapter)}
+    other = [key for key, found in rows.items() if found != weights[key].shape[0]]
     # One weight that fits is enough, as for the host: a LoRA may be for more than this model has.
-    if rows and all(found != weights[key].shape[0] for key, found in rows):
-        key, found = rows[0]
+    if other and len(other) == len(rows):
+        key = other[0]
         raise ValueError(
-            f"{name} is for a model of another size: {key.removeprefix(MODEL)} has {found} rows in it and "
-            f"{weights[key].shape[0]} in this model. Wanted: a LoRA for this model or for the Wan model it "
-            "is made of, choose another file"
+            f"{name} is for a model of another size: {key.removeprefix(MODEL)} has {rows[key]} rows in it "
+            f"and {weights[key].shape[0]} in this model. Wanted: a LoRA for this model or for the Wan model "
+            "it is made of, choose another file"
         )
+    return absent + other
 
 
 def _for_expert(patches: dict[str, Any], which: str, chosen: str) -> dict[str, Any]:

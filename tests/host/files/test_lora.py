@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from ccl_pack.ccl_core.host.files.lora import (
     read_lora,
 )
 from ccl_pack.ccl_core.host.files.translate import rename
+from ccl_pack.ccl_core.notices import LOGGER
 from support import tiny
 
 RANK, ALPHA = 4, 3.0
@@ -540,34 +542,60 @@ def test_an_alpha_that_is_no_number_is_refused(tmp_path: Path, models: dict[str,
         apply_lora(models["bridge"], save(tmp_path, tensors, {"alpha": "eight"}), FULL)
 
 
-def test_keys_that_mean_nothing_are_in_the_log_once(
+def warned_of(
+    model: ModelPatcher, path: str, caplog: pytest.LogCaptureFixture
+) -> tuple[list[str], list[str]]:
+    """What the host's log says of a LoRA, and what the node shows."""
+    with caplog.at_level(logging.WARNING):
+        apply_lora(model, path, FULL)
+    of_node = [record.message for record in caplog.records if record.name == LOGGER.name]
+    return [record.message for record in caplog.records if record.name == "root"], of_node
+
+
+def test_keys_that_mean_nothing_are_in_the_log_and_counted_on_the_node(
     tmp_path: Path, models: dict[str, ModelPatcher], caplog: pytest.LogCaptureFixture
 ) -> None:
     tensors = of_all_parts(models["cca"]) | entry("diffusion_model.blocks.99.ffn.0", torch.empty(64, 48))
     tensors["diffusion_model.blocks.0.diff_m"] = torch.zeros(1, 6, 48)
-    with caplog.at_level(logging.WARNING):
-        apply_lora(models["cca"], save(tmp_path, tensors), FULL)
-    said = [record.message for record in caplog.records]
-    assert sorted(said) == [
-        "lora key not loaded: diffusion_model.blocks.0.diff_m",
-        *[
-            f"lora key not loaded: diffusion_model.blocks.99.ffn.0.{name}"
-            for name in ("alpha", "lora_A.weight", "lora_B.weight")
-        ],
+    log, of_node = warned_of(models["cca"], save(tmp_path, tensors), caplog)
+    left = [
+        "diffusion_model.blocks.0.diff_m",
+        *[f"diffusion_model.blocks.99.ffn.0.{name}" for name in ("alpha", "lora_A.weight", "lora_B.weight")],
     ]
+    assert sorted(log) == [f"lora key not loaded: {key}" for key in left]
+    assert len(of_node) == 1
+    words = r"lora\.safetensors: 4 of its tensors fit no weight of this model and are left out, the first is "
+    assert re.match(words, of_node[0]) and any(f"is {key}. What" in of_node[0] for key in left)
 
 
-def test_a_bias_that_the_model_lacks_is_in_the_log(
+def test_a_bias_that_the_model_lacks_is_told(
     tmp_path: Path, models: dict[str, ModelPatcher], caplog: pytest.LogCaptureFixture
 ) -> None:
-    tensors = of_all_parts(models["cca"]) | {
-        "diffusion_model.blocks.0.self_attn.norm_q.diff_b": torch.zeros(48)
-    }
-    with caplog.at_level(logging.WARNING):
-        apply_lora(models["cca"], save(tmp_path, tensors), FULL)
-    assert [record.message for record in caplog.records] == [
-        "NOT LOADED diffusion_model.blocks.0.self_attn.norm_q.bias"
-    ]
+    lacking = "diffusion_model.blocks.0.self_attn.norm_q"
+    tensors = of_all_parts(models["cca"]) | {f"{lacking}.diff_b": torch.zeros(48)}
+    log, of_node = warned_of(models["cca"], save(tmp_path, tensors), caplog)
+    assert log == [f"NOT LOADED {lacking}.bias"]
+    assert (
+        len(of_node) == 1
+        and f": 1 of its tensors fit no weight of this model and are left out, the first is {lacking}.bias"
+        in of_node[0]
+    )
+
+
+def test_a_pair_of_another_size_among_others_is_told(
+    tmp_path: Path, models: dict[str, ModelPatcher], caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "diffusion_model.blocks.1.ffn.0"
+    tensors = of_all_parts(models["cca"]) | entry(key, torch.empty(96, 48))
+    log, of_node = warned_of(models["cca"], save(tmp_path, tensors), caplog)
+    assert log == [] and len(of_node) == 1 and f"the first is {key}.weight. What fits is used" in of_node[0]
+
+
+@pytest.mark.parametrize("naming", HOST_FILES)
+def test_nothing_is_told_of_a_file_that_fits(
+    tmp_path: Path, models: dict[str, ModelPatcher], naming: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert warned_of(models["cca"], save(tmp_path, HOST_FILES[naming]), caplog) == ([], [])
 
 
 def pair(*keys: str) -> dict[str, torch.Tensor]:
@@ -757,7 +785,8 @@ def test_one_expert_alone_takes_the_high_noise_names_and_reports_the_others(
     with caplog.at_level(logging.WARNING):
         patched = apply_lora(models["bridge"], save(tmp_path, of_both_experts(models["bridge"])), FULL)
     assert names_of(patched) == {"blocks.0.ffn.0"}
-    assert len(caplog.records) == 3 and all(
+    # Three of the host, and the notice of the node.
+    assert len(caplog.records) == 4 and all(
         "video_dit_2.blocks.0.ffn.0" in each.message for each in caplog.records
     )
 
