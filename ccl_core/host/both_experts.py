@@ -14,8 +14,15 @@ from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
+import comfy.utils
 import torch
-from comfy.model_patcher import LazyCastingParam, LazyCastingParamPiece, ModelPatcher
+from comfy.model_patcher import (
+    LazyCastingParam,
+    LazyCastingParamPiece,
+    LazyCastingQuantizedParam,
+    ModelPatcher,
+)
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
 KEY = "ccl_low_noise"
@@ -125,21 +132,34 @@ class BothExperts:
         return low
 
 
+class _Piece(LazyCastingParamPiece):
+    """A part of a quantised weight that is patched as it is written; the host's own cannot hold integers."""
+
+    def __new__(cls, caster: LazyCastingQuantizedParam, key: str, tensor: Tensor) -> _Piece:  # noqa: ARG004
+        return torch.nn.Parameter.__new__(cls, tensor, requires_grad=False)
+
+
 def _weights_to_save(low: ModelPatcher) -> dict[str, Tensor]:
     """The weights that the low-noise expert has of its own, by our names, with its patches.
 
-    Most are patched one by one as they are written: the host has made room for the other expert.
+    They are patched one by one as they are written: the host has made room for the other expert.
     """
     comfy.model_management.unload_model_and_clones(low)
-    found = low.model_state_dict_for_saving(low.model.diffusion_model, MODEL)
-    made = {}
-    for key in _own_keys(MODEL + key for key in found):
-        value = found[key.removeprefix(MODEL)]
-        # The host patches weights and biases while it writes. Others it takes from the loaded model.
-        if key in low.patches and not isinstance(value, LazyCastingParam | LazyCastingParamPiece):
-            value = low.patch_weight_to_device(key, device_to=low.load_device, return_weight=True)
-        made[key.removeprefix(MODEL)] = value
-    return made
+    plain = low.model.diffusion_model.state_dict()
+    made = {key: plain[key.removeprefix(MODEL)] for key in _own_keys(MODEL + key for key in plain)}
+    # Of a block's bare parameters the host runs and writes the original.
+    for key in _own_keys(key for key in low.patches if key.endswith((".weight", ".bias"))):
+        made.update(_patched(low, key, made))
+    return {key.removeprefix(MODEL): value for key, value in made.items()}
+
+
+def _patched(low: ModelPatcher, key: str, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A weight, or the parts of a quantised one, that the host patches when it is written."""
+    weight = comfy.utils.get_attr(low.model, key)
+    if not isinstance(weight, QuantizedTensor):
+        return {key: LazyCastingParam(low, key, weight)}
+    caster = LazyCastingQuantizedParam(low, key)
+    return {part: _Piece(caster, part, plain[part]) for part in weight.state_dict(key) if part in plain}
 
 
 def _own_keys(keys: Iterable[str]) -> list[str]:
