@@ -1,5 +1,8 @@
 """Build the host's CLIP from a umT5 encoder of any size whose vocabulary travels in the same file."""
 
+import json
+from pathlib import Path
+
 import comfy.sd
 import comfy.supported_models_base
 import comfy.text_encoders.t5
@@ -27,12 +30,19 @@ LISTED = 6
 
 
 def load_text_encoder(
-    sd: dict[str, torch.Tensor], config: dict, embedding_directory: str | None = None
+    sd: dict[str, torch.Tensor], config: dict | None, embedding_directory: str | None = None
 ) -> comfy.sd.CLIP:
-    """The CLIP of a state dict in the host's umT5 names with a vocabulary (`spiece_model`) in it."""
+    """The CLIP of a state dict in the host's umT5 names with a vocabulary (`spiece_model`) in it.
+
+    config: None for Wan's own umT5-XXL, which the host's CheckpointSave writes too.
+    """
     weights = _strip_prefix(sd)
+    if config is None and comfy.sd.detect_te_model(weights) is comfy.sd.TEModel.T5_XXL:
+        _require_wan_encoder(weights)
+        kind = comfy.sd.CLIPType.WAN
+        return comfy.sd.load_text_encoder_state_dicts([weights], embedding_directory, clip_type=kind)
     vocabulary = _vocabulary(weights)
-    model_config = _model_config(config)
+    model_config = _model_config(config or {})
     _check_weights(weights, model_config)
     _check_vocabulary(vocabulary, model_config)
     target = comfy.supported_models_base.ClipTarget(
@@ -48,6 +58,19 @@ def load_text_encoder(
         state_dict=[weights],
         model_options={"umt5xxl_model_config": model_config},
     )
+
+
+def _require_wan_encoder(weights: dict[str, torch.Tensor]) -> None:
+    """ValueError for an umT5-XXL with weights missing: the host's loader would leave them random."""
+    config = Path(comfy.text_encoders.wan.__file__).with_name("umt5_config_xxl.json")
+    wanted = [*_wanted_shapes(json.loads(config.read_text())), "spiece_model"]
+    missing = [key for key in wanted if key not in weights]
+    if missing:
+        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        raise ValueError(
+            f"The text encoder, umT5-XXL, has no {', '.join(missing[:LISTED])}{more}: the file was cut, or "
+            "saved without them. Get it again, or load a separate text encoder with CLIPLoader (type wan)."
+        )
 
 
 def _strip_prefix(sd: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -184,3 +184,10 @@ def test_vocabulary_of_another_encoder_is_refused(state_dict: dict[str, torch.Te
 def test_vocabulary_knows_the_words_it_was_trained_on(state_dict: dict[str, torch.Tensor]) -> None:
     clip = load_text_encoder(state_dict, CONFIG)
     assert {word: real_tokens(clip, word) for word in WORDS_SEEN} == dict.fromkeys(WORDS_SEEN, 2)
+
+
+def test_wan_s_own_encoder_needs_no_configuration_and_all_its_weights(vocabulary: torch.Tensor) -> None:
+    last = "umt5xxl.transformer.encoder.block.23.layer.1.DenseReluDense.wi_1.weight"
+    weights = {last: torch.zeros(1, dtype=torch.bfloat16).expand(10240, 4096), "spiece_model": vocabulary}
+    with pytest.raises(ValueError, match=r"umT5-XXL, has no .* and 235 more: the file was cut.*CLIPLoader"):
+        load_text_encoder(weights, None)
