@@ -214,6 +214,7 @@ GROUPS = [
         "host/bypass",
         "host/diagnosis",
         "host/sparse",
+        "host/saving",
     ],
     ["host/both_experts"],
     ["host/vae", "host/base_model", "host/experts"],

@@ -116,6 +116,54 @@ def test_progress_and_previews_arrive_while_sampling(clip: Run, template: Prompt
     assert clip.previews >= STEPS
 
 
+def test_what_the_save_nodes_of_the_host_write_makes_the_same_clip(
+    server: ComfyServer, template: Prompt
+) -> None:
+    prompt = copy.deepcopy(template)
+    decode = node_id(prompt, "CCLDecodeAV")
+    add(prompt, "SaveImage", images=[decode, 0], filename_prefix="saved")
+    add(prompt, "SaveAudio", audio=[decode, 1], filename_prefix="saved")
+    saving = copy.deepcopy(prompt)
+    model, clip, picture, sound = ([node_id(prompt, "CCLCheckpointLoader"), slot] for slot in range(4))
+    add(
+        saving, "CheckpointSave", model=model, clip=clip, vae=picture, filename_prefix="checkpoints/saved_all"
+    )
+    add(saving, "ModelSave", model=model, filename_prefix="diffusion_models/saved_model")
+    add(saving, "VAESave", vae=picture, filename_prefix="vae/saved_picture")
+    add(saving, "VAESave", vae=sound, filename_prefix="vae/saved_sound")
+    wanted = _media(server, server.run(saving))
+    whole = copy.deepcopy(prompt)
+    node(whole, "CCLCheckpointLoader")["ckpt_name"] = "saved_all_00001_.safetensors"
+    assert _media(server, server.run(whole)) == wanted
+    parts = copy.deepcopy(prompt)
+    links = {
+        0: add(
+            parts,
+            "CCLModelLoader",
+            unet_name="saved_model_00001_.safetensors",
+            weight_dtype="default",
+        ),
+        2: add(parts, "VAELoader", vae_name="saved_picture_00001_.safetensors"),
+        3: add(parts, "CCLAudioVAELoader", vae_name="saved_sound_00001_.safetensors"),
+    }
+    for entry in parts.values():
+        entry["inputs"] |= {
+            name: links[value[1]]
+            for name, value in entry["inputs"].items()
+            if isinstance(value, list) and value[0] == model[0] and value[1] in links
+        }
+    assert _media(server, server.run(parts)) == wanted
+
+
+def _media(server: ComfyServer, run: Run) -> list[bytes]:
+    """The numbers of the pictures and of the sound: a file also holds its prompt."""
+    assert run.status == "success", run.error
+    pictures = [_pixels(server.view(file)).numpy().tobytes() for file in run.files(".png")]
+    (sound,) = run.files(".flac")
+    with av.open(io.BytesIO(server.view(sound))) as container:
+        return [*pictures, *(frame.to_ndarray().tobytes() for frame in container.decode(audio=0))]
+
+
 def test_same_seed_gives_the_same_frames(server: ComfyServer, template: Prompt) -> None:
     again = copy.deepcopy(template)
     # As pictures: the encoder of the video file is not the same to the bit on a busy machine.

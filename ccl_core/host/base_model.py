@@ -26,6 +26,7 @@ from ..model.joint import KEPT, JointModel, Kept
 from .audio_shift import at_own_level, audio_noise_scale
 from .diagnosis import require_finite_prediction
 from .run import RUN, Run, unpack
+from .saving import require_writable, sound_weights
 from .texts import of_streams
 from .video_wrappers import for_video
 
@@ -227,13 +228,12 @@ class CCLModel(comfy.model_base.WAN21):
     ) -> dict[str, Tensor]:
         """What the host's ModelSave and CheckpointSave write, with the configuration and the audio VAE.
 
-        Their metadata is the prompt alone, so the configuration is a tensor.
+        Their metadata is the prompt alone, so the configuration is a tensor. ValueError for a GGUF file.
         """
+        require_writable(self.model_config)
         model = unet_state_dict | {ENTRY: as_tensor(write_config(self.ccl_config))}
         saved = super().state_dict_for_saving(model, clip_state_dict, vae_state_dict, clip_vision_state_dict)
-        if vae_state_dict is None or self.audio_vae is None:
-            return saved
-        return saved | {f"audio_vae.{key}": value for key, value in self.audio_vae.get_sd().items()}
+        return saved if vae_state_dict is None else saved | sound_weights(self.audio_vae)
 
     def get_dynamic_vram__units(self) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
         """The modules that stay in VRAM longest and those that leave it first, which newer hosts ask for.

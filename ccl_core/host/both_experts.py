@@ -146,10 +146,11 @@ def _weights_to_save(low: ModelPatcher) -> dict[str, Tensor]:
     """
     comfy.model_management.unload_model_and_clones(low)
     plain = low.model.diffusion_model.state_dict()
-    made = {key: plain[key.removeprefix(MODEL)] for key in _own_keys(MODEL + key for key in plain)}
-    # Of a block's bare parameters the host runs and writes the original.
-    for key in _own_keys(key for key in low.patches if key.endswith((".weight", ".bias"))):
-        made.update(_patched(low, key, made))
+    made = {key: plain[key.removeprefix(MODEL)] for key in _own_keys(map(MODEL.__add__, plain))}
+    for key in _own_keys(low.patches):
+        # Of a block's bare parameters the host runs and writes the original.
+        if key.endswith((".weight", ".bias")):
+            made.update(_patched(low, key, made))
     return {key.removeprefix(MODEL): value for key, value in made.items()}
 
 

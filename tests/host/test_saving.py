@@ -198,6 +198,74 @@ def test_a_quantised_model_stays_quantised(tmp_path: Path, output: Path) -> None
     assert any(value.dtype is torch.float8_e4m3fn for value in comfy.utils.load_torch_file(path).values())
 
 
+def int8(folder: Path, name: str) -> ModelPatcher:
+    shapes = {"mova": p.mova, "prism": p.prism}[name](*p.TINY_MOVA)
+    save_file(p.int8_rotated(p.weights(shapes)), folder / "int8.safetensors")
+    return load_model(str(folder / "int8.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["mova", "prism"])
+def test_integers_of_both_experts_are_saved_as_they_are(tmp_path: Path, output: Path, name: str) -> None:
+    model = int8(tmp_path, name)
+    loaded = load_model(saved(model, output))
+    for ours, wanted in zip(experts(loaded), experts(model), strict=True):
+        theirs, found = (patcher.model.diffusion_model.state_dict() for patcher in (wanted, ours))
+        assert found.keys() == theirs.keys()
+        assert torch.int8 in {value.dtype for value in found.values()}
+        for key, value in theirs.items():
+            assert found[key].dtype == value.dtype and torch.equal(found[key], value), key
+
+
+def test_a_lora_of_the_low_noise_expert_is_merged_into_integers(tmp_path: Path, output: Path) -> None:
+    model = int8(tmp_path, "mova")
+    key = "blocks.0.ffn.0"
+    before = low_noise_of(model).model.diffusion_model.blocks[0].ffn[0].weight.dequantize().float()
+    generator = torch.Generator().manual_seed(3)
+    down, up = (
+        torch.randn(shape, generator=generator) for shape in ((2, before.shape[1]), (before.shape[0], 2))
+    )
+    lora = {f"diffusion_model.{key}.lora_A.weight": down, f"diffusion_model.{key}.lora_B.weight": up}
+    save_file(lora, tmp_path / "lora.safetensors")
+    patched = apply_lora(model, str(tmp_path / "lora.safetensors"), Strengths())
+    loaded = low_noise_of(load_model(saved(patched, output)))
+    found = loaded.model.diffusion_model.blocks[0].ffn[0].weight
+    assert found._qdata.dtype is torch.int8
+    wanted = before + up @ down
+    # A step of int8 is a 127th of the largest number of a row, and the host rounds by chance.
+    step = wanted.abs().amax(1, keepdim=True) / 127
+    assert ((found.dequantize().float() - wanted).abs() <= 1.5 * step + 0.02).all()
+
+
+@pytest.mark.parametrize("name", ["mova", "prism"])
+def test_bare_parameters_of_both_experts_are_saved_as_the_host_runs_them(
+    tmp_path: Path, output: Path, name: str
+) -> None:
+    one, other = MODELS[name](tmp_path, 0), MODELS[name](tmp_path, 5)
+    wanted = [expert.model.diffusion_model.state_dict() for expert in experts(one)]
+    (merged,) = ModelMergeSimple().merge(one, other, 0.25)
+    loaded = load_model(saved(merged, output), FLOAT)
+    for made, first in zip(experts(loaded), wanted, strict=True):
+        bare = {k: v for k, v in made.model.diffusion_model.state_dict().items() if k.endswith(BARE)}
+        assert bare
+        for key, value in bare.items():
+            assert torch.equal(value, first[key]), key
+
+
+def test_a_checkpoint_without_a_sound_s_vae_is_said(
+    tmp_path: Path, output: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, clip, video_vae, _ = load_checkpoint(str(CHECKPOINTS / "ccl-tiny.safetensors"))
+    CheckpointSave().save(ccl(tmp_path), clip, video_vae, "mute")
+    assert list(output.glob("mute_0*.safetensors"))
+    assert "saved without an audio VAE" in caplog.text and "VAESave" in caplog.text
+
+
+def test_a_model_that_the_host_builds_again_keeps_the_sound_s_vae() -> None:
+    model, _, _, sound = load_checkpoint(str(CHECKPOINTS / "ccl-tiny.safetensors"))
+    loader, arguments = model.cached_patcher_init
+    assert loader(*arguments, disable_dynamic=True).model.audio_vae is sound
+
+
 def test_a_checkpoint_loads_whole_and_makes_the_same(output: Path) -> None:
     path = CHECKPOINTS / "ccl-tiny.safetensors"
     model, clip, video_vae, sound = load_checkpoint(str(path))

@@ -53,11 +53,20 @@ def load_files(
 
 
 def load_expert(
-    paths: ModelPaths, model_options: dict[str, Any], low_noise: bool, disable_dynamic: bool = False
+    paths: ModelPaths,
+    model_options: dict[str, Any],
+    low_noise: bool,
+    audio_vae: comfy.sd.VAE | None = None,
+    disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
-    """One expert of those files alone: the host calls this to have the patcher without dynamic VRAM."""
+    """One expert of those files alone: the host calls this to have the patcher without dynamic VRAM.
+
+    audio_vae: of an all-in-one file, which the model carries for CheckpointSave.
+    """
     assembly, config = put_together(identify_files(read_files(paths)))
-    return _build_expert(assembly, config, paths, model_options, low_noise, disable_dynamic)
+    patcher = _build_expert(assembly, config, paths, model_options, low_noise, disable_dynamic)
+    patcher.model.audio_vae = audio_vae
+    return patcher
 
 
 def load_checkpoint(
@@ -72,7 +81,7 @@ def load_checkpoint(
     _, config = put_together(files)
     # The model last: it is the largest, and each part is checked before there is memory for it.
     with naming(file.name):
-        clip = load_text_encoder(text, config.text_encoder or {}, embedding_directory=embedding_directory)
+        clip = load_text_encoder(text, config.text_encoder, embedding_directory=embedding_directory)
         sound = load_audio_vae(audio_vae, file.metadata)
         picture = load_video_vae(video_vae, file.metadata)
         require_video_vae(picture, config.video.out_dim)
@@ -81,6 +90,7 @@ def load_checkpoint(
     model = _load(files, ModelPaths(path), {}, False)
     # CheckpointSave of the host knows one VAE, that of the picture.
     model.model.audio_vae = sound
+    model.cached_patcher_init = (load_expert, (ModelPaths(path), {}, False, sound))
     return model, clip, picture, sound
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -128,3 +129,15 @@ def forward(patcher: ModelPatcher) -> list[torch.Tensor]:
         return patcher.model.diffusion_model(
             [video, audio], torch.tensor([400.0]), context=text, transformer_options={}
         )
+
+
+@pytest.mark.usefixtures("gguf_pack")
+def test_a_gguf_model_is_not_saved(tmp_path: Path) -> None:
+    metadata = {"general.architecture": "wan", "ccl_config": write_config(CHOSEN)}
+    write(tmp_path / "a.gguf", state_dict(CHOSEN), metadata)
+    model = build.load_model(str(tmp_path / "a.gguf"))
+    with pytest.raises(
+        ValueError, match=r"from a GGUF file, whose weights ComfyUI cannot write.*safetensors"
+    ):
+        comfy.sd.save_checkpoint(str(tmp_path / "saved.safetensors"), model)
+    assert not (tmp_path / "saved.safetensors").exists()
