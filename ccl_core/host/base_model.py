@@ -80,10 +80,13 @@ class CCLModel(comfy.model_base.WAN21):
         options = for_video(transformer_options, shapes, PACKED_WRAPPERS)
         prediction = super().apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
         run: Run | None = transformer_options.get(RUN)
+        if run is None:
+            return prediction
+        model = self if run.experts is None else run.experts.active.model
+        run.watch.note(model, t, x, prediction)
         # Once: a wait for the device in each pass would cost more than it tells.
-        if run is not None and run.is_first(transformer_options):
+        if run.is_first(transformer_options):
             given = {"latent": x, "image": c_concat, "text": c_crossattn, **conds}
-            model = self if run.experts is None else run.experts.active.model
             require_finite_prediction(prediction, model, given)
         return prediction
 

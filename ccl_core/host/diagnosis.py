@@ -1,10 +1,10 @@
-"""Why a model predicts NaN, looked for at the first prediction of a run and not in the decoder behind it."""
+"""Why a model predicts NaN, looked for at the first pass of a run and at its end, before a decoder."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,25 @@ OTHER = (
     "off, or start ComfyUI with --use-pytorch-cross-attention"
 )
 
+BETWEEN = (
+    "every pass predicts numbers from numbers, so guidance, the sampler or a patch around a pass made it: "
+    "choose lower scales or another sampler, or take guidance patches off"
+)
+
+
+@dataclass
+class Watch:
+    """Whether each pass of a run was given numbers and made numbers.
+
+    notes: the model of a pass; its sigma and both answers as 0 or 1, (3,), read at the end of the run alone.
+    """
+
+    notes: list[tuple[Any, Tensor]] = field(default_factory=list)
+
+    def note(self, model: Any, sigma: Tensor, given: Tensor, made: Tensor) -> None:
+        answers = [torch.isfinite(value).all().to(sigma) for value in (given, made)]
+        self.notes.append((model, torch.stack([sigma.max(), *answers])))
+
 
 def require_finite_prediction(prediction: Tensor, model: Any, given: Mapping[str, Any]) -> None:
     """ValueError with the likeliest cause where a prediction holds NaN or infinity.
@@ -28,6 +47,23 @@ def require_finite_prediction(prediction: Tensor, model: Any, given: Mapping[str
         raise ValueError(
             f"the model predicts NaN or infinity, so nothing can come of this run: {_cause(model, given)}"
         )
+
+
+def require_finite_result(samples: Tensor, watch: Watch) -> None:
+    """ValueError with the first pass that failed, and the likeliest cause, where the result is not finite."""
+    if not all_finite(samples):
+        raise ValueError(f"the run ends in NaN or infinity: {_first_fault(watch)}")
+
+
+def _first_fault(watch: Watch) -> str:
+    for number, (model, note) in enumerate(watch.notes, 1):
+        sigma, given, made = note.tolist()
+        where = f"pass {number} of {len(watch.notes)}, at noise level {sigma:.3g}, "
+        if not given:
+            return f"{where}is the first that is given it, and {BETWEEN}"
+        if not made:
+            return f"{where}is the first that predicts it. {_cause(model, {})}"
+    return BETWEEN
 
 
 def _cause(model: Any, given: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..model.joint import Kept
 from ..notices import notice
 from ..tasks import State, routes_of
+from .diagnosis import Watch, require_finite_result
 from .hooks import separate
 from .regions import pack_regions
 
@@ -34,6 +35,7 @@ class Run:
     keeps: the model can read kept keys and values of a given stream.
     experts: the video experts, where there are two.
     predicted: the passes that have predicted once, by expert and texts.
+    watch: where NaN appeared first, if it did.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -43,6 +45,7 @@ class Run:
     experts: Any = None
     kept: dict[Hashable, Kept] = field(default_factory=dict)
     predicted: set[Hashable] = field(default_factory=set)
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def routes(self) -> tuple[bool, bool]:
@@ -102,15 +105,15 @@ def sample_in_run(
     """Wrapper of the host's OUTER_SAMPLE: makes the run, before the model has to normalise a packed latent.
 
     Kept regions come back bit-exact: the original is put back after the round trip through the normalisation.
+    ValueError where the result holds NaN or infinity.
     """
     guider = executor.class_obj
     model = guider.model_patcher.model
     options = guider.model_options.setdefault("transformer_options", {})
     # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run
-    model.run = options[RUN] = run_of(
-        model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False)
-    )
+    run = run_of(model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False))
+    model.run = options[RUN] = run
     separate(guider.model_options, kwargs["latent_shapes"])
     tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
     noise = whole_noise(noise, latent_image)
@@ -121,10 +124,12 @@ def sample_in_run(
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
         model.run = before
-    if denoise_mask is None:
-        return samples
-    # The normalisation is not exact: (x - mean) / std * std + mean differs from x in its last bits.
-    return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
+    if denoise_mask is not None:
+        # The normalisation is not exact: (x - mean) / std * std + mean differs from x in its last bits.
+        kept = denoise_mask.to(samples.device) == 0
+        samples = torch.where(kept, latent_image.to(samples), samples)
+    require_finite_result(samples, run.watch)
+    return samples
 
 
 def tell_of_texts(conds: dict[str, list[dict[str, Any]]], batch: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.samplers
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -73,8 +74,11 @@ def test_an_attention_that_makes_nan_is_told() -> None:
         return function(options["input"], options["timestep"], **options["c"]) * float("nan")
 
     model.set_model_unet_function_wrapper(broken)
-    # The wrapper stands around the pass, so that what it makes is found in the decoder.
-    assert not all_finite(sample(model).unbind()[0])
+    # The wrapper stands around the pass, so no pass is found to make it.
+    with pytest.raises(
+        ValueError, match=r"^the run ends in NaN or infinity: pass 2 of 4, .* a patch around a"
+    ):
+        sample(model)
 
     def attention(*args: Any, **kwargs: Any) -> torch.Tensor:
         return args[0](*args[1:], **kwargs) * float("nan")
@@ -94,6 +98,65 @@ def test_the_low_noise_expert_is_looked_at_in_its_first_step() -> None:
     with pytest.raises(ValueError, match=rf"1 weights of the model hold them, the first is {WEIGHT}"):
         sample(high)
     assert calls["video"] > 0
+
+
+def breaking(step: int) -> ModelPatcher:
+    """A model whose attention makes NaN from this pass on."""
+    model, calls = patcher().clone(), []
+
+    def attention(function: Any, q: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        broken = len(calls) >= step * per_pass
+        calls.append(1)
+        return function(q, *args, **kwargs) * (float("nan") if broken else 1.0)
+
+    model.model_options["transformer_options"]["optimized_attention_override"] = attention
+    per_pass = 10**9
+    sample(model, steps=1)
+    per_pass = len(calls)
+    calls.clear()
+    return model
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_nan_of_a_later_step_is_told_at_the_end_of_the_run(step: int) -> None:
+    words = (
+        rf"^the run ends in NaN or infinity: pass {step + 1} of 4, at noise level .* the first that predicts"
+    )
+    with pytest.raises(ValueError, match=rf"{words} it\. inputs and weights are finite, so a patch"):
+        sample(breaking(step))
+
+
+def test_the_noise_level_of_the_fault_is_that_of_its_step() -> None:
+    model = breaking(2)
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 4)
+    with pytest.raises(ValueError, match=rf"pass 3 of 4, at noise level {sigmas[2]:.3g}, is"):
+        sample(model)
+
+
+def test_a_sampler_that_makes_nan_is_told_from_a_model() -> None:
+    model = patcher().clone()
+
+    def astray(args: dict[str, Any]) -> torch.Tensor:
+        return args["denoised"] * (float("inf") if args["sigma"][0] < 0.9 else 1.0)
+
+    model.set_model_sampler_post_cfg_function(astray)
+    with pytest.raises(
+        ValueError, match=r"pass \d of 4, at noise level 0\.\d+, is the first that is given it, and"
+    ):
+        sample(model)
+
+
+def test_nan_in_the_last_step_alone_is_told() -> None:
+    model = patcher().clone()
+    calls: list[int] = []
+
+    def last(args: dict[str, Any]) -> torch.Tensor:
+        calls.append(1)
+        return args["denoised"] * (float("nan") if len(calls) == 4 else 1.0)
+
+    model.set_model_sampler_post_cfg_function(last, disable_cfg1_optimization=True)
+    with pytest.raises(ValueError, match=r"^the run ends in NaN or infinity: every pass predicts numbers"):
+        sample(model)
 
 
 def test_a_whole_model_is_looked_at_once() -> None:
