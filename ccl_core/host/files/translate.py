@@ -7,6 +7,7 @@ Our names are those of JointModel: the video stream under Wan's names at the roo
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -33,6 +34,7 @@ def translate(
     meaning, and for weights that have no place here.
     """
     sd = bare(tensors)
+    _tell_of_prefix(tensors, sd, name)
     _as_layers(sd, metadata or {}, name)
     sd = _convert_quants(sd)
     renamed: dict[str, Tensor] = {}
@@ -58,6 +60,21 @@ def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     while wrapper := _wrapper(sd):
         sd = {key.removeprefix(wrapper): value for key, value in sd.items()}
     return sd
+
+
+def _tell_of_prefix(tensors: Mapping[str, Tensor], sd: Mapping[str, Tensor], name: str) -> None:
+    """Log what was taken off the keys; ValueError where some stand in the file with it and without."""
+    if len(sd) < len(tensors):
+        key = next(key for key in tensors if MODEL_PREFIX + key in tensors)
+        raise ValueError(
+            f"{name} holds {key} twice, once behind {MODEL_PREFIX!r}: the file is mixed up, get it again"
+        )
+    stripped = [(key, ours) for key, ours in zip(tensors, sd, strict=True) if key != ours]
+    if stripped:
+        key, ours = stripped[0]
+        logging.info(
+            "%s: %r is taken off %d of %d keys", name, key.removesuffix(ours), len(stripped), len(sd)
+        )
 
 
 def _wrapper(keys: Collection[str]) -> str:

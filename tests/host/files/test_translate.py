@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import pytest
 import torch
 
 from ccl_pack.ccl_core.host.files.identify import section
-from ccl_pack.ccl_core.host.files.translate import rename, translate
+from ccl_pack.ccl_core.host.files.translate import MODEL_PREFIX, rename, translate
 from ccl_tools import published as p
 
 
@@ -51,6 +54,27 @@ def test_mixed_up_names_are_refused() -> None:
     tensors = p.meta(p.ovi(*p.TINY_OVI) | {"blocks.0.modulation": (1, 6, 128)})
     with pytest.raises(ValueError, match=r"mixed\.safetensors holds blocks\.0\.modulation twice"):
         translate(tensors, "mixed.safetensors")
+
+
+def test_a_key_behind_the_prefix_of_a_checkpoint_and_without_it_is_refused() -> None:
+    tensors = p.meta(p.prefixed(MODEL_PREFIX, p.ovi(*p.TINY_OVI)))
+    key = next(iter(tensors)).removeprefix(MODEL_PREFIX)
+    with pytest.raises(
+        ValueError, match=rf"mixed\.safetensors holds {re.escape(key)} twice, once behind 'model"
+    ):
+        translate(tensors | {key: tensors[MODEL_PREFIX + key]}, "mixed.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["", MODEL_PREFIX, "module.", "_orig_mod.model.module."])
+def test_a_prefix_that_was_taken_off_is_logged_in_one_line(
+    prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = p.meta(p.prefixed(prefix, p.ovi(*p.TINY_OVI)))
+    with caplog.at_level(logging.INFO):
+        translate(tensors, "wrapped.safetensors")
+    count = len(tensors)
+    said = [f"wrapped.safetensors: {prefix!r} is taken off {count} of {count} keys"]
+    assert [record.message for record in caplog.records] == (said if prefix else [])
 
 
 def test_trained_bridge_strength_is_dropped_at_one_and_refused_otherwise() -> None:
