@@ -107,7 +107,7 @@ class CCLModel(comfy.model_base.WAN21):
         host = super()
         run: Run | None = transformer_options.get(RUN)
         if run is not None:
-            conds["routes"] = run.routes
+            conds["routes"] = run.routes_of_pass(len(x))
             transformer_options = {**transformer_options, KEPT: self._kept(run, transformer_options)}
 
         def predict(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ..model.interactions.base import Routes
 from ..model.joint import Kept
 from ..notices import notice
 from ..tasks import State, routes_of
@@ -31,7 +32,8 @@ class Run:
     """The facts of one run, and what it keeps.
 
     shapes: of the video latent and, where there is one, the audio latent.
-    video, audio: states of the streams.
+    video, audio: states of the streams; given only where all clips of the batch are.
+    clips: both states of each clip.
     keeps: the model can read kept keys and values of a given stream.
     experts: the video experts, where there are two.
     predicted: the passes that have predicted once, by expert and texts.
@@ -41,6 +43,7 @@ class Run:
     shapes: tuple[tuple[int, ...], ...]
     video: State
     audio: State
+    clips: tuple[tuple[State, State], ...] = ()
     keeps: bool = False
     experts: Any = None
     kept: dict[Hashable, Kept] = field(default_factory=dict)
@@ -51,6 +54,14 @@ class Run:
     def routes(self) -> tuple[bool, bool]:
         """DCR: whether a2v and v2a are open."""
         return routes_of(self.video, self.audio)
+
+    def routes_of_pass(self, rows: int) -> tuple[Routes, Routes]:
+        """The routes of a pass of so many rows, which holds all clips once for each text."""
+        if len(set(self.clips)) < 2:
+            return self.routes
+        a2v, v2a = zip(*(routes_of(*states) for states in self.clips), strict=True)
+        texts = rows // len(self.clips)
+        return a2v * texts, v2a * texts
 
     @property
     def given(self) -> str | None:
@@ -153,6 +164,13 @@ def whole_noise(noise: Tensor, latent_image: Tensor) -> Tensor:
 def run_of(model: Any, shapes: Sequence[Sequence[int]], mask: Tensor | None, keep_given: bool) -> Run:
     """The run of a latent of these shapes; the task is read off the masks here, once."""
     masks = [None] * len(shapes) if mask is None else unpack(mask, shapes)
-    audio = state_of(masks[1]) if len(shapes) > 1 else State.ABSENT
+    whole = _states(masks)
+    clips = [_states([part if part is None else part[i] for part in masks]) for i in range(shapes[0][0])]
     keeps = keep_given and model.diffusion_model.kind.routed
-    return Run(tuple(map(tuple, shapes)), state_of(masks[0]), audio, keeps)
+    return Run(tuple(map(tuple, shapes)), *whole, tuple(clips), keeps)
+
+
+def _states(masks: Sequence[Tensor | None]) -> tuple[State, State]:
+    """Of video and audio; a latent of the video alone has no mask for the audio."""
+    video, *audio = [state_of(mask) for mask in masks]
+    return video, audio[0] if audio else State.ABSENT
