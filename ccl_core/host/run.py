@@ -164,10 +164,13 @@ def whole_noise(noise: Tensor, latent_image: Tensor) -> Tensor:
 def run_of(model: Any, shapes: Sequence[Sequence[int]], mask: Tensor | None, keep_given: bool) -> Run:
     """The run of a latent of these shapes; the task is read off the masks here, once."""
     masks = [None] * len(shapes) if mask is None else unpack(mask, shapes)
-    whole = _states(masks)
-    clips = [_states([part if part is None else part[i] for part in masks]) for i in range(shapes[0][0])]
+    clips = [_states(_of_clip(masks, i)) for i in range(shapes[0][0])]
     keeps = keep_given and model.diffusion_model.kind.routed
-    return Run(tuple(map(tuple, shapes)), *whole, tuple(clips), keeps)
+    return Run(tuple(map(tuple, shapes)), *_states(masks), tuple(clips), keeps)
+
+
+def _of_clip(masks: Sequence[Tensor | None], clip: int) -> list[Tensor | None]:
+    return [None if mask is None else mask[clip] for mask in masks]
 
 
 def _states(masks: Sequence[Tensor | None]) -> tuple[State, State]:

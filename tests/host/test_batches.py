@@ -41,7 +41,8 @@ def model(coupling: str) -> ModelPatcher:
 
 def texts(seed: int, clips: slice) -> list:
     """A text for each clip."""
-    return [[torch.cat([tiny.conditioning(seed + i)[0][0] for i in range(CLIPS)])[clips], {}]]
+    rows = [tiny.conditioning(seed + i)[0][0] for i in range(CLIPS)]
+    return [[torch.cat(rows)[clips], {}]]
 
 
 def masks_of_two_tasks() -> list[Tensor]:
@@ -70,12 +71,16 @@ def sampled(
     guider = AVGuider(patched)
     guider.set_conds(texts(1, clips), texts(11, clips))
     guider.set_guidance(mode, dict.fromkeys(MODES[mode].terms, TermScale(3.0, 2.0)))
-    latent, noise = (NestedTensor([x[clips] for x in tiny.latents(seed, batch=CLIPS)]) for seed in (2, 5))
+    latent, noise = _pair(2, clips), _pair(5, clips)
     mask = None if masks is None else NestedTensor([part[clips] for part in masks])
     sigmas = comfy.samplers.calculate_sigmas(patched.get_model_object("model_sampling"), "simple", STEPS)
     euler = comfy.samplers.sampler_object("euler")
     options = {"denoise_mask": mask, "disable_pbar": True, "seed": 5}
     return list(guider.sample(noise, latent, euler, sigmas, **options).unbind())
+
+
+def _pair(seed: int, clips: slice) -> NestedTensor:
+    return NestedTensor([stream[clips] for stream in tiny.latents(seed, batch=CLIPS)])
 
 
 def difference(made: list[Tensor], wanted: list[Tensor]) -> float:
