@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import folder_paths
 from comfy_api.latest import io
 
-from ..ccl_core.host.files.read import SAFETENSORS
 from ..ccl_core.host.vae.audio import load_audio_vae_file
+from .files import path_of, safetensors_in
 from .inputs import files_of_families, phrases, titles
 from .node import CCLNode
 
 NO_VOCODER = "none"
 
 
-def _files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list("vae") if name.lower().endswith(SAFETENSORS)]
-
-
 class CCLAudioVAELoader(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = _files()
+        files = safetensors_in("vae")
         return io.Schema(
             node_id="CCLAudioVAELoader",
             display_name=f"Load Audio VAE ({titles()})",
@@ -56,8 +51,6 @@ class CCLAudioVAELoader(CCLNode):
 
     @classmethod
     def execute(cls, vae_name: str, vocoder_name: str = NO_VOCODER) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("vae", vae_name)
-        vocoder = (
-            None if vocoder_name == NO_VOCODER else folder_paths.get_full_path_or_raise("vae", vocoder_name)
-        )
+        path = path_of("vae", vae_name)
+        vocoder = None if vocoder_name == NO_VOCODER else path_of("vae", vocoder_name)
         return io.NodeOutput(load_audio_vae_file(path, vocoder))

@@ -10,7 +10,8 @@ from comfy_api.latest import io
 
 from ..ccl_core.families import FAMILIES
 from ..ccl_core.host.files.build import load_checkpoint, load_files, load_model
-from ..ccl_core.host.files.read import GGUF, SAFETENSORS, ModelPaths, without_later_shards
+from ..ccl_core.host.files.read import GGUF, ModelPaths, without_later_shards
+from .files import path_of, safetensors_in
 from .inputs import files_of_families, phrases, titles
 from .node import CCLNode
 
@@ -30,16 +31,12 @@ folder_paths.folder_names_and_paths[MODELS_GGUF] = (folder_paths.folder_names_an
 NONE = "none"
 
 
-def _files(folder: str) -> list[str]:
-    return [name for name in folder_paths.get_filename_list(folder) if name.lower().endswith(SAFETENSORS)]
-
-
 def _models() -> list[str]:
-    return without_later_shards({*_files(MODELS), *folder_paths.get_filename_list(MODELS_GGUF)})
+    return without_later_shards({*safetensors_in(MODELS), *folder_paths.get_filename_list(MODELS_GGUF)})
 
 
 def _path(name: str) -> str:
-    return folder_paths.get_full_path_or_raise(MODELS, name)
+    return path_of(MODELS, name)
 
 
 def _optional_path(name: str) -> str | None:
@@ -95,7 +92,7 @@ class CCLCheckpointLoader(CCLNode):
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
-                    options=_files("checkpoints"),
+                    options=safetensors_in("checkpoints"),
                     tooltip=f"An all-in-one file in models/checkpoints. {files_of_families('ckpt_name')}",
                 )
             ],
@@ -109,7 +106,7 @@ class CCLCheckpointLoader(CCLNode):
 
     @classmethod
     def execute(cls, ckpt_name: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        path = path_of("checkpoints", ckpt_name)
         return io.NodeOutput(*load_checkpoint(path, folder_paths.get_folder_paths("embeddings")))
 
 

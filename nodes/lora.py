@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..ccl_core.host.files.lora import BOTH, EXPERTS, Strengths, apply_lora
-from ..ccl_core.host.files.read import SAFETENSORS
+from .files import path_of, safetensors_in
 from .inputs import model_input, phrases, titles
 from .node import CCLNode
 
@@ -26,9 +25,7 @@ STRENGTHS = {
 class CCLLoraLoader(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [
-            name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(SAFETENSORS)
-        ]
+        files = safetensors_in("loras")
         strengths = [
             io.Float.Input(name, default=1.0, min=-100.0, max=100.0, step=0.01, tooltip=tooltip)
             for name, tooltip in STRENGTHS.items()
@@ -72,6 +69,6 @@ class CCLLoraLoader(CCLNode):
         strength_coupling: float = 1.0,
         expert: str = BOTH,
     ) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("loras", lora_name)
+        path = path_of("loras", lora_name)
         strengths = Strengths(strength_video, strength_audio, strength_coupling)
         return io.NodeOutput(apply_lora(model, path, strengths, expert))

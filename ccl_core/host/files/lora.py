@@ -26,7 +26,7 @@ from ...families.base import LoraNames
 from ...notices import notice
 from ..base_model import CCLModel
 from ..experts import low_noise_of, with_low_noise
-from .read import SAFETENSORS, read_tensors
+from .read import SAFETENSORS, read_tensors, require_readable
 
 BOTH = "both"
 HIGH = "high noise"
@@ -124,6 +124,7 @@ def read_lora(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             "(of MOVA's files the entry lora_state_dict, and its alpha as metadata) with "
             "safetensors.torch.save_file"
         )
+    require_readable(path)
     return _read(path, os.path.getmtime(path))
 
 

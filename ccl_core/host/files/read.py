@@ -180,10 +180,7 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
     name = os.path.basename(path)
     if not path.lower().endswith((*SAFETENSORS, GGUF)):
         raise ValueError(_refusal(name))
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"{name} is gone from {os.path.dirname(path)}: refresh the node list and choose the file again"
-        )
+    require_readable(path)
     if os.path.getsize(path) == 0:
         raise ValueError(f"{name} is empty: its download did not happen, download it again")
     if is_gguf(path):
@@ -199,11 +196,38 @@ def _read_file(path: str) -> tuple[Tensors, Metadata]:
     return tensors, metadata
 
 
+def require_readable(path: str) -> None:
+    """ValueError with the remedy where a file is not there, or may not be read."""
+    name, folder = os.path.basename(path), os.path.dirname(path)
+    # A pipe would wait for whoever writes into it.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{name} in {folder} is a folder or no plain file: choose a file in the list again")
+    try:
+        with open(path, "rb"):
+            return
+    except OSError as error:
+        raise ValueError(f"{name} {_fault_of_path(path, folder, error)}") from error
+
+
+def _fault_of_path(path: str, folder: str, error: OSError) -> str:
+    if os.path.islink(path) and not os.path.exists(path):
+        target = os.readlink(path)
+        return f"is a link in {folder} to {target}, which is not there: put the file there, or link it anew"
+    if isinstance(error, FileNotFoundError):
+        return f"is gone from {folder}: refresh the node list and choose the file again"
+    if isinstance(error, PermissionError):
+        closed = path if os.path.lexists(path) else folder
+        return f"may not be read by the user that ComfyUI runs as: change the permissions of {closed}"
+    return f"cannot be opened in {folder} ({error.strerror}): copy it to another disk, or mend this one"
+
+
 def _read_safetensors(path: str, name: str) -> tuple[Tensors, Metadata]:
     try:
         tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     # `load_torch_file` lets errors of safetensors, of the file system and of its own through.
     except Exception as error:
+        # It may have gone while it was read.
+        require_readable(path)
         if _is_pickle(path):
             raise ValueError(_pickle_refusal(name, "a pickle under the name of one")) from error
         raise ValueError(
