@@ -34,7 +34,7 @@ MODEL_COMFY = (
     "comfy.model_prefetch",
     "comfy.quant_ops",
 )
-HOST_MAY = {*MODEL_MAY, "safetensors", "sentencepiece", "numpy", "transformers"}
+HOST_MAY = {*MODEL_MAY, "av", "safetensors", "sentencepiece", "numpy", "transformers"}
 
 
 def layer_of(path: PurePosixPath) -> str:
