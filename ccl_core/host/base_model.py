@@ -76,14 +76,14 @@ class CCLModel(comfy.model_base.WAN21):
         **conds: Any,
     ) -> Tensor:
         """The prediction (b, 1, n), inside the wrappers of the host's APPLY_MODEL, which see a video."""
-        shapes = conds.get("latent_shapes") or ()
-        options = for_video(transformer_options, shapes, PACKED_WRAPPERS)
+        options = for_video(transformer_options, conds.get("latent_shapes") or (), PACKED_WRAPPERS)
         prediction = super().apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
         run: Run | None = transformer_options.get(RUN)
         if run is None:
             return prediction
         model = self if run.experts is None else run.experts.active.model
         run.watch.note(model, t, x, prediction)
+        run.tell_of_other_models(transformer_options)
         # Once: a wait for the device in each pass would cost more than it tells.
         if run.is_first(transformer_options):
             given = {"latent": x, "image": c_concat, "text": c_crossattn, **conds}

@@ -25,6 +25,8 @@ from .regions import pack_regions
 RUN = "ccl_run"
 # A transformer option that asks a run to compute a given stream once and keep what the other one reads.
 KEEP_GIVEN = "ccl_keep_given"
+# Options that nodes for LTX-2 set for a pass, which nothing in a joint model reads: what the node is called.
+OF_LTX = {"stg_self_attn_blocks": "LTXV Spatio-Temporal Guidance (STG)"}
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Run:
     experts: the video experts, where there are two.
     predicted: the passes that have predicted once, by expert and texts.
     watch: where NaN appeared first, if it did.
+    told: options of other models that were told of.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -49,6 +52,7 @@ class Run:
     kept: dict[Hashable, Kept] = field(default_factory=dict)
     predicted: set[Hashable] = field(default_factory=set)
     watch: Watch = field(default_factory=Watch)
+    told: set[str] = field(default_factory=set)
 
     @property
     def routes(self) -> tuple[bool, bool]:
@@ -91,6 +95,16 @@ class Run:
         first = key not in self.predicted
         self.predicted.add(key)
         return first
+
+    def tell_of_other_models(self, options: dict[str, Any]) -> None:
+        """Say, once in a run, which of the options of a pass mean nothing to a joint model."""
+        for name in OF_LTX.keys() & options.keys() - self.told:
+            self.told.add(name)
+            notice(
+                f"{OF_LTX[name]} is for LTX-2: it sets {name}, which a joint model of this pack does not "
+                "read. Its extra pass in each step changes nothing: take the node out, or use "
+                "SkipLayerGuidanceDiT"
+            )
 
 
 def state_of(mask: Tensor | None) -> State:

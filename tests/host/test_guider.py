@@ -430,3 +430,29 @@ def test_a_model_without_switches_runs_no_pass_for_them_and_says_so(
     guider.latent_shapes = [(1, 16, 1, 2, 2), (1, 8, 2)]
     folded = guider._fold(branch_weights("dual", {"text": TermScale(4.0, 4.0), "cross": TermScale(2.0, 3.0)}))
     assert all(not branch.anchor for branch in folded)
+
+
+def h3_latent() -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(2)
+    video = torch.randn(1, 24, 2, 4, 6, generator=generator)
+    audio = torch.randn(1, 32, 2, 10, generator=generator)
+    return {"samples": comfy.nested_tensor.NestedTensor([video, audio])}
+
+
+def test_a_joint_model_without_switches_is_guided_by_its_text_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """MiniMax H3: picture and sound are one sequence, and no switch parts them."""
+    model, passes = recorded(tiny.packed_model())
+    guided = av_guider(model, "dual", {"text": TermScale(4.0, 4.0), "cross": TermScale(2.0, 3.0)})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("MiniMaxH3 has no coupling that can be switched off: cross of")
+    ours = run(guided, h3_latent(), steps=2)
+    # The host's model takes one text at a time.
+    assert {tuple(options["cond_or_uncond"]) for options in passes} == {(0,), (1,)} and len(passes) == 4
+    assert_close(ours, run(host_guider(tiny.packed_model(), 4.0), h3_latent(), steps=2))
+    moved = run(host_guider(tiny.packed_model(), 1.0), h3_latent(), steps=2)
+    assert all(float((one - other).abs().max()) > 1e-2 for one, other in zip(ours, moved, strict=True))
+    caplog.clear()
+    av_guider(model, "cfg", {"text": TermScale(4.0, 4.0)})
+    assert not caplog.records

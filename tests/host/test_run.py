@@ -379,3 +379,35 @@ def test_texts_for_more_clips_than_there_are_are_told_of(
     common_ksampler(patcher(), 1, 1, 3.0, "euler", "simple", *texts_of_both, av_latent(batch=2))
     told = [record.message for record in caplog.records if "texts" in record.message]
     assert len(told) == len(said) and all(map(str.startswith, told, said))
+
+
+def with_stg(model: ModelPatcher) -> ModelPatcher:
+    """As LTXVSpatioTemporalGuidance of newer hosts: a pass of its own behind the CFG step."""
+
+    def guide(args: dict[str, Any]) -> Tensor:
+        transformer = {**args["model_options"]["transformer_options"], "stg_self_attn_blocks": frozenset({1})}
+        options = {**args["model_options"], "transformer_options": transformer}
+        (perturbed,) = comfy.samplers.calc_cond_batch(
+            args["model"], [args["cond"]], args["input"], args["sigma"], options
+        )
+        return args["denoised"] + args["cond_denoised"] - perturbed
+
+    guided = model.clone()
+    guided.set_model_sampler_post_cfg_function(guide)
+    return guided
+
+
+def test_the_stg_of_ltx_is_told_of_once_in_a_run_and_changes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, texts = patcher(), (conditioning(1), conditioning(2))
+    results = []
+    for chosen in (model, with_stg(model), with_stg(model)):
+        made = common_ksampler(chosen, 1, 2, 3.0, "euler", "simple", *texts, av_latent())[0]["samples"]
+        results.append(made.unbind())
+    plain, guided, _ = results
+    told = [record.message for record in caplog.records if "stg_self_attn_blocks" in record.message]
+    # One in each of two runs of two steps.
+    assert len(told) == 2 and all("use SkipLayerGuidanceDiT" in message for message in told)
+    for ours, wanted in zip(guided, plain, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)

@@ -149,3 +149,18 @@ def other_model() -> ModelPatcher:
     audio = {"audio_cross_attention_dim": 32, "audio_attention_head_dim": 16, "audio_num_attention_heads": 2}
     text = {"caption_channels": 24, "connector_attention_head_dim": 12, "connector_num_attention_heads": 2}
     return host_patcher(comfy.supported_models.LTXAV, **video, **audio, **text, num_layers=1)
+
+
+def packed_model() -> ModelPatcher:
+    """MiniMax H3, of one sequence of all tokens. Its latents are (b, 24, t, h, w) and (b, 32, 2, a)."""
+    sizes = {"hidden_size": 32, "num_layers": 1, "token_refiner_num_layers": 1, "num_attention_heads": 2}
+    sizes |= {"attention_head_dim": 32, "ffn_hidden_size": 48, "text_dim": 24, "timestep_input_dim": 16}
+    sizes |= {"time_embed_hidden_size": 32, "time_embed_dim": 16, "rope_inv_freq_len": 4}
+    model = host_patcher(comfy.supported_models.MiniMaxH3, **sizes)
+    transformer = model.model.diffusion_model
+    # A buffer, which nothing fills.
+    transformer.rope.inv_freq.copy_(torch.logspace(0, -3, 4))
+    # With weights as small as those of the others the text moves nothing.
+    for parameter in transformer.parameters():
+        parameter.data *= 5
+    return model
