@@ -108,7 +108,8 @@ class CCLModel(comfy.model_base.WAN21):
         run: Run | None = transformer_options.get(RUN)
         if run is not None:
             conds["routes"] = run.routes_of_pass(len(x))
-            transformer_options = {**transformer_options, KEPT: self._kept(run, transformer_options)}
+            kept = self._kept(run, transformer_options)
+            transformer_options = {**transformer_options, **run.switches, KEPT: kept}
 
         def predict(x: Tensor) -> Tensor:
             return host._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
@@ -167,11 +168,8 @@ class CCLModel(comfy.model_base.WAN21):
 
         (b,) without masks, else per latent frame, per patch, or per audio token.
         """
-        video = (
-            timestep
-            if video_mask is None
-            else self._masked(timestep, video_mask, self.diffusion_model.patch_size)
-        )
+        patch = self.diffusion_model.patch_size
+        video = timestep if video_mask is None else self._masked(timestep, video_mask, patch)
         if latent_shapes is None:
             return video
         audio = timestep if audio_mask is None else self._masked(timestep, audio_mask, (1,))

@@ -115,8 +115,10 @@ class AVGuider(comfy.samplers.CFGGuider):
         return set(self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)}))
 
     def _fold(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
-        """The weights as they are for a pair, those without a coupling for a video or model without one."""
-        return weights if self.coupled and len(self.latent_shapes) > 1 else without_coupling(weights)
+        """The weights as they are for a pair, those without a coupling where a stream runs alone."""
+        run = getattr(self.model_patcher.model, "run", None)
+        pair = len(self.latent_shapes) > 1 and not (run is not None and run.alone)
+        return weights if self.coupled and pair else without_coupling(weights)
 
     def _run(
         self, wanted: set[Branch], x: torch.Tensor, timestep: torch.Tensor, model_options: Options

@@ -68,6 +68,17 @@ class Run:
         return a2v * texts, v2a * texts
 
     @property
+    def alone(self) -> bool:
+        """Whether one stream runs without the other."""
+        return State.ABSENT in (self.video, self.audio)
+
+    @property
+    def switches(self) -> dict[str, bool]:
+        """Transformer options that leave an absent stream out of a pass."""
+        streams = {"run_vx": self.video, "run_ax": self.audio}
+        return {name: False for name, state in streams.items() if state is State.ABSENT}
+
+    @property
     def given(self) -> str | None:
         """The stream that is given while the other one is made, and so depends on neither noise nor step."""
         states = {"video": self.video, "audio": self.audio}
@@ -107,9 +118,12 @@ class Run:
             )
 
 
-def state_of(mask: Tensor | None) -> State:
-    """A stream whose mask keeps everything is given."""
-    return State.GIVEN if mask is not None and not mask.any() else State.GENERATED
+def state_of(mask: Tensor | None, latent: Tensor) -> State:
+    """A stream whose mask keeps everything is given; one that keeps nothing but zeros is absent."""
+    # The host's samplers hand on samples and masks alone (docs/decisions.md). No VAE makes a latent of zeros.
+    if mask is None or mask.any():
+        return State.GENERATED
+    return State.GIVEN if latent.any() else State.ABSENT
 
 
 def unpack(packed: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -137,7 +151,7 @@ def sample_in_run(
     options = guider.model_options.setdefault("transformer_options", {})
     # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run
-    run = run_of(model, kwargs["latent_shapes"], denoise_mask, options.get(KEEP_GIVEN, False))
+    run = run_of(model, kwargs["latent_shapes"], latent_image, denoise_mask, options.get(KEEP_GIVEN, False))
     model.run = options[RUN] = run
     separate(guider.model_options, kwargs["latent_shapes"])
     tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
@@ -175,19 +189,23 @@ def whole_noise(noise: Tensor, latent_image: Tensor) -> Tensor:
     return noise
 
 
-def run_of(model: Any, shapes: Sequence[Sequence[int]], mask: Tensor | None, keep_given: bool) -> Run:
+def run_of(
+    model: Any, shapes: Sequence[Sequence[int]], latent: Tensor, mask: Tensor | None, keep_given: bool
+) -> Run:
     """The run of a latent of these shapes; the task is read off the masks here, once."""
+    streams = unpack(latent, shapes)
     masks = [None] * len(shapes) if mask is None else unpack(mask, shapes)
-    clips = [_states(_of_clip(masks, i)) for i in range(shapes[0][0])]
+    whole = _states(masks, streams)
+    clips = [_states(_of_clip(masks, i), _of_clip(streams, i)) for i in range(shapes[0][0])]
     keeps = keep_given and model.diffusion_model.kind.routed
-    return Run(tuple(map(tuple, shapes)), *_states(masks), tuple(clips), keeps)
+    return Run(tuple(map(tuple, shapes)), *whole, tuple(clips), keeps)
 
 
-def _of_clip(masks: Sequence[Tensor | None], clip: int) -> list[Tensor | None]:
-    return [None if mask is None else mask[clip] for mask in masks]
+def _of_clip(parts: Sequence[Tensor | None], clip: int) -> list[Tensor | None]:
+    return [None if part is None else part[clip] for part in parts]
 
 
-def _states(masks: Sequence[Tensor | None]) -> tuple[State, State]:
-    """Of video and audio; a latent of the video alone has no mask for the audio."""
-    video, *audio = [state_of(mask) for mask in masks]
+def _states(masks: Sequence[Tensor | None], streams: Sequence[Tensor]) -> tuple[State, State]:
+    """Of video and audio; a latent of the video alone has no audio."""
+    video, *audio = map(state_of, masks, streams)
     return video, audio[0] if audio else State.ABSENT

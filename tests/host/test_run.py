@@ -12,6 +12,7 @@ import comfy.model_management
 import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
+import comfy.utils
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -118,8 +119,9 @@ def test_a_plain_video_latent_has_no_audio_and_closes_both_routes() -> None:
 def test_a_stream_is_given_where_its_mask_keeps_all_of_it() -> None:
     part = torch.ones(1, 1, 18)
     part[..., :17] = 0
-    assert state_of(None) is State.GENERATED and state_of(part) is State.GENERATED
-    assert state_of(torch.zeros(1, 1, 18)) is State.GIVEN
+    sound = latents()[1]
+    assert state_of(None, sound) is State.GENERATED and state_of(part, sound) is State.GENERATED
+    assert state_of(torch.zeros(1, 1, 18), sound) is State.GIVEN
 
 
 @pytest.mark.parametrize(
@@ -354,7 +356,7 @@ def test_a_run_inside_a_run_gives_the_outer_one_back() -> None:
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(body, guider, [sample_in_run])
         executor.execute(x, x, None, SIGMAS, latent_shapes=shapes)
 
-    in_run(outer, video, [video.shape, audio.shape])
+    in_run(outer, *comfy.utils.pack_latents([video, audio]))
     pair, alone = (tuple(video.shape), tuple(audio.shape)), (tuple(video.shape),)
     assert seen == [pair, alone, pair] and model.model.run is None
 
@@ -362,9 +364,9 @@ def test_a_run_inside_a_run_gives_the_outer_one_back() -> None:
 @pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
 def test_only_a_coupling_with_routes_keeps(kind: str) -> None:
     model = patcher(interaction=InteractionConfig(kind, (0,), OPTIONS[kind]())).model
-    shapes = [stream.shape for stream in latents()]
-    assert run_of(model, shapes, None, True).keeps is (kind == "cca")
-    assert not run_of(model, shapes, None, False).keeps
+    packed, shapes = comfy.utils.pack_latents(latents())
+    assert run_of(model, shapes, packed, None, True).keeps is (kind == "cca")
+    assert not run_of(model, shapes, packed, None, False).keeps
 
 
 @pytest.mark.parametrize(
