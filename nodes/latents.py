@@ -134,7 +134,7 @@ def _socket_inputs() -> list[io.Input]:
         io.Audio.Input(
             "audio",
             optional=True,
-            tooltip="A given sound, from the first frame on. It is kept. Any sample rate; mono or stereo.",
+            tooltip="A given sound, from the first frame on, kept. Any sample rate; mono, stereo, 5.1 ...",
         ),
     ]
 

@@ -17,6 +17,7 @@ from ...alignment.sizing import audio_tokens_of, pinned_at
 from ...alignment.timeline import frames_of, full_latent_frames_of
 from ...notices import notice
 from ..out_of_memory import advising
+from ..vae.channels import to_channels
 from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
 from .latents import AVLatent, ones_mask
 
@@ -197,11 +198,15 @@ def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> to
         )
     if not torch.isfinite(waveform).all():
         raise ValueError("audio holds NaN or infinite values: load or generate it again")
+    if not waveform.any():
+        notice(
+            f"all {waveform.shape[-1] / own_rate:.2f} s of audio are digital silence, which the model takes "
+            "for a given sound. Leave audio unconnected to have a sound made"
+        )
+    # The host's own nodes state no layout.
+    waveform = to_channels(waveform.float(), channels, audio.get("layout"))
     if own_rate != rate:
-        waveform = torchaudio.functional.resample(waveform.float(), own_rate, rate)
-    # As the audio VAEs of this pack do: the mean of all channels.
-    if waveform.shape[1] != channels:
-        waveform = waveform.mean(1, keepdim=True).expand(-1, channels, -1)
+        waveform = torchaudio.functional.resample(waveform, own_rate, rate)
     return waveform.expand(batch, -1, -1)
 
 

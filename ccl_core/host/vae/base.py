@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.values import fault_of_type, not_finite
+from .channels import to_channels
 
 StateDict = dict[str, Tensor]
 # The host's own tile for a latent with one axis (`VAE.decode_tiled_1d`).
@@ -31,7 +32,7 @@ class AudioVAE(comfy.sd.VAE):
 
     # The first step of the host's `VAE.encode`, which would crop to whole cells and drop further channels.
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
-        """(b, samples, channels) -> (b, samples, 1): the mean of the channels, nothing cropped."""
+        """(b, samples, channels) -> (b, samples, 1), nothing cropped."""
         if pixels.ndim != 3 or 0 in pixels.shape:
             raise ValueError(
                 f"the audio to encode has shape {tuple(pixels.shape)}, wanted (batch, samples, channels), "
@@ -39,7 +40,7 @@ class AudioVAE(comfy.sd.VAE):
             )
         if not torch.isfinite(pixels).all():
             raise ValueError("the audio to encode contains NaN or infinity: check the node that made it")
-        return pixels.mean(dim=-1, keepdim=True)
+        return to_channels(pixels.movedim(-1, 1), 1).movedim(1, -1)
 
     def _checked(self, latent: Tensor) -> Tensor:
         if not self._fits(latent):

@@ -235,6 +235,38 @@ def test_images_that_are_left_out_or_repeated_are_told_of(
 def test_a_sound_that_is_cut_or_filled_is_told_of(
     seconds: float, length: str, words: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    audio = {"waveform": torch.zeros(1, 1, round(16000 * seconds)), "sample_rate": 16000}
+    audio = sound(round(16000 * seconds))
     write_audio(blank(), audio_vae(), audio, Fit("crop", length))
     assert [words in record.message for record in caplog.records] == ([] if words is None else [True])
+
+
+def given_sound(waveform: torch.Tensor, **more: str) -> torch.Tensor:
+    """The audio latent of a waveform (ch, n)."""
+    return write_audio(
+        blank(), audio_vae(), {"waveform": waveform[None], "sample_rate": 16000, **more}, PAD
+    ).audio
+
+
+def test_a_voice_in_the_centre_of_a_film_is_encoded_at_its_level() -> None:
+    voice = sound(9000)["waveform"][0]
+    film = torch.zeros(6, 9000)
+    film[2] = voice
+    assert torch.allclose(given_sound(film), given_sound(voice), atol=1e-4)
+    assert not torch.allclose(given_sound(film.mean(0, keepdim=True)), given_sound(voice), atol=0.1)
+
+
+def test_a_layout_beside_the_sound_is_read() -> None:
+    three = torch.cat([torch.zeros(2, 9000), sound(9000)["waveform"][0]])
+    assert torch.allclose(given_sound(three), given_sound(three[2:]), atol=1e-4)
+    assert torch.equal(given_sound(three, layout="2.1"), given_sound(0 * three[2:]))
+
+
+def test_opposite_phase_is_no_silence(caplog: pytest.LogCaptureFixture) -> None:
+    left = sound(9000)["waveform"][0]
+    assert torch.equal(given_sound(torch.cat([left, -0.5 * left])), given_sound(left))
+    assert "opposite phase" in caplog.text
+
+
+def test_digital_silence_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    given_sound(torch.zeros(2, 8000))
+    assert "all 0.50 s of audio are digital silence" in caplog.text
