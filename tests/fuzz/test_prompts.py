@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from support.by_hand import (
     LINKS,
     NODE,
     SOURCES,
+    Answer,
     Input,
     ask,
     children,
@@ -29,6 +32,10 @@ from support.by_hand import (
 )
 
 SHORT, LONG, GROUP = 30, 500, 10  # prompts, and prompts between two looks at the server
+FIRST_SEED = 1000  # of clients beside each other, behind those of one client
+CLIENTS = 2
+# What the page asks for while prompts run, /object_info with the lists of files.
+ROUTES = ("/object_info", "/queue", "/history", "/system_stats", "/extensions")
 SENTENCES = {"success", "rejected", "ValueError", "FileNotFoundError"}
 STRANGE: tuple[Any, ...] = (
     *(None, True, -1, 0, 2**63, 1e308, "", "x", "1e999", "\x00", [], {}, {"a": 1}),
@@ -94,6 +101,20 @@ def good(server: ComfyServer, seed: int) -> bytes:
     return b"".join(server.view(file) for file in run.files(".png"))
 
 
+def asked(server: ComfyServer, nodes: dict[str, Any], seed: int, count: int) -> list[tuple[Any, Answer]]:
+    """What one client's prompts end in that is no sentence."""
+    chance = random.Random(seed)
+    ours = sorted(name for name in nodes if name.startswith("CCL"))
+    faults = []
+    for _ in range(count):
+        node_id = chance.choice(ours)
+        prompt = changed(chance, node_id, nodes[node_id])
+        answer = ask(server, prompt)
+        if answer.how not in SENTENCES:
+            faults.append((prompt[NODE], answer))
+    return faults
+
+
 def groups() -> list[Any]:
     count = LONG // GROUP
     short = SHORT // GROUP
@@ -104,17 +125,39 @@ def groups() -> list[Any]:
 def test_random_prompts_run_or_are_refused_in_a_sentence(
     server: ComfyServer, nodes: dict[str, Any], group: int
 ) -> None:
-    chance = random.Random(group)
-    ours = sorted(name for name in nodes if name.startswith("CCL"))
     before = good(server, 1)
-    faults = []
-    for _ in range(GROUP):
-        node_id = chance.choice(ours)
-        prompt = changed(chance, node_id, nodes[node_id])
-        answer = ask(server, prompt)
-        if answer.how not in SENTENCES:
-            faults.append((prompt[NODE], answer))
+    faults = asked(server, nodes, group, GROUP)
     assert server.alive() and faults == []
     # Another prompt in between, since the server keeps the results of the last one.
     good(server, 2 + group)
+    assert good(server, 1) == before
+
+
+def browsed(server: ComfyServer, stop: Event) -> int:
+    """How often the routes were asked until somebody stopped it; an error of one is raised."""
+    count = 0
+    while not stop.is_set():
+        server.get(ROUTES[count % len(ROUTES)])
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("count", [GROUP, pytest.param(LONG // CLIENTS, marks=pytest.mark.long)])
+def test_two_clients_and_a_page_at_once_leave_the_server_as_it_was(
+    server: ComfyServer, nodes: dict[str, Any], count: int
+) -> None:
+    before = good(server, 1)
+    stop = Event()
+    with ThreadPoolExecutor(CLIENTS + 1) as threads:
+        page = threads.submit(browsed, server, stop)
+        clients = [
+            threads.submit(asked, server, nodes, FIRST_SEED + client, count) for client in range(CLIENTS)
+        ]
+        try:
+            faults = [fault for client in clients for fault in client.result()]
+        finally:
+            stop.set()
+    assert server.alive() and faults == []
+    assert page.result() > len(ROUTES)
+    good(server, 2 + count)
     assert good(server, 1) == before
