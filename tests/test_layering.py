@@ -193,7 +193,7 @@ GROUPS = [
     ["model/blocks"],
     ["model/streams"],
     ["model/audio_stream", "model/interactions"],
-    ["model/layer"],
+    ["model/layer", "model/kept"],
     ["model/joint"],
     [
         "host/files/read",
@@ -216,7 +216,7 @@ GROUPS = [
         "host/sparse",
         "host/saving",
     ],
-    ["host/both_experts"],
+    ["host/both_experts", "host/given"],
     ["host/vae", "host/base_model", "host/experts"],
     ["host/media", "host/guider"],
     ["host/files/shapes", "host/files/translate", "host/files/resemblance", "host/files/identify"],

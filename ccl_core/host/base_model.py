@@ -22,9 +22,11 @@ from ..alignment.timeline import TEMPORAL_STRIDE
 from ..config import CCLConfig
 from ..families import FAMILIES
 from ..metadata import ENTRY, as_tensor, write_config
-from ..model.joint import KEPT, JointModel, Kept
+from ..model.joint import JointModel
+from ..model.kept import KEPT
 from .audio_shift import at_own_level, audio_noise_scale
 from .diagnosis import require_finite_prediction
+from .given import kept_for
 from .run import RUN, Run, unpack
 from .saving import require_writable, sound_weights
 from .texts import of_streams
@@ -108,7 +110,7 @@ class CCLModel(comfy.model_base.WAN21):
         run: Run | None = transformer_options.get(RUN)
         if run is not None:
             conds["routes"] = run.routes_of_pass(len(x))
-            kept = self._kept(run, transformer_options)
+            kept = kept_for(run, self.current_patcher, len(x), transformer_options)
             transformer_options = {**transformer_options, **run.switches, KEPT: kept}
 
         def predict(x: Tensor) -> Tensor:
@@ -119,11 +121,6 @@ class CCLModel(comfy.model_base.WAN21):
         if scale == 1.0 or len(shapes) < 2:
             return predict(x)
         return at_own_level(predict, x, t, shapes, conds.get("audio_mask"), scale)
-
-    def _kept(self, run: Run, options: dict[str, Any]) -> Kept | None:
-        """What the run keeps for a pass."""
-        # Nothing under hooks, which may change the strength of a LoRA from step to step.
-        return None if self.current_patcher.current_hooks is not None else run.kept_for(options)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         if not kwargs.get("latent_shapes"):

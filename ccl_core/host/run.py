@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..model.interactions.base import Routes
-from ..model.joint import Kept
+from ..model.kept import Kept
 from ..notices import notice
 from ..tasks import State, routes_of
 from .diagnosis import Watch, require_finite_result
@@ -23,7 +23,7 @@ from .hooks import separate
 from .regions import pack_regions
 
 RUN = "ccl_run"
-# A transformer option that asks a run to compute a given stream once and keep what the other one reads.
+# A transformer option: False lets each pass compute a given stream again.
 KEEP_GIVEN = "ccl_keep_given"
 # Options that nodes for LTX-2 set for a pass, which nothing in a joint model reads: what the node is called.
 OF_LTX = {"stg_self_attn_blocks": "LTXV Spatio-Temporal Guidance (STG)"}
@@ -38,6 +38,7 @@ class Run:
     clips: both states of each clip.
     keeps: the model can read kept keys and values of a given stream.
     experts: the video experts, where there are two.
+    kept: keys and values of a given stream; moment: the sigmas at which they were read last.
     predicted: the passes that have predicted once, by expert and texts.
     watch: where NaN appeared first, if it did.
     told: options of other models that were told of.
@@ -50,6 +51,7 @@ class Run:
     keeps: bool = False
     experts: Any = None
     kept: dict[Hashable, Kept] = field(default_factory=dict)
+    moment: Hashable = None
     predicted: set[Hashable] = field(default_factory=set)
     watch: Watch = field(default_factory=Watch)
     told: set[str] = field(default_factory=set)
@@ -85,20 +87,6 @@ class Run:
         if set(states.values()) != {State.GIVEN, State.GENERATED}:
             return None
         return next(stream for stream, state in states.items() if state is State.GIVEN)
-
-    def kept_for(self, options: dict[str, Any]) -> Kept | None:
-        """What is kept for a pass with these transformer options; None where each pass computes both streams.
-
-        It belongs to the texts of the pass, its context window, its expert and the layers that it skips.
-        """
-        if not self.keeps or self.given is None:
-            return None
-        # `uuids` are the host's, one for each cond of the batch, and stay the same in every step.
-        window = options.get("context_window")
-        frames = None if window is None else tuple(window.index_list)
-        expert = None if self.experts is None else self.experts.name
-        key = (tuple(options["uuids"]), frames, expert, tuple(options.get("skip_layers", ())))
-        return self.kept.setdefault(key, Kept(self.given))
 
     def is_first(self, options: dict[str, Any]) -> bool:
         """Whether a pass with these transformer options is the first of its expert and texts."""
@@ -151,7 +139,7 @@ def sample_in_run(
     options = guider.model_options.setdefault("transformer_options", {})
     # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run
-    run = run_of(model, kwargs["latent_shapes"], latent_image, denoise_mask, options.get(KEEP_GIVEN, False))
+    run = run_of(model, kwargs["latent_shapes"], latent_image, denoise_mask, options.get(KEEP_GIVEN, True))
     model.run = options[RUN] = run
     separate(guider.model_options, kwargs["latent_shapes"])
     tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
@@ -163,6 +151,8 @@ def sample_in_run(
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
         model.run = before
+        for kept in run.kept.values():
+            kept.close()
     if denoise_mask is not None:
         # The normalisation is not exact: (x - mean) / std * std + mean differs from x in its last bits.
         kept = denoise_mask.to(samples.device) == 0

@@ -14,26 +14,13 @@ from ..config import CCLConfig
 from .audio_stream import AudioStream
 from .interactions import INTERACTIONS, KV, Link
 from .interactions.base import Routes
+from .kept import Kept, kept_of
 from .layer import Layer, run_layer
 from .sparse import GRID
 from .streams import StreamPass, VideoStream
 
 # Patches written for the video tokens of Wan must not meet audio tokens.
 VIDEO_ONLY_OPTIONS = ("patches", "patches_replace", "grid_sizes", GRID)
-# The transformer option under which a run keeps what a given stream hands out.
-KEPT = "ccl_kept"
-
-
-@dataclass
-class Kept:
-    """Keys and values of a given stream, one entry per layer, for one text of a run. The first pass fills it.
-
-    stream: "video" or "audio". The direction into it is closed, so it depends on neither the noise nor the
-    step.
-    """
-
-    stream: str
-    sources: list[KV | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +36,16 @@ class Inputs:
     routes: tuple[Routes, Routes]
     options: dict[str, Any]
     conds: dict[str, Any] = field(default_factory=dict)  # of the video stream alone
+
+    def of_video(self) -> list[Tensor]:
+        """All that the video stream reads."""
+        beside = [value for value in self.conds.values() if torch.is_tensor(value)]
+        context = self.conds.get("context_latents") or ()
+        return [self.video, self.video_time, self.video_text, *beside, *context]
+
+    def of_audio(self) -> list[Tensor]:
+        """All that the audio stream reads."""
+        return [self.audio, self.audio_time, self.audio_text]
 
 
 class Interactions(torch.nn.ModuleDict):
@@ -144,64 +141,75 @@ class JointModel(VideoStream):
         """Velocity of each stream, zeros for one that does not run. What a given one hands out is kept."""
         run_video = inputs.options.get("run_vx", True)
         run_audio = inputs.audio is not None and inputs.options.get("run_ax", True)
-        kept: Kept | None = inputs.options.get(KEPT)
-        sources = None
+        kept = kept_of(inputs.options)
+        read = None
         if kept is not None:
             given_video = kept.stream == "video"
             # A given video is read by v2a, given audio by a2v.
             into_other = inputs.routes[1 if given_video else 0]
-            if run_video and run_audio and into_other:
-                sources = self._kept_sources(inputs, kept, given_video)
+            if run_video and run_audio and into_other is not False:
+                self._fill(kept, inputs, given_video)
+                read = kept
             run_video = run_video and not given_video
             run_audio = run_audio and given_video
         video = audio = None
         if run_video or run_audio:
-            video, audio, _ = self._pass(inputs, run_video, run_audio, kept=sources)
+            video, audio = self._pass(inputs, run_video, run_audio, read=read)
         video = torch.zeros_like(inputs.video) if video is None else video
         if audio is None and inputs.audio is not None:
             audio = torch.zeros_like(inputs.audio)
         return video, audio
 
-    def _kept_sources(self, inputs: Inputs, kept: Kept, given_video: bool) -> list[KV | None]:
-        """What the given stream hands out in each layer, from a pass of its own where there is none yet."""
-        if kept.sources is None:
-            # With options of its own: a compiled block would trace again for what a pass leaves in them.
-            alone = replace(inputs, options=dict(inputs.options))
-            *_, kept.sources = self._pass(alone, given_video, not given_video, keep=True)
-        return kept.sources
+    def _fill(self, kept: Kept, inputs: Inputs, given_video: bool) -> None:
+        """Run the given stream alone, unless what it hands out is kept already."""
+        basis = inputs.of_video() if given_video else inputs.of_audio()
+        if kept.is_of(basis):
+            return
+        kept.begin()
+        # With options of its own: a compiled block would trace again for what a pass leaves in them.
+        alone = replace(inputs, options=dict(inputs.options))
+        self._pass(alone, given_video, not given_video, fill=kept)
+        kept.settle(basis)
 
     def _pass(
         self,
         inputs: Inputs,
         run_video: bool,
         run_audio: bool,
-        keep: bool = False,
-        kept: list[KV | None] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, list[KV | None]]:
-        """Velocities of the streams that run; with `keep` also what the one that runs hands out, by layer."""
+        fill: Kept | None = None,
+        read: Kept | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Velocities of the streams that run.
+
+        fill: gets what the one stream that runs hands out. read: has what a stream that does not run would.
+        """
         v, video = self._embed_video(inputs) if run_video else (None, None)
         a, audio = self._embed_audio(inputs) if run_audio else (None, None)
-        link = self._link(inputs, video, audio, keep, kept is not None)
+        link = self._link(inputs, video, audio, fill is not None, read is not None)
         layers = self._layers(link)
         device = inputs.video.device
         queue = self._prefetch(layers, device, inputs.options)
-        sources: list[KV | None] = [None] * len(layers)
         # The loop stands here, so that no frame holds the tokens from before it.
         for i, layer in enumerate(layers):
             # Waits for the weights of this layer and starts on those of the next; None at the end lets go.
             comfy.model_prefetch.prefetch_queue_pop(queue, device, layer)
+            skipped = i in inputs.options.get("skip_layers", ())
             # Skip layer guidance: Ovi's negative pass leaves layer 11 out for both streams.
-            if i in inputs.options.get("skip_layers", ()):
-                continue
-            _tell_layer(i, link)
-            made = self._run_layer(i, layer, v, a, link, kept)
-            v, a, sources[i] = _split_kept(made, link) if keep else (*made, None)
-            if video is not None:
+            if not skipped:
+                _tell_layer(i, link)
+                source = None if read is None else read.take(i, device)
+                v, a = self._run_layer(i, layer, v, a, link, source)
+            if fill is not None:
+                v, a = _put(fill, v, a, link, skipped)
+            if video is not None and not skipped:
                 v = _patch_after(inputs.options, video, v, i)
         comfy.model_prefetch.prefetch_queue_pop(queue, device, None)
+        # Whoever fills wants no velocity.
+        if fill is not None:
+            return None, None
         made_video = None if video is None else self.unembed_video(v, video, inputs.video.shape)
         made_audio = None if audio is None else self.audio.unembed_audio(a, audio)
-        return made_video, made_audio, sources
+        return made_video, made_audio
 
     def _embed_video(self, inputs: Inputs) -> tuple[Tensor, StreamPass]:
         conds = dict(inputs.conds)
@@ -249,21 +257,14 @@ class JointModel(VideoStream):
         modules = [torch.nn.ModuleList(layer.modules) for layer in layers]
         return comfy.model_prefetch.make_prefetch_queue(modules, device, options)
 
+    @staticmethod
     def _run_layer(
-        self,
-        i: int,
-        layer: Layer,
-        v: Tensor | None,
-        a: Tensor | None,
-        link: Link,
-        kept: list[KV | None] | None,
+        i: int, layer: Layer, v: Tensor | None, a: Tensor | None, link: Link, source: KV | None
     ) -> tuple[Any, Any]:
         """A layer, or what somebody put into its place."""
-        # The stream that was kept may be the less deep one.
-        source = None if kept is None or i >= len(kept) else kept[i]
         replacement = link.options.get("patches_replace", {}).get("dit", {}).get(("double_block", i))
         if replacement is not None and link.video is not None:
-            return _replaced(replacement, layer, v, a, link, source)
+            return _replaced(replacement, layer, v, a, link)
         return run_layer(layer, v, a, link, source)
 
     def _layer(self, i: int, link: Link) -> Layer:
@@ -281,23 +282,24 @@ def _tell_layer(i: int, link: Link) -> None:
         link.audio.options["block_index"] = i
 
 
-def _split_kept(made: tuple[Any, Any], link: Link) -> tuple[Tensor | None, Tensor | None, KV | None]:
-    """The tokens of the one stream that runs, and what it hands out."""
-    v, a = made
-    return (v, None, a) if link.audio is None else (None, a, v)
+def _put(kept: Kept, v: Any, a: Any, link: Link, skipped: bool) -> tuple[Tensor | None, Tensor | None]:
+    """The tokens of the one stream that runs, without what the layer put in the other one's place."""
+    if skipped:
+        kept.put(None)
+    else:
+        kept.put(v if link.video is None else a)
+    return (None, a) if link.video is None else (v, None)
 
 
-def _replaced(
-    patch: Any, layer: Layer, v: Tensor, a: Tensor | None, link: Link, kept: KV | None
-) -> tuple[Tensor, Any]:
+def _replaced(patch: Any, layer: Layer, v: Tensor, a: Tensor | None, link: Link) -> tuple[Tensor, Any]:
     """The host's `patches_replace["dit"]`: the patch sees video tokens, the audio runs inside the block."""
     video = link.video
-    # A patch may never call the block: the audio then stays as it came in, and nothing is kept.
-    other = [None if link.keep else a]
+    # A patch may never call the block: the audio then stays as it came in.
+    other = [a]
 
     def original_block(args: dict[str, Any]) -> dict[str, Any]:
         given = video._replace(context=args["txt"], e=args["vec"], freqs=args["pe"])
-        made, other[0] = run_layer(layer, args["img"], a, replace(link, video=given), kept)
+        made, other[0] = run_layer(layer, args["img"], a, replace(link, video=given))
         return {"img": made}
 
     args = {

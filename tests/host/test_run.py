@@ -46,10 +46,10 @@ STREAMS = pytest.mark.parametrize("stream", ["video", "audio"])
 Callback = Callable[..., None]
 
 
-def keeping(model: ModelPatcher) -> ModelPatcher:
-    """A clone whose runs compute a given stream once."""
+def computing(model: ModelPatcher) -> ModelPatcher:
+    """A clone whose passes compute a given stream again and again."""
     clone = model.clone()
-    clone.model_options["transformer_options"][KEEP_GIVEN] = True
+    clone.model_options["transformer_options"][KEEP_GIVEN] = False
     return clone
 
 
@@ -149,18 +149,18 @@ def test_the_given_stream_is_one_beside_another_that_is_made(
 def test_a_given_stream_runs_once_in_every_mode_of_guidance(mode: str, stream: str) -> None:
     model, latent = patcher(), av_latent(masks=given(stream))
     calls = count_blocks(model.model.diffusion_model)
-    wanted = sample(model, latent, mode)
+    wanted = sample(computing(model), latent, mode)
     each, calls[stream], calls[OTHER[stream]] = calls[OTHER[stream]], 0, 0
-    assert equal(sample(keeping(model), latent, mode), wanted)
+    assert equal(sample(model, latent, mode), wanted)
     assert calls == {stream: DEPTH[stream], OTHER[stream]: each}
 
 
 @STREAMS
 def test_negative_passes_that_skip_a_layer_keep_a_set_of_their_own(stream: str) -> None:
     model, latent, runs = patcher(), av_latent(masks=given(stream)), []
-    wanted = sample(model, latent, skip_layers=(1,))
+    wanted = sample(computing(model), latent, skip_layers=(1,))
     calls = count_blocks(model.model.diffusion_model)
-    made = sample(keeping(model), latent, skip_layers=(1,), callback=seen_runs(model, runs))
+    made = sample(model, latent, skip_layers=(1,), callback=seen_runs(model, runs))
     assert equal(made, wanted)
     assert calls[stream] == 2 * DEPTH[stream] - 1 and len(runs[-1].kept) == 2
     whole, skipped = sorted(runs[-1].kept.values(), key=lambda kept: kept.sources[1] is None)
@@ -171,7 +171,7 @@ def test_negative_passes_that_skip_a_layer_keep_a_set_of_their_own(stream: str) 
 def test_two_texts_keep_two_sets(stream: str) -> None:
     """As rows of one batch where they run in one pass."""
     model, latent, runs = patcher(), av_latent(masks=given(stream)), []
-    sample(keeping(model), latent, callback=seen_runs(model, runs))
+    sample(model, latent, callback=seen_runs(model, runs))
     (kept,) = runs[-1].kept.values()
     of_one, of_other = kept.sources[1].k
     assert (of_one - of_other).abs().max() > 1e-3
@@ -180,8 +180,8 @@ def test_two_texts_keep_two_sets(stream: str) -> None:
 @STREAMS
 def test_each_clip_of_a_batch_keeps_its_own(stream: str) -> None:
     model, latent, runs = patcher(), av_latent(masks=given(stream, batch=2), batch=2), []
-    wanted = sample(model, latent)
-    assert equal(sample(keeping(model), latent, callback=seen_runs(model, runs)), wanted)
+    wanted = sample(computing(model), latent)
+    assert equal(sample(model, latent, callback=seen_runs(model, runs)), wanted)
     (kept,) = runs[-1].kept.values()
     assert len(kept.sources[0].k) == 4  # two clips, two texts
 
@@ -189,8 +189,8 @@ def test_each_clip_of_a_batch_keeps_its_own(stream: str) -> None:
 @STREAMS
 def test_a_text_for_each_stream(stream: str) -> None:
     model, latent, texts = patcher(), av_latent(masks=given(stream)), dual_conditioning(3, 4, (5, 7))
-    wanted = sample(model, latent, "ucg_cross", positive=texts)
-    assert equal(sample(keeping(model), latent, "ucg_cross", positive=texts), wanted)
+    wanted = sample(computing(model), latent, "ucg_cross", positive=texts)
+    assert equal(sample(model, latent, "ucg_cross", positive=texts), wanted)
 
 
 def windowed(model: ModelPatcher) -> ModelPatcher:
@@ -204,10 +204,10 @@ def test_each_context_window_keeps_its_own(stream: str) -> None:
     model = windowed(patcher())
     latent = av_latent(frames=8, tokens=58, masks=given(stream, frames=8, tokens=58))
     calls, runs = count_blocks(model.model.diffusion_model), []
-    wanted = sample(model, latent)
+    wanted = sample(computing(model), latent)
     windows = calls[stream] // DEPTH[stream] // STEPS
     calls[stream] = 0
-    assert equal(sample(keeping(model), latent, callback=seen_runs(model, runs)), wanted)
+    assert equal(sample(model, latent, callback=seen_runs(model, runs)), wanted)
     assert windows > 1 and calls[stream] == windows * DEPTH[stream] and len(runs[-1].kept) == windows
 
 
@@ -215,9 +215,9 @@ def test_each_video_expert_keeps_its_own() -> None:
     model, low = patcher(), patcher(weights=low_noise_weights())
     attach_low_noise(model, low, 0.9)
     latent = av_latent(masks=given("video"))
-    wanted = sample(model, latent)
+    wanted = sample(computing(model), latent)
     calls = [count_blocks(expert.model.diffusion_model) for expert in (model, low)]
-    assert equal(sample(keeping(model), latent), wanted)
+    assert equal(sample(model, latent), wanted)
     assert [counted["video"] for counted in calls] == [DEPTH["video"]] * 2
     assert [counted["audio"] for counted in calls] == [DEPTH["audio"], 2 * DEPTH["audio"]]
 
@@ -243,8 +243,8 @@ def hooked() -> list:
 
 def test_a_text_whose_hooks_change_the_weights_by_the_step_keeps_nothing() -> None:
     model, latent, runs = patcher(), av_latent(masks=given("video")), []
-    wanted = sample(model, latent, positive=hooked())
-    assert equal(sample(keeping(model), latent, positive=hooked(), callback=seen_runs(model, runs)), wanted)
+    wanted = sample(computing(model), latent, positive=hooked())
+    assert equal(sample(model, latent, positive=hooked(), callback=seen_runs(model, runs)), wanted)
     assert len(runs[-1].kept) == 1, "of the negative text"
 
 
@@ -254,9 +254,9 @@ def test_a_coupling_without_routes_computes_both_streams_in_every_step(kind: str
     interaction = InteractionConfig(kind, (0, 1), OPTIONS[kind]())
     model, runs = patcher(interaction=interaction), []
     latent = av_latent(masks=given(stream))
-    wanted = sample(model, latent)
+    wanted = sample(computing(model), latent)
     calls = count_blocks(model.model.diffusion_model)
-    assert equal(sample(keeping(model), latent, callback=seen_runs(model, runs)), wanted)
+    assert equal(sample(model, latent, callback=seen_runs(model, runs)), wanted)
     assert calls == {name: STEPS * depth for name, depth in DEPTH.items()} and runs[-1].kept == {}
 
 
@@ -266,14 +266,14 @@ def test_where_both_streams_are_made_nothing_is_kept(partly: bool) -> None:
     masks[1].fill_(1.0)
     masks[0][:, :, 0] = float(not partly)
     model, latent, runs = patcher(), av_latent(masks=masks), []
-    wanted = sample(model, latent)
-    assert equal(sample(keeping(model), latent, callback=seen_runs(model, runs)), wanted)
+    wanted = sample(computing(model), latent)
+    assert equal(sample(model, latent, callback=seen_runs(model, runs)), wanted)
     assert all(run.kept == {} for run in runs)
 
 
-def test_without_the_option_nothing_is_kept() -> None:
+def test_where_the_option_is_off_nothing_is_kept() -> None:
     model, runs = patcher(), []
-    sample(model, av_latent(masks=given("video")), callback=seen_runs(model, runs))
+    sample(computing(model), av_latent(masks=given("video")), callback=seen_runs(model, runs))
     assert runs[-1].given == "video" and runs[-1].kept == {}
 
 
@@ -301,7 +301,7 @@ class Watched:
 
 @STREAMS
 def test_after_the_run_nothing_of_it_is_left(stream: str) -> None:
-    model = keeping(patcher())
+    model = patcher()
     watched = Watched(model)
     sample(model, av_latent(masks=given(stream)), callback=watched)
     watched.assert_gone()
@@ -310,7 +310,7 @@ def test_after_the_run_nothing_of_it_is_left(stream: str) -> None:
 
 def test_a_guider_that_lives_on_holds_nothing_of_its_run() -> None:
     """The host keeps the guider of a workflow in its cache."""
-    model = keeping(patcher())
+    model = patcher()
     guider, watched = comfy.samplers.CFGGuider(model), Watched(model)
     guider.set_conds(conditioning(1), conditioning(2))
     latent = av_latent(masks=given("video"))
@@ -324,7 +324,7 @@ def test_a_guider_that_lives_on_holds_nothing_of_its_run() -> None:
 
 @pytest.mark.parametrize("fault", [comfy.model_management.InterruptProcessingException, RuntimeError])
 def test_a_run_that_is_cut_short_leaves_nothing(fault: type[BaseException]) -> None:
-    model, latent = keeping(patcher()), av_latent(masks=given("video"))
+    model, latent = patcher(), av_latent(masks=given("video"))
     watched = Watched(model)
 
     def stop(*_: Any) -> None:

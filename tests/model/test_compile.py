@@ -151,6 +151,7 @@ def test_what_is_kept_of_a_given_video_leaves_a_compiled_block() -> None:
     """A pass of the video alone that hands out keys and values, then the audio on them: a graph each."""
     model, graphs = model_of("cca", video_layers=1), Graphs()
     given = latent(given="video")
+    model.model_options["transformer_options"][KEEP_GIVEN] = False
     wanted = sample(model, given)
     model.model_options["transformer_options"][KEEP_GIVEN] = True
     within = ["diffusion_model.audio.blocks.0"]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ccl_pack.ccl_core.attention_maps import AttentionMap, Recorder
 from ccl_pack.ccl_core.model.attention import TAPS
-from ccl_pack.ccl_core.model.joint import KEPT, JointModel, Kept
+from ccl_pack.ccl_core.model.joint import JointModel
+from ccl_pack.ccl_core.model.kept import KEPT, Kept
 from support.tiny import CONFIG, count_blocks, latents, patcher
 
 ROUTES = {"video": (False, True), "audio": (True, False)}  # by the given stream
@@ -103,12 +104,15 @@ def test_a_skipped_layer_hands_out_nothing(model: JointModel, given: str) -> Non
 
 
 @GIVEN
-def test_a_replaced_block_of_the_host_runs_around_the_kept_pass_too(model: JointModel, given: str) -> None:
+def test_where_a_block_is_replaced_nothing_is_kept(model: JointModel, given: str) -> None:
+    """What stands in its place may act by the step."""
     around = {("double_block", 1): lambda args, extra: extra["original_block"](args)}
     wanted, kept = run(model, given), Kept(given)
+    calls = count_blocks(model)
     for _ in range(2):
         made = run(model, given, patches_replace={"dit": around}, **{KEPT: kept})
         assert torch.equal(made, wanted)
+    assert calls[given] == 2 * LAYERS[given] and kept.sources is None
 
 
 def test_reference_tokens_beside_a_given_video_are_not_kept() -> None:

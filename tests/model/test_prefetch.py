@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
-from ccl_pack.ccl_core.model.joint import KEPT, JointModel, Kept
+from ccl_pack.ccl_core.model.joint import JointModel
+from ccl_pack.ccl_core.model.kept import KEPT, Kept
 from support.tiny import latents, patcher
 
 Modules = list[torch.nn.Module]

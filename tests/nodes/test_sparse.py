@@ -118,6 +118,7 @@ def test_both_experts_are_sparse() -> None:
 def test_what_is_kept_of_a_given_video_is_that_of_sparse_attention() -> None:
     masks = torch.zeros(1, 1, 5, 16, 16), torch.ones(1, 1, 34)
     model = with_sparse(patcher())
+    model.model_options["transformer_options"][KEEP_GIVEN] = False
     wanted = sample(model, av_latent(masks=masks, **SIZES), steps=2)
     model.model_options["transformer_options"][KEEP_GIVEN] = True
     assert equal(sample(model, av_latent(masks=masks, **SIZES), steps=2), wanted)

@@ -28,6 +28,9 @@ class KV(NamedTuple):
     k: Tensor
     v: Tensor
 
+    def of(self, samples: list[int] | slice) -> KV:
+        return KV(self.k[samples], self.v[samples])
+
 
 class Way(NamedTuple):
     """One direction in a pass: who may ask, what may be read, rotary tables, DCR route, and who sees whom.

@@ -119,8 +119,8 @@ def _added(
 
     # Keys and values are made of the open samples alone: closed ones must not pay for them.
     def read(q: Tensor, rows: list[int] | slice, place: Place) -> Tensor:
-        kv = modules.source(source[rows], way.tables.keys) if kept is None else kept
-        return by_frame(q, kv, anchor, way.ranges, modules.heads, options, place)
+        made = modules.source(source[rows], way.tables.keys) if kept is None else kept.of(rows)
+        return by_frame(q, made, anchor, way.ranges, modules.heads, options, place)
 
     absent = source is None and kept is None
     made = _routed(q, anchor, None if absent else read, way.route, modules.heads, options, place)

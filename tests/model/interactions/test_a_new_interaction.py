@@ -266,6 +266,7 @@ def test_an_observer_sees_its_rows() -> None:
 def test_what_it_reads_of_a_given_stream_is_kept(stream: str) -> None:
     model = tiny.patcher(interaction=coupling())
     latent = tiny.av_latent(masks=tiny.given(stream))
+    model.model_options["transformer_options"][KEEP_GIVEN] = False
     wanted = sample(model, latent)
     model.model_options["transformer_options"][KEEP_GIVEN] = True
     calls = tiny.count_blocks(model.model.diffusion_model)
