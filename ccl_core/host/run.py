@@ -21,6 +21,7 @@ from ..tasks import State, routes_of
 from .diagnosis import Watch, require_finite_result
 from .hooks import separate
 from .regions import pack_regions
+from .video_wrappers import with_video_result
 
 RUN = "ccl_run"
 # A transformer option: False lets each pass compute a given stream again.
@@ -148,7 +149,8 @@ def sample_in_run(
         if len(kwargs["latent_shapes"]) > 1:
             # A guider that was given no texts has no conds.
             pack_regions(getattr(guider, "conds", {}), kwargs["latent_shapes"])
-        samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+        sample = with_video_result(executor, kwargs["latent_shapes"])
+        samples = sample(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     finally:
         model.run = before
         for kept in run.kept.values():

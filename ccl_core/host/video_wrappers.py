@@ -1,7 +1,7 @@
-"""Wrappers of the host's APPLY_MODEL that were written for a video: they get the video of a pair.
+"""Wrappers of a pass or of a run that were written for a video: they get the video of a pair.
 
-A node such as WanInfiniteTalkToVideo writes its first latent frames into what the model is given. Of a pair
-the host gives both streams in one row (b, 1, n), which has no frames.
+A node such as WanInfiniteTalkToVideo writes its first latent frames into what the model is given, and into
+what the run gives. Of a pair the host gives both streams in one row (b, 1, n), which has no frames.
 """
 
 from __future__ import annotations
@@ -52,3 +52,35 @@ class AroundVideo:
             on_video, executor.class_obj, [self.wrapper]
         )
         return comfy.utils.pack_latents([inner.execute(video.clone(), *args, **kwargs), *said])[0]
+
+
+def with_video_result(executor: Any, shapes: Shapes) -> Callable[..., Tensor]:
+    """What an executor of the host's OUTER_SAMPLE calls next, in which wrappers get the video of a pair."""
+    if len(shapes) < 2:
+        return executor
+    further = [AroundResult(wrapper, tuple(map(tuple, shapes))) for wrapper in executor.wrappers]
+    return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+        executor.original, executor.class_obj, further, executor.idx
+    )
+
+
+@dataclass(frozen=True)
+class AroundResult:
+    """A wrapper of a run: its arguments are packed, the result is the video, past which the sound goes."""
+
+    wrapper: Callable[..., Tensor]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        others: list[Tensor] = []
+
+        def run(*args: Any, **kwargs: Any) -> Tensor:
+            video, *others[:] = comfy.utils.unpack_latents(executor(*args, **kwargs), self.shapes)
+            return video
+
+        inner = comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            run, executor.class_obj, [self.wrapper]
+        )
+        made = inner.execute(*args, **kwargs)
+        # A wrapper that ran something else in the place of the run gives what that has made.
+        return comfy.utils.pack_latents([made, *others])[0] if others else made

@@ -14,6 +14,7 @@ from torch import Tensor
 from support.uncoupled import KINDS, model_of, sample, wan_of
 
 APPLY_MODEL = comfy.patcher_extension.WrappersMP.APPLY_MODEL
+OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
 def wrapped(model: ModelPatcher, wrapper: Any, key: str = "somebody") -> ModelPatcher:
@@ -32,6 +33,42 @@ def test_latent_frames_that_infinite_talk_puts_in_are_those_of_plain_wan(kind: s
     assert torch.equal(video, wanted)
     assert torch.equal(audio, sample(model)[1])
     assert not torch.equal(video, sample(model)[0])
+
+
+@KINDS
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_the_mode_of_infinite_talk_that_extends_a_clip_is_that_of_plain_wan(kind: str, overlap: int) -> None:
+    model = model_of(kind, fresh=True)
+    frames = torch.randn(1, 16, overlap, 4, 6, generator=torch.Generator().manual_seed(3))
+
+    def extending(patched: ModelPatcher) -> ModelPatcher:
+        clone = patched.clone()
+        wrapper = multitalk.InfiniteTalkOuterSampleWrapper(frames, None, is_extend=True)
+        clone.add_wrapper_with_key(OUTER_SAMPLE, "infinite_talk_outer_sample", wrapper)
+        return clone
+
+    wanted = sample(extending(wan_of(model)), sound=False)[0]
+    video, audio = sample(extending(model))
+    assert torch.equal(video, wanted) and torch.equal(video[:, :, :overlap], frames)
+    assert torch.equal(audio, sample(model)[1])
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_wrapper_of_a_run_sees_its_video_and_may_run_it_twice(sound: bool) -> None:
+    model = model_of("cca", fresh=False)
+    wanted = sample(model, sound)
+    seen: list[tuple[int, ...]] = []
+
+    def twice(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        made = [executor(*args, **kwargs) for _ in range(2)]
+        seen.extend(tuple(result.shape) for result in made)
+        return made[1] + 1.0
+
+    clone = model.clone()
+    clone.add_wrapper_with_key(OUTER_SAMPLE, "somebody", twice)
+    video, *audio = sample(clone, sound)
+    assert seen == [(1, 16, 3, 4, 6)] * 2
+    assert torch.equal(video, wanted[0] + 1.0) and all(map(torch.equal, audio, wanted[1:]))
 
 
 def test_wrappers_nest_and_see_the_model_and_a_video() -> None:
