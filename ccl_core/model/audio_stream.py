@@ -13,7 +13,7 @@ from ..config import StreamConfig
 from .rotary import axis_table, time_table
 from .spans import Spans
 from .streams import Stream, StreamPass
-from .times import times_of
+from .times import kept_tokens, times_of
 
 
 class GatedConvStem(torch.nn.Sequential):
@@ -81,9 +81,8 @@ class AudioStream(Stream):
         time, e = self.embed_times(times, tokens.dtype)
         text, _ = self.embed_text(context)
         span = slice(0, tokens.shape[1])
-        return tokens, StreamPass(
-            latent, grid, Spans(span, span), time, e, times.rows, table, text, None, options
-        )
+        spans, rows, kept = Spans(span, span), times.rows, kept_tokens(times)
+        return tokens, StreamPass(latent, grid, spans, time, e, rows, table, text, None, options, kept)
 
     def unembed_audio(self, tokens: Tensor, of: StreamPass) -> Tensor:
         """The velocity (b, c, a)."""

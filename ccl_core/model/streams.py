@@ -18,7 +18,7 @@ from ..config import StreamConfig
 from .blocks import StreamBlock
 from .spans import Spans
 from .sparse import GRID, Grid
-from .times import Times, of_tokens, times_of
+from .times import Times, kept_tokens, of_tokens, times_of
 
 
 class StreamPass(NamedTuple):
@@ -34,6 +34,7 @@ class StreamPass(NamedTuple):
     context: Tensor  # (b, text, d)
     context_img_len: int | None
     options: dict[str, Any]  # transformer_options as this stream's attention sees them
+    kept: Tensor | None = None  # (b, n), tokens whose latent is kept, where a mask keeps a part of it
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the stream's blocks."""
@@ -139,7 +140,8 @@ class VideoStream(Stream):
         span = slice(start, start + own)
         options[GRID] = Grid(start, (own // math.prod(grid[1:]), *grid[1:]))
         freqs = _joined(tables)
-        made = StreamPass(x, grid, Spans(span, span), time, e, times.rows, freqs, text, image_length, options)
+        spans, rows, kept = Spans(span, span), times.rows, kept_tokens(times)
+        made = StreamPass(x, grid, spans, time, e, rows, freqs, text, image_length, options, kept)
         return tokens, made
 
     def _reference(self, latent: Tensor | None) -> list[Tensor]:

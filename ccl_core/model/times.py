@@ -41,6 +41,11 @@ def _latent_rows(timestep: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
     return timestep, torch.arange(tokens, device=timestep.device) // spatial
 
 
+def kept_tokens(times: Times) -> Tensor | None:
+    """(b, n), true where a token has time 0: its latent is kept. None: there is one time for all tokens."""
+    return None if times.rows is None else (times.values == 0).index_select(1, times.rows)
+
+
 def of_tokens(table: Tensor, rows: Tensor | None) -> Tensor:
     """A table (b, k, d) spread over the tokens: (b, n, d), or (b, 1, d) where its one row is for all."""
     return table if rows is None else table.index_select(1, rows)

@@ -33,10 +33,11 @@ class KV(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One direction in a pass: who may ask, what may be read, rotary tables, DCR route, and who sees whom.
+    """One direction in a pass: who may ask, what may be read, rotary tables, DCR routes, and who sees whom.
 
     updated, seen: spans of the tokens of the stream that asks and of the one that is read. Those of the video
     are its latent frames one after the other, each with as many tokens. ranges: as in `Plan`, None: all.
+    kept: (b, asking), tokens into which nothing may flow, whatever the route; None: the route is that of all.
     """
 
     direction: str
@@ -45,6 +46,7 @@ class Way(NamedTuple):
     tables: Tables
     route: Routes
     ranges: Ranges | None
+    kept: Tensor | None
 
     def place(self, context: int = 0) -> Place:
         """All queries on all keys, counted within the two spans. context: tokens in front of the keys."""
@@ -91,7 +93,8 @@ def _way(
     ranges: Ranges | None,
 ) -> Way:
     seen = slice(0, 0) if read is None else read.spans.seen
-    return Way(direction, asks.spans.updated, seen, tables, route, ranges)
+    kept = None if asks.kept is None else asks.kept[:, asks.spans.updated]
+    return Way(direction, asks.spans.updated, seen, tables, route, ranges, kept)
 
 
 class Interaction(torch.nn.Module):

@@ -122,23 +122,24 @@ def _added(
         made = modules.source(source[rows], way.tables.keys) if kept is None else kept.of(rows)
         return by_frame(q, made, anchor, way.ranges, modules.heads, options, place)
 
-    absent = source is None and kept is None
-    made = _routed(q, anchor, None if absent else read, way.route, modules.heads, options, place)
+    if (source is None and kept is None) or way.route is False:
+        made = _anchored(q, anchor, modules.heads, options, place)
+    else:
+        made = _routed(q, anchor, read, way.route, modules.heads, options, place)
+        made = _close_to_kept(made, q, anchor, way.kept, modules.heads, options)
     return add_to_span(x, way.updated, modules.o(made))
 
 
 def _routed(
     q: Tensor,
     anchor: KV,
-    read: Callable[[Tensor, list[int] | slice, Place], Tensor] | None,
+    read: Callable[[Tensor, list[int] | slice, Place], Tensor],
     route: Routes,
     heads: int,
     options: dict[str, Any],
     place: Place,
 ) -> Tensor:
     """DCR (CCL): samples on an open route run `read`, the others see their context tokens alone."""
-    if read is None or route is False:
-        return _anchored(q, anchor, heads, options, place)
     if route is True:
         return read(q, slice(None), place)
     out = torch.empty_like(q)
@@ -152,10 +153,19 @@ def _routed(
     return out
 
 
+# DCR by region: a direction into tokens that are kept is closed, as that into a given stream.
+def _close_to_kept(
+    made: Tensor, q: Tensor, anchor: KV, kept: Tensor | None, heads: int, options: dict[str, Any]
+) -> Tensor:
+    if kept is None:
+        return made
+    return torch.where(kept[..., None], _anchored(q, anchor, heads, options, None), made)
+
+
 # A closed direction: softmax(q Kc^T / sqrt(dh)) Vc, which the other stream cannot change.
-def _anchored(q: Tensor, anchor: KV, heads: int, options: dict[str, Any], place: Place) -> Tensor:
+def _anchored(q: Tensor, anchor: KV, heads: int, options: dict[str, Any], place: Place | None) -> Tensor:
     k, v = (x.expand(q.shape[0], -1, -1) for x in anchor)  # (b, c, d)
-    return attend(q, k, v, heads, options, place._replace(keys=None))
+    return attend(q, k, v, heads, options, None if place is None else place._replace(keys=None))
 
 
 def frames_to_windows(
