@@ -87,11 +87,13 @@ class JointModel(VideoStream):
         """As `_forward`, inside the host's DIFFUSION_MODEL wrappers.
 
         They see the audio as (b, 1, c, a): the host's EasyCache cuts dimension 1 of both latents to as many
-        channels as the video has.
+        channels as the video has. They see copies: EasyCache adds in place what it kept, and in float32 these
+        are the numbers that the sampler goes on with.
         """
         if torch.is_tensor(x):
-            return super().forward(x, timestep, context, **kwargs)
-        video, audio = super().forward([x[0], x[1][:, None]], timestep, context, **kwargs)
+            return super().forward(x.clone(), timestep, context, **kwargs)
+        streams = [x[0].clone(), x[1][:, None].clone()]
+        video, audio = super().forward(streams, timestep, context, **kwargs)
         return [video, audio[:, 0]]
 
     def _forward(

@@ -20,6 +20,7 @@ from typing import Any
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_cfg import CFGNorm, CFGZeroStar
 from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
@@ -58,6 +59,8 @@ class Row:
     bound_of_experts: float | None = None
     # It is for the video expert of high noise, as on the first of two MODELs of plain Wan.
     of_high: bool = False
+    # What plain Wan needs beside the node to be right under it.
+    mend_wan: Patch | None = None
 
 
 def _lora(model: ModelPatcher) -> ModelPatcher:
@@ -67,6 +70,19 @@ def _lora(model: ModelPatcher) -> ModelPatcher:
     name = "diffusion_model.blocks.0.ffn.0"
     lora = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
     return comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0.0)[0]
+
+
+def _copied(model: ModelPatcher) -> ModelPatcher:
+    """EasyCache adds in place to the latent of a pass, in float32 that of the sampler. In half precision the
+    host's cast makes a copy.
+    """
+
+    def on_a_copy(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return executor(x.clone(), *args, **kwargs)
+
+    mended = model.clone()
+    mended.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "copied", on_a_copy)
+    return mended
 
 
 def _windows(model: ModelPatcher) -> ModelPatcher:
@@ -80,7 +96,12 @@ ROWS = [
     Row("CFGNorm", lambda model: CFGNorm.execute(model, 1.0).args[0]),
     Row("CFGOverride", lambda model: CFGOverride.execute(model, 1.5, 0.0, 1.0).args[0]),
     Row("CFGZeroStar", lambda model: CFGZeroStar.execute(model).args[0]),
-    Row("EasyCache", lambda model: EasyCacheNode.execute(model, 5.0, 0.0, 1.0, False).args[0], steps=6),
+    Row(
+        "EasyCache",
+        lambda model: EasyCacheNode.execute(model, 5.0, 0.0, 1.0, False).args[0],
+        steps=6,
+        mend_wan=_copied,
+    ),
     Row("EpsilonScaling", lambda model: EpsilonScaling.execute(model, 1.05).args[0]),
     Row("FreSca", lambda model: FreSca.execute(model, 1.0, 1.5, 1).args[0]),
     Row("LazyCache", lambda model: LazyCacheNode.execute(model, 100.0, 0.0, 1.0, False).args[0], steps=6),
@@ -170,7 +191,8 @@ def measured(row: Row, column: str) -> Measured:
     joint, wan = pair_of(column)
     # From half the noise on only the low-noise expert runs.
     run = {"steps": row.steps, "denoise": 0.5 if column == EXPERTS else 1.0}
-    patched = wan if row.of_high and column == EXPERTS else row.patch(wan)
+    right = wan if row.mend_wan is None else row.mend_wan(wan)
+    patched = wan if row.of_high and column == EXPERTS else row.patch(right)
     wanted = sample(patched, sound=False, **run)[0]
     moved = distance(wanted, sample(wan, sound=False, **run)[0])
     return Measured(moved, distance(sample(row.patch(joint), **run)[0], wanted))
