@@ -27,6 +27,7 @@ from ..notices import notice
 from .base_model import CCLModel
 from .hooks import separate
 from .media.pair import Pair
+from .run import require_shapes
 from .step_cache import in_same_step, skips
 
 Options = dict[str, Any]
@@ -319,8 +320,13 @@ def _known_layers(model_patcher: Any, layers: Sequence[int]) -> tuple[int, ...]:
 
 def check_latent(model: Any, latent: Any) -> None:
     """Refuse a latent the model cannot sample, naming the input `latent_image` and the remedy."""
-    streams = dict(zip(("video", "audio"), latent.unbind() if latent.is_nested else [latent], strict=False))
-    for name, samples in streams.items():
+    streams = latent.unbind() if latent.is_nested else [latent]
+    for name, samples in zip(("video", "audio"), streams, strict=False):
+        if samples.is_nested:
+            raise ValueError(
+                f"latent_image: a pair of video and audio stands in the place of its {name}: take it apart "
+                "with LTXVSeparateAVLatent before LTXVConcatAVLatent joins it with another"
+            )
         if not torch.isfinite(samples).all():
             raise ValueError(f"latent_image: the {name} latent holds NaN or infinite values: make it again")
     config = getattr(model, "ccl_config", None)
@@ -330,15 +336,4 @@ def check_latent(model: Any, latent: Any) -> None:
                 "latent_image: got video and audio, but this model makes video only: load a joint model"
             )
         return
-    _check_stream("video", streams["video"], 5, model.latent_format.latent_channels)
-    if "audio" in streams:
-        _check_stream("audio", streams["audio"], 3, config.audio_latent.channels)
-
-
-def _check_stream(name: str, samples: torch.Tensor, ndim: int, channels: int) -> None:
-    if samples.ndim != ndim or samples.shape[1] != channels:
-        raise ValueError(
-            f"latent_image: the {name} latent has the shape {tuple(samples.shape)}, "
-            f"this model wants {ndim} dimensions and {channels} channels: "
-            "make it with CCLEmptyAVLatent or CCLEncodeAV and the VAEs of the same model"
-        )
+    require_shapes(model, [samples.shape for samples in streams])

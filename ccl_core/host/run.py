@@ -26,6 +26,8 @@ from .video_wrappers import with_video_result
 RUN = "ccl_run"
 # A transformer option: False lets each pass compute a given stream again.
 KEEP_GIVEN = "ccl_keep_given"
+# Of the latents (b, c, t, h, w) and (b, c, a).
+NDIM = {"video": 5, "audio": 3}
 # Options that nodes for LTX-2 set for a pass, which nothing in a joint model reads: what the node is called.
 OF_LTX = {"stg_self_attn_blocks": "LTXV Spatio-Temporal Guidance (STG)"}
 
@@ -133,10 +135,11 @@ def sample_in_run(
     """Wrapper of the host's OUTER_SAMPLE: makes the run, before the model has to normalise a packed latent.
 
     Kept regions come back bit-exact: the original is put back after the round trip through the normalisation.
-    ValueError where the result holds NaN or infinity.
+    ValueError for a latent of another model, and where the result holds NaN or infinity.
     """
     guider = executor.class_obj
     model = guider.model_patcher.model
+    require_shapes(model, kwargs["latent_shapes"])
     options = guider.model_options.setdefault("transformer_options", {})
     # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run
@@ -161,6 +164,21 @@ def sample_in_run(
         samples = torch.where(kept, latent_image.to(samples), samples)
     require_finite_result(samples, run.watch)
     return samples
+
+
+def require_shapes(model: Any, shapes: Sequence[Sequence[int]]) -> None:
+    """ValueError unless a joint model can sample a latent of these shapes, whichever sampler it came to."""
+    channels = {"video": model.latent_format.latent_channels, "audio": model.ccl_config.audio_latent.channels}
+    if len(shapes) > len(channels):
+        raise ValueError(f"latent_image: got {len(shapes)} latents in one, this model wants video and audio")
+    for (name, wanted), shape in zip(channels.items(), shapes, strict=False):
+        ndim = NDIM[name]
+        if len(shape) != ndim or shape[1] != wanted or 0 in shape:
+            raise ValueError(
+                f"latent_image: the {name} latent has the shape {tuple(shape)}, this model wants {ndim} "
+                f"dimensions, none of them 0, and {wanted} channels: make it with CCLEmptyAVLatent or "
+                "CCLEncodeAV and the VAEs of the same model"
+            )
 
 
 def tell_of_texts(conds: dict[str, list[dict[str, Any]]], batch: int) -> None:

@@ -21,6 +21,7 @@ from comfy_extras.nodes_model_advanced import RescaleCFG
 
 from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights
 from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
+from ccl_pack.ccl_core.host.media.pair import Pair
 from support import tiny
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
@@ -291,6 +292,16 @@ def test_a_latent_of_another_model_is_refused(model: ModelPatcher) -> None:
     wide = comfy.nested_tensor.NestedTensor([video, audio.repeat(1, 2, 1)])
     with pytest.raises(ValueError, match=r"the audio latent has the shape.*8 channels"):
         run(av_guider(model, "cfg", {}), {"samples": wide})
+
+
+@pytest.mark.parametrize("kind", [comfy.nested_tensor.NestedTensor, Pair])
+def test_a_pair_in_the_place_of_a_stream_is_refused(model: ModelPatcher, kind: type) -> None:
+    video, audio = tiny.latents()
+    latent = {"samples": comfy.nested_tensor.NestedTensor([kind([video, audio]), audio])}
+    with pytest.raises(ValueError, match=r"a pair .* in the place of its video: take it apart with LTXVSep"):
+        av_guider(model, "cfg", {}).sample(
+            latent["samples"], latent["samples"], comfy.samplers.sampler_object("euler"), torch.ones(2)
+        )
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import comfy.utils
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.nested_tensor import NestedTensor
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from torch import Tensor
 
@@ -413,3 +414,35 @@ def test_the_stg_of_ltx_is_told_of_once_in_a_run_and_changes_nothing(
     assert len(told) == 2 and all("use SkipLayerGuidanceDiT" in message for message in told)
     for ours, wanted in zip(guided, plain, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
+
+
+OTHERS = {
+    "the streams swapped": (
+        lambda video, audio: [audio, video],
+        r"the video latent has the shape \(1, 8, 18\)",
+    ),
+    "sound alone": (lambda _, audio: [audio], r"the video latent has the shape \(1, 8, 18\)"),
+    "a video of another VAE": (
+        lambda video, audio: [video.repeat(1, 3, 1, 1, 1), audio],
+        r"the video latent has the shape \(1, 48, 3, 4, 6\), this model wants 5 .* and 16 channels",
+    ),
+    "a sound of LTX-2": (
+        lambda video, audio: [video, audio[..., None].repeat(1, 1, 1, 16)],
+        r"the audio latent has the shape \(1, 8, 18, 16\), this model wants 3 dimensions",
+    ),
+    "no latent frames": (
+        lambda video, audio: [video[:, :, :0], audio],
+        r"the video latent .* none of them 0",
+    ),
+    "three latents": (lambda video, audio: [video, audio, audio], "got 3 latents in one"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_the_hosts_sampler_refuses_a_latent_of_another_model_in_a_sentence(case: str) -> None:
+    change, words = OTHERS[case]
+    streams = change(*latents())
+    samples = NestedTensor(streams) if len(streams) > 1 else streams[0]
+    texts = conditioning(1), conditioning(2)
+    with pytest.raises(ValueError, match=f"^latent_image: {words}"):
+        common_ksampler(patcher(), 1, 2, 3.0, "euler", "simple", *texts, {"samples": samples})
