@@ -200,10 +200,10 @@ GROUPS = [
         "host/files/gguf",
         "host/files/values",
         "host/diagnosis",
+        "host/latent_checks",
         "host/regions",
         "host/hooks",
         "host/step_cache",
-        "host/branches",
         "host/video_wrappers",
     ],
     [

@@ -26,7 +26,7 @@ from ..memory import (
     step_bytes,
 )
 from .experts import low_noise_of
-from .guider import check_latent
+from .latent_checks import check_latent
 from .media.latents import model_grid, split
 
 # A host after 0.30 calls activation and down-projection as one, and so holds the input of both.

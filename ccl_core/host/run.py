@@ -20,14 +20,13 @@ from ..notices import notice
 from ..tasks import State, routes_of
 from .diagnosis import Watch, require_finite_result
 from .hooks import separate
+from .latent_checks import require_shapes
 from .regions import pack_regions
 from .video_wrappers import with_video_result
 
 RUN = "ccl_run"
 # A transformer option: False lets each pass compute a given stream again.
 KEEP_GIVEN = "ccl_keep_given"
-# Of the latents (b, c, t, h, w) and (b, c, a).
-NDIM = {"video": 5, "audio": 3}
 # Options that nodes for LTX-2 set for a pass, which nothing in a joint model reads: what the node is called.
 OF_LTX = {"stg_self_attn_blocks": "LTXV Spatio-Temporal Guidance (STG)"}
 
@@ -164,21 +163,6 @@ def sample_in_run(
         samples = torch.where(kept, latent_image.to(samples), samples)
     require_finite_result(samples, run.watch)
     return samples
-
-
-def require_shapes(model: Any, shapes: Sequence[Sequence[int]]) -> None:
-    """ValueError unless a joint model can sample a latent of these shapes, whichever sampler it came to."""
-    channels = {"video": model.latent_format.latent_channels, "audio": model.ccl_config.audio_latent.channels}
-    if len(shapes) > len(channels):
-        raise ValueError(f"latent_image: got {len(shapes)} latents in one, this model wants video and audio")
-    for (name, wanted), shape in zip(channels.items(), shapes, strict=False):
-        ndim = NDIM[name]
-        if len(shape) != ndim or shape[1] != wanted or 0 in shape:
-            raise ValueError(
-                f"latent_image: the {name} latent has the shape {tuple(shape)}, this model wants {ndim} "
-                f"dimensions, none of them 0, and {wanted} channels: make it with CCLEmptyAVLatent or "
-                "CCLEncodeAV and the VAEs of the same model"
-            )
 
 
 def tell_of_texts(conds: dict[str, list[dict[str, Any]]], batch: int) -> None:

@@ -17,12 +17,13 @@ from comfy.samplers import CFGGuider
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_custom_sampler import CFGOverride
 from comfy_extras.nodes_easycache import EasyCacheNode as EasyCache
+from comfy_extras.nodes_lt import LTXVConcatAVLatent
 from comfy_extras.nodes_model_advanced import RescaleCFG
 
 from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights
-from ccl_pack.ccl_core.host.branches import ANCHOR, with_switches
-from ccl_pack.ccl_core.host.guider import AVGuider
+from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
 from ccl_pack.ccl_core.host.media.pair import Pair
+from nodes import SetLatentNoiseMask
 from support import tiny
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
@@ -293,6 +294,16 @@ def test_a_latent_of_another_model_is_refused(model: ModelPatcher) -> None:
     wide = comfy.nested_tensor.NestedTensor([video, audio.repeat(1, 2, 1)])
     with pytest.raises(ValueError, match=r"the audio latent has the shape.*8 channels"):
         run(av_guider(model, "cfg", {}), {"samples": wide})
+
+
+def test_a_mask_of_a_picture_on_a_sound_is_refused(model: ModelPatcher) -> None:
+    video, audio = tiny.latents()
+    behind_audio = SetLatentNoiseMask().set_mask({"samples": audio}, torch.ones(32, 48))[0]
+    latent = LTXVConcatAVLatent.execute({"samples": video}, behind_audio)[0]
+    guider, euler = av_guider(model, "cfg", {}), comfy.samplers.sampler_object("euler")
+    words = r"the mask of the sound has the shape \(1, 1, 32, 48\), and a sound has no height and width: put"
+    with pytest.raises(ValueError, match=words):
+        guider.sample(*[latent["samples"]] * 2, euler, torch.ones(2), latent["noise_mask"])
 
 
 @pytest.mark.parametrize("kind", [comfy.nested_tensor.NestedTensor, Pair])
