@@ -13,6 +13,7 @@ from comfy_api.latest import io
 
 from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, default_settings
 from ..ccl_core.host.guider import AVGuider
+from ..ccl_core.host.media.latents import frame_rate, require_agreement, split
 from ..ccl_core.host.published import sampling_of, skipped_layers_of
 from .inputs import FROM_MODEL, given, phrases, titles
 from .node import CCLNode, known_choices
@@ -283,6 +284,7 @@ class CCLJointSampler(CCLNode):
         skip_layers: str = "",
     ) -> io.NodeOutput:
         guider = _guider(model, positive, negative, mode, skip_layers)
+        _require_one_clock(model, latent_image)
         published = sampling_of(model)
         name = published.sampler_name if sampler_name == FROM_MODEL else sampler_name
         spacing = published.scheduler if scheduler == FROM_MODEL else scheduler
@@ -290,6 +292,14 @@ class CCLJointSampler(CCLNode):
         schedule = Schedule(model, count, model.load_device, name, spacing, denoise, model.model_options)
         sampler = comfy.samplers.sampler_object(name)
         return io.NodeOutput(_sample(guider, latent_image, seed, sampler, schedule.sigmas))
+
+
+def _require_one_clock(model: Any, latent: dict[str, Any]) -> None:
+    """ValueError where a latent states its rate, and its streams cover different seconds."""
+    config = getattr(model.model, "ccl_config", None)
+    if config is not None and latent.get("fps") is not None:
+        av = split(latent)
+        require_agreement(av, frame_rate(av, 0.0), config.audio_latent.rate)
 
 
 def _sample(guider: AVGuider, latent: dict[str, Any], seed: int, sampler: Any, sigmas: Any) -> dict[str, Any]:

@@ -123,6 +123,13 @@ def size_av(
     )
 
 
+def sides_like(grid: Grid, sides: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """Width and height on the grid, in the proportions of a picture and of about so many pixels."""
+    scale = math.sqrt(pixels / (sides[0] * sides[1]))
+    width, height = (max(1, round(side * scale / grid.cell)) * grid.cell for side in sides)
+    return width, height
+
+
 def _wanted_frames(seconds: float | None, frames: int | None, fps: Fraction) -> int:
     if (seconds is None) == (frames is None):
         raise ValueError(f"the length is given as {seconds=} and {frames=}: give exactly one of the two")

@@ -14,6 +14,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ..alignment.agreement import disagreement
+from ..config import CCLConfig
 from ..model.interactions.base import Routes
 from ..model.kept import Kept
 from ..notices import notice
@@ -146,6 +148,7 @@ def sample_in_run(
     model.run = options[RUN] = run
     separate(guider.model_options, kwargs["latent_shapes"])
     tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
+    tell_of_clocks(model.ccl_config, kwargs["latent_shapes"])
     noise = whole_noise(noise, latent_image)
     try:
         if len(kwargs["latent_shapes"]) > 1:
@@ -173,6 +176,18 @@ def tell_of_texts(conds: dict[str, list[dict[str, Any]]], batch: int) -> None:
         if most > batch:
             left = f"the last {most - batch} are left out. Make the latent with batch_size {most} to use them"
             notice(f"{name} has texts for {most} clips, the latent {batch}: {left}")
+
+
+def tell_of_clocks(config: CCLConfig, shapes: Sequence[Sequence[int]]) -> None:
+    """Tell of streams that cover different seconds by the rates of the model. shapes: of the latents."""
+    if len(shapes) < 2:
+        return
+    fault = disagreement(shapes[0][2], shapes[1][2], config.fps, config.audio_latent.rate)
+    if fault is not None:
+        notice(
+            f"by the clock of this model {fault}: sound and picture will not be in step. Make the latent "
+            "by CCLEmptyAVLatent with fps 0, or cut both parts to the same seconds"
+        )
 
 
 def whole_noise(noise: Tensor, latent_image: Tensor) -> Tensor:

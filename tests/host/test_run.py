@@ -384,6 +384,16 @@ def test_texts_for_more_clips_than_there_are_are_told_of(
     assert len(told) == len(said) and all(map(str.startswith, told, said))
 
 
+@pytest.mark.parametrize(("tokens", "agree"), [(18, True), (24, True), (40, False), (8, False)])
+def test_streams_of_other_seconds_are_told_of(
+    tokens: int, agree: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    latent = av_latent(tokens=tokens)
+    common_ksampler(patcher(), 1, 1, 3.0, "euler", "simple", conditioning(1), conditioning(2), latent)
+    told = [record.message for record in caplog.records if "the video is 0.562 s long" in record.message]
+    assert len(told) == (0 if agree else 1)
+
+
 def with_stg(model: ModelPatcher) -> ModelPatcher:
     """As LTXVSpatioTemporalGuidance of newer hosts: a pass of its own behind the CFG step."""
 

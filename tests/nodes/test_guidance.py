@@ -234,3 +234,10 @@ def test_from_model_is_the_first_choice(node: type) -> None:
     assert inputs["mode"][1]["options"][0]["key"] == "from model"
     for name in {"sampler_name", "scheduler"} & set(inputs):
         assert inputs[name][1]["options"][0] == inputs[name][1]["default"] == "from model"
+
+
+def test_a_latent_whose_streams_cover_other_seconds_is_refused(model: ModelPatcher) -> None:
+    with pytest.raises(ValueError, match=r"the video is 0\.562 s long .*, the sound 1\.250 s"):
+        joint(model, tiny.av_latent(tokens=40))
+    # The rate of the latent counts, which may be another than the model's.
+    joint(model, tiny.av_latent(tokens=40) | {"fps": 8.0})

@@ -15,6 +15,7 @@ import torch
 from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 
+from ...alignment.agreement import disagreement
 from ...alignment.sizing import AVSize, Grid, exact_fps, pinned_at
 from ...config import CCLConfig
 from ..out_of_memory import require_ram
@@ -123,15 +124,34 @@ def grid_of(config: CCLConfig, latent_format: LatentFormat) -> Grid:
 
 
 def frame_rate(av: AVLatent, typed: float) -> Fraction:
-    """The typed rate if there is one, else the latent's own; ValueError if neither is a frame rate."""
-    if typed:
-        return exact_fps(typed)
-    if av.fps is None:
+    """The latent's own rate, else the typed one; ValueError if neither is there, or they differ."""
+    if av.fps is None and not typed:
         raise ValueError(
             "the latent does not say its frame rate (it was not made by CCLEmptyAVLatent): type it "
             "into the fps input instead of 0"
         )
-    return exact_fps(av.fps)
+    if av.fps is None:
+        return exact_fps(typed)
+    rate = exact_fps(av.fps)
+    # In the steps of the input.
+    if typed and abs(exact_fps(typed) - rate) > Fraction(1, 1000):
+        raise ValueError(
+            f"fps is {typed:g}, and the latent was made for {float(rate):g} fps: set fps to 0. For another "
+            "rate make the latent with it, in CCLEmptyAVLatent"
+        )
+    return rate
+
+
+def require_agreement(av: AVLatent, fps: Fraction, audio_rate: Fraction) -> None:
+    """ValueError where the streams cover different seconds. audio_rate: tokens a second."""
+    if av.audio is None:
+        return
+    fault = disagreement(av.video.shape[2], av.audio.shape[2], fps, audio_rate)
+    if fault is not None:
+        raise ValueError(
+            f"{fault}: a node before this one cut or joined one of the two alone. Make the latent by "
+            "CCLEmptyAVLatent, or cut both parts to the same seconds"
+        )
 
 
 def require_finite(av: AVLatent, where: str) -> None:

@@ -17,6 +17,7 @@ from ccl_pack.ccl_core.host.media.latents import (
     frame_rate,
     join,
     ones_mask,
+    require_agreement,
     require_finite,
     split,
 )
@@ -115,10 +116,24 @@ def test_ones_mask_has_one_channel() -> None:
     assert ones_mask(torch.zeros(2, 16, 3, 4, 6)).shape == (2, 1, 3, 4, 6)
 
 
-def test_frame_rate_prefers_what_was_typed() -> None:
+def test_a_latent_has_its_own_frame_rate_or_the_typed_one() -> None:
     av = av_latent()
-    assert frame_rate(av, 0) == 16
-    assert frame_rate(av, 23.976) == Fraction(2997, 125)
+    assert frame_rate(av, 0) == frame_rate(av, 16.0) == 16
+    assert frame_rate(replace(av, fps=None), 23.976) == Fraction(2997, 125)
+    # As a node of the host may write the rate of NTSC, and a person types it.
+    assert frame_rate(replace(av, fps=29.97002997), 29.97) == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize(("tokens", "right"), [(18, True), (17, True), (24, True), (12, False), (40, False)])
+def test_streams_of_other_seconds_are_refused(tokens: int, right: bool) -> None:
+    av = replace(av_latent(), audio=torch.zeros(1, 8, tokens))  # 3 latent frames: 9 frames, .5625 s at 16 fps
+    if right:
+        require_agreement(av, Fraction(16), Fraction(32))
+        return
+    with pytest.raises(
+        ValueError, match=rf"the video is 0\.562 s long \(9 frames at 16 fps\), the sound .*{tokens}"
+    ):
+        require_agreement(av, Fraction(16), Fraction(32))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +142,7 @@ def test_frame_rate_prefers_what_was_typed() -> None:
         (None, 0, "type it into the fps"),
         (0.0, 0, "fps is 0"),
         (16.0, -5, "fps is -5"),
+        (16.0, 24, "fps is 24, and the latent was made for 16 fps: set fps to 0"),
         (float("nan"), 0, "fps is nan"),
     ],
 )
