@@ -1,4 +1,4 @@
-"""What a person should know of a result that was made all the same, such as a sound that was cut.
+"""What a person should know of a result: what was done, and what was made all the same, such as a cut sound.
 
 A message goes into the log, and `nodes/notices.py` shows it on the node that runs.
 """
@@ -13,3 +13,8 @@ LOGGER = logging.getLogger("ccl")
 def notice(text: str) -> None:
     """Tell what was got, what became of it, and what to do to have it otherwise."""
     LOGGER.warning(text)
+
+
+def told(text: str) -> None:
+    """Tell what was done as it was asked for; the page shows no message of it beside the node."""
+    LOGGER.info(text)

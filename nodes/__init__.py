@@ -10,8 +10,9 @@ from comfy_api.latest import ComfyExtension, io
 from .audio_vae import CCLAudioVAELoader
 from .conditioning import CCLDualPrompt
 from .decoding import CCLDecodeAV
+from .encoding import CCLEncodeAV
 from .guidance import CCLGuider, CCLJointSampler
-from .latents import CCLEmptyAVLatent, CCLEncodeAV
+from .latents import CCLEmptyAVLatent
 from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
 from .lora import CCLLoraLoader
 from .memory import CCLMemoryPlan

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import os
+import uuid
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import comfy.model_management
+import folder_paths
 import torch
 from comfy.sd import VAE
-from comfy_api.latest import InputImpl, Types, io
+from comfy_api.latest import Input, InputImpl, Types, io
 
+from ..ccl_core.alignment.timeline import frames_of, samples_of
 from ..ccl_core.host.media.damage import Decoded, usable
-from ..ccl_core.host.media.decode import SILENCE_RATE, Tiling, decode_audio, decode_video, silence
-from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_finite, split
-from ..ccl_core.host.vae.sockets import output_sample_rate, require_connected
+from ..ccl_core.host.media.decode import (
+    SILENCE_RATE,
+    Tiling,
+    decode_audio,
+    decode_video,
+    fit_samples,
+    silence,
+)
+from ..ccl_core.host.media.encode import read_picture
+from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_agreement, require_finite, split
+from ..ccl_core.host.media.picture import Film, Frames, first_seconds
+from ..ccl_core.host.media.remux import save_with_picture, save_with_sound
+from ..ccl_core.host.media.source import Source, original_sound, source_of
+from ..ccl_core.host.vae.sockets import (
+    output_sample_rate,
+    require_audio_vae,
+    require_connected,
+    require_video_vae,
+    token_rate,
+)
+from ..ccl_core.notices import notice
 from .inputs import latent_fps_input, tiling_input
 from .node import CCLNode, known_choices
+
+ORIGINAL, DECODED = "original", "decoded"
 
 
 class CCLDecodeAV(CCLNode):
@@ -45,6 +71,14 @@ class CCLDecodeAV(CCLNode):
                 ),
                 tiling_input(),
                 latent_fps_input(),
+                io.Combo.Input(
+                    "given",
+                    options=[ORIGINAL, DECODED],
+                    default=ORIGINAL,
+                    optional=True,
+                    tooltip="What Encode Audio-Video (CCL) was given. original: video has its own frames or "
+                    "sound, copied from the file without loss. decoded: what the VAE makes of the latent.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", tooltip="The frames; clips of a batch one after another."),
@@ -72,6 +106,7 @@ class CCLDecodeAV(CCLNode):
         tiling: dict[str, Any],
         audio_vae: VAE | None = None,
         fps: float = 0.0,
+        given: str = ORIGINAL,
     ) -> io.NodeOutput:
         # Checked before a decode, which takes minutes, and which hides NaN in black frames.
         av = split(latent)
@@ -79,22 +114,107 @@ class CCLDecodeAV(CCLNode):
         rate = frame_rate(av, fps)
         if av.audio is not None:
             require_connected(audio_vae, "audio_vae", "a latent with an audio part")
-        clips = decode_video(video_vae, av.video, _tiling(video_vae, tiling))  # (b, f, h, w, 3)
+            require_audio_vae(audio_vae, av.audio.shape[1])
+            require_agreement(av, rate, token_rate(audio_vae))
+        require_video_vae(video_vae, av.video.shape[1])
+        source = _originals(av, given)
+        clips = _clips(av, source, video_vae, tiling, rate)  # (b, f, h, w, 3)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        audio = _sound(av, audio_vae, Fraction(clips.shape[1]) / rate)
-        parts = [Decoded("picture", clips, av.video, video_vae)]
-        if av.audio is not None:
-            parts.append(Decoded("sound", audio["waveform"], av.audio, audio_vae))
-        clips, *waveform = usable(*parts)
-        if waveform:
-            audio = {**audio, "waveform": waveform[0]}
+        seconds = clips.shape[1] / rate
+        audio = _sound(av, source, audio_vae, seconds)
+        clips, audio = _usable(av, source, clips, audio, video_vae, audio_vae)
         # IMAGE and VIDEO of the host have no batch of clips: they follow one another, and their sounds too.
         images = clips.flatten(0, 1)
         joined = {**audio, "waveform": torch.cat(list(audio["waveform"]), dim=-1)[None]}
-        video = InputImpl.VideoFromComponents(
-            Types.VideoComponents(images=images, audio=joined, frame_rate=rate)
+        return io.NodeOutput(images, audio, _video(source, images, joined, rate, seconds))
+
+
+def _originals(av: AVLatent, given: str) -> Source:
+    """What of the originals is put back: all there is for one clip, nothing for a batch of clips."""
+    source = source_of(av) if given == ORIGINAL else Source()
+    if av.video.shape[0] > 1 and (source.picture or source.sound):
+        notice(
+            f"{av.video.shape[0]} clips follow one another in video, so what was given is the decoded latent "
+            "in each. Decode one clip (LatentFromBatch) to have the original put back"
         )
-        return io.NodeOutput(images, audio, video)
+        return Source()
+    return source
+
+
+def _clips(av: AVLatent, source: Source, vae: VAE, tiling: dict[str, Any], rate: Fraction) -> torch.Tensor:
+    """The frames; of a given picture those that were encoded, which needs no decoding."""
+    if source.picture is None:
+        return decode_video(vae, av.video, _tiling(vae, tiling))
+    side = vae.spacial_compression_decode()
+    height, width = (cells * side for cells in av.video.shape[-2:])
+    count = frames_of(av.video.shape[2])
+    return read_picture(source.picture, rate, count, width, height, source.image_fit)[None]
+
+
+def _sound(av: AVLatent, source: Source, vae: VAE | None, seconds: Fraction) -> dict[str, Any]:
+    """An AUDIO of exactly this duration."""
+    if source.sound is not None:
+        audio = original_sound(source.sound, seconds)
+        wanted = samples_of(seconds, audio["sample_rate"])
+        return {**audio, "waveform": fit_samples(audio["waveform"], wanted)}
+    if av.audio is not None:
+        return decode_audio(vae, av.audio, seconds)
+    return silence(av.video.shape[0], seconds, SILENCE_RATE if vae is None else output_sample_rate(vae))
+
+
+def _usable(
+    av: AVLatent,
+    source: Source,
+    clips: torch.Tensor,
+    audio: dict[str, Any],
+    video_vae: VAE,
+    audio_vae: VAE | None,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Both streams without what a VAE made wrong; see damage.py."""
+    parts = {}
+    if source.picture is None:
+        parts["picture"] = Decoded("picture", clips, av.video, video_vae)
+    if av.audio is not None and source.sound is None:
+        parts["sound"] = Decoded("sound", audio["waveform"], av.audio, audio_vae)
+    made = dict(zip(parts, usable(*parts.values()), strict=True))
+    return made.get("picture", clips), {**audio, "waveform": made.get("sound", audio["waveform"])}
+
+
+def _video(
+    source: Source, images: torch.Tensor, audio: dict[str, Any], rate: Fraction, seconds: Fraction
+) -> Input.Video:
+    """A VIDEO with the originals in it, so far as the clip goes; what a file has is copied from it."""
+    picture, sound = source.picture, source.sound
+    if isinstance(picture, Film) and picture == sound:
+        return _part_of(first_seconds(picture, seconds))
+    if isinstance(picture, Film):
+        film = first_seconds(picture, seconds)
+        audio = {
+            **audio,
+            "waveform": audio["waveform"][..., : samples_of(film.seconds, audio["sample_rate"])],
+        }
+        return _file(lambda path: save_with_sound(film, audio, path))
+    if isinstance(picture, Frames):
+        images, rate = picture.images[: math.ceil(seconds * picture.fps)], picture.fps
+    if isinstance(sound, Film):
+        film = first_seconds(sound, seconds)
+        return _file(lambda path: save_with_picture(images, rate, film, path))
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=rate))
+
+
+def _part_of(film: Film) -> Input.Video:
+    if film.whole:
+        return InputImpl.VideoFromFile(film.file)
+    return InputImpl.VideoFromFile(film.file, start_time=float(film.start), duration=float(film.seconds))
+
+
+def _file(write: Callable[[str], None]) -> Input.Video:
+    """A VIDEO of a file among the host's temporary ones. Its SaveVideo copies the packets."""
+    folder = folder_paths.get_temp_directory()
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"ccl_{uuid.uuid4().hex}.mp4")
+    write(path)
+    return InputImpl.VideoFromFile(path)
 
 
 def _tiling(vae: VAE, choice: dict[str, Any]) -> Tiling | None:
@@ -103,10 +223,3 @@ def _tiling(vae: VAE, choice: dict[str, Any]) -> Tiling | None:
     return Tiling.from_pixels(
         vae, choice["tile_size"], choice["overlap"], choice["temporal_size"], choice["temporal_overlap"]
     )
-
-
-def _sound(av: AVLatent, vae: VAE | None, seconds: Fraction) -> dict[str, Any]:
-    if av.audio is not None:
-        return decode_audio(vae, av.audio, seconds)
-    rate = SILENCE_RATE if vae is None else output_sample_rate(vae)
-    return silence(av.video.shape[0], seconds, rate)

@@ -11,6 +11,7 @@ from ..ccl_core.families import FAMILIES
 from ..ccl_core.families.base import Preset
 
 FROM_MODEL = "from model"
+FROM_MATERIAL = "from material"
 CUSTOM = "custom"
 
 
@@ -43,7 +44,9 @@ def fps_input(tooltip: str) -> io.Float.Input:
 
 
 def latent_fps_input() -> io.Float.Input:
-    return fps_input("Only for a latent that does not say its fps (a plain Wan latent). 0: the latent's own.")
+    return fps_input(
+        "0: the latent's own rate. Type one only for a latent that does not say its fps (a plain Wan latent)."
+    )
 
 
 def side_input(name: str) -> io.Int.Input:
@@ -64,11 +67,12 @@ def size_input() -> io.DynamicCombo.Input:
         "size",
         options=[
             io.DynamicCombo.Option(FROM_MODEL, []),
+            io.DynamicCombo.Option(FROM_MATERIAL, []),
             io.DynamicCombo.Option(CUSTOM, [side_input("width"), side_input("height")]),
             *presets,
         ],
-        tooltip=f"{FROM_MODEL}: the size the model was trained at. {CUSTOM}: yours. Else the size of that "
-        "name.",
+        tooltip=f"{FROM_MODEL}: the size the model was trained at. {FROM_MATERIAL}: about as large, in the "
+        f"proportions of video or images. {CUSTOM}: yours. Else the size of that name.",
     )
 
 
@@ -99,11 +103,12 @@ def length_input() -> io.DynamicCombo.Input:
         "length",
         options=[
             io.DynamicCombo.Option(FROM_MODEL, []),
+            io.DynamicCombo.Option(FROM_MATERIAL, []),
             io.DynamicCombo.Option("seconds", [seconds]),
             io.DynamicCombo.Option("frames", [frames]),
         ],
-        tooltip=f"{FROM_MODEL}: the length that goes with the size. Else seconds or frames; the latent has "
-        "the next 4k+1 frames that cover them.",
+        tooltip=f"{FROM_MODEL}: the length that goes with the size. {FROM_MATERIAL}: that of video, audio or "
+        "images. Else seconds or frames; the latent has the next 4k+1 frames that cover them.",
     )
 
 

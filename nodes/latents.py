@@ -1,4 +1,4 @@
-"""AV latents: make an empty one, and write given material into it."""
+"""Empty AV latents, in the sizes of a model."""
 
 from __future__ import annotations
 
@@ -6,27 +6,24 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.sd import VAE
-from comfy_api.latest import io
+from comfy_api.latest import Input, io
 
-from ..ccl_core.alignment.sizing import size_av
-from ..ccl_core.host.media.encode import IMAGE_FITS, LENGTH_FITS, Fit, add_audio, write_audio, write_images
-from ..ccl_core.host.media.latents import empty, frame_rate, join, model_grid, require_finite, split
+from ..ccl_core.alignment.sizing import AVSize, Grid, exact_fps, sides_like, size_av
+from ..ccl_core.host.media.latents import empty, join, model_grid
 from ..ccl_core.host.published import preset_of
-from ..ccl_core.host.vae.sockets import require_connected
+from ..ccl_core.notices import notice
 from .inputs import (
     CUSTOM,
+    FROM_MATERIAL,
     FROM_MODEL,
     fps_input,
-    latent_fps_input,
     length_input,
     phrases,
     size_input,
     trained_sizes,
 )
+from .material import Material
 from .node import CCLNode, known_choices
-
-CATEGORY = "CCL/latent"
 
 
 class CCLEmptyAVLatent(CCLNode):
@@ -37,7 +34,7 @@ class CCLEmptyAVLatent(CCLNode):
         return io.Schema(
             node_id="CCLEmptyAVLatent",
             display_name="Empty Audio-Video Latent (CCL)",
-            category=CATEGORY,
+            category="CCL/latent",
             description="An empty latent for video and sound of the same length, in the sizes that the model "
             "can make.",
             search_aliases=[
@@ -63,6 +60,7 @@ class CCLEmptyAVLatent(CCLNode):
                 fps_input(
                     "Frames per second. 0 is the rate the model was trained at: leave it unless you know why."
                 ),
+                *_material_inputs(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -83,150 +81,70 @@ class CCLEmptyAVLatent(CCLNode):
         length: dict[str, Any],
         batch_size: int,
         fps: float = 0.0,
+        video: Input.Video | None = None,
+        images: torch.Tensor | None = None,
+        audio: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         grid = model_grid(model)
         config = model.model.ccl_config
         # The API does not hold a prompt to the limits of a widget that is linked.
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give at least 1")
-        wanted = _sides_and_length(model, size, length)
-        sized = size_av(grid, **wanted, fps=fps or None)
+        rate = exact_fps(fps) if fps else grid.fps
+        material = Material(video, images, audio, rate)
+        _tell_of_unused(material, size, length)
+        wanted = _sides_and_length(model, grid, size, length, material)
+        sized = size_av(grid, **wanted, fps=rate)
+        _tell_of_length(sized, model, length)
         av = empty(sized, config.video.out_dim, config.audio_latent.channels, batch_size)
         return io.NodeOutput(join(av))
 
 
-def _sides_and_length(model: ModelPatcher, size: dict[str, Any], length: dict[str, Any]) -> dict[str, Any]:
-    """Width, height, and seconds or frames; what the choices leave to the model comes from a preset."""
-    # from model and custom are no titles of presets, so the lookup misses them.
-    preset = trained_sizes().get(size["size"]) or preset_of(model)
-    sides = size if size["size"] == CUSTOM else {"width": preset.width, "height": preset.height}
-    unit = length["length"]
-    amount = {"frames": preset.frames} if unit == FROM_MODEL else {unit: length[unit]}
-    return {"width": sides["width"], "height": sides["height"], **amount}
-
-
-def _socket_inputs() -> list[io.Input]:
+def _material_inputs() -> list[io.Input]:
+    use = f"Its proportions and its length are used where size or length is {FROM_MATERIAL}."
     return [
-        io.Latent.Input(
-            "latent",
-            tooltip="The latent to write into; it sets the size and the length. From Empty Audio-Video "
-            "Latent (CCL), or a plain Wan video latent.",
-        ),
-        io.Vae.Input(
-            "video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."
-        ),
-        io.Vae.Input(
-            "audio_vae",
-            optional=True,
-            tooltip="The model's audio VAE. Needed for audio; with a plain Wan latent it adds the audio "
-            "part.",
-        ),
-        io.Image.Input(
-            "images",
-            optional=True,
-            tooltip="Frames of a given video, at the latent's fps, from its first frame on. They are kept.",
-        ),
-        io.Image.Input(
-            "start_image",
-            optional=True,
-            tooltip="The first frame (or the first few) of the video to be generated.",
-        ),
+        io.Video.Input("video", optional=True, tooltip=f"A video that gets a sound or a picture. {use}"),
+        io.Image.Input("images", optional=True, tooltip=f"Frames at the rate in fps. {use}"),
         io.Audio.Input(
             "audio",
             optional=True,
-            tooltip="A given sound, from the first frame on, kept. Any sample rate; mono, stereo, 5.1 ...",
+            tooltip=f"A sound. Its length is used where length is {FROM_MATERIAL} and no video is there.",
         ),
     ]
 
 
-def _fit_inputs() -> list[io.Input]:
-    return [
-        io.Combo.Input(
-            "image_fit",
-            options=list(IMAGE_FITS),
-            default="crop",
-            tooltip="Images of another shape: crop the middle, pad with black, or stretch.",
-        ),
-        io.Combo.Input(
-            "length_fit",
-            options=list(LENGTH_FITS),
-            default="pad",
-            tooltip="Material that is too short: pad (repeat the last image, add silence), generate the "
-            "missing part, or refuse. Too long is trimmed (refuse: an error).",
-        ),
-    ]
+def _sides_and_length(
+    model: ModelPatcher, grid: Grid, size: dict[str, Any], length: dict[str, Any], material: Material
+) -> dict[str, Any]:
+    """Width, height, and seconds or frames; what the choices leave to the model comes from a preset."""
+    # No other choice is the title of a preset, so the lookup misses them.
+    preset = trained_sizes().get(size["size"]) or preset_of(model)
+    width, height = preset.width, preset.height
+    if size["size"] == CUSTOM:
+        width, height = size["width"], size["height"]
+    if size["size"] == FROM_MATERIAL:
+        width, height = sides_like(grid, material.sides(), width * height)
+    unit = length["length"]
+    if unit == FROM_MATERIAL:
+        return {"width": width, "height": height, "seconds": material.seconds()}
+    amount = {"frames": preset.frames} if unit == FROM_MODEL else {unit: length[unit]}
+    return {"width": width, "height": height, **amount}
 
 
-class CCLEncodeAV(CCLNode):
-    """Given images, a start image or a sound, written into a latent and kept while the rest is generated."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="CCLEncodeAV",
-            display_name="Encode Audio-Video (CCL)",
-            category=CATEGORY,
-            description=(
-                "Writes what you give (images, a start image, a sound) into an audio-video latent and keeps "
-                "it; everything else is generated. "
-                "Images alone: sound for a video. A sound alone: video for a sound. It also adds sound to a "
-                "plain Wan video latent."
-            ),
-            search_aliases=[
-                *("sound for video", "add sound", "add sound to video", "add audio to video", "soundtrack"),
-                *(
-                    "video to audio",
-                    "foley",
-                    "dubbing",
-                    "sound effects",
-                    "video for sound",
-                    "video for music",
-                ),
-                *(
-                    "audio to video",
-                    "music video",
-                    "lip sync",
-                    "lipsync",
-                    "talking head",
-                    "image to video with sound",
-                ),
-            ],
-            inputs=[*_socket_inputs(), *_fit_inputs(), latent_fps_input()],
-            outputs=[
-                io.Latent.Output(
-                    "latent", tooltip="The latent with the given material inside and a mask that keeps it."
-                )
-            ],
+def _tell_of_unused(material: Material, size: dict[str, Any], length: dict[str, Any]) -> None:
+    if material.names and FROM_MATERIAL not in (size["size"], length["length"]):
+        notice(
+            f"{material.names} is not used here: choose {FROM_MATERIAL} in size or length, or take the link "
+            "away. Encode Audio-Video (CCL) writes it into the latent"
         )
 
-    @classmethod
-    def execute(
-        cls,
-        latent: dict[str, Any],
-        image_fit: str,
-        length_fit: str,
-        video_vae: VAE | None = None,
-        audio_vae: VAE | None = None,
-        images: torch.Tensor | None = None,
-        start_image: torch.Tensor | None = None,
-        audio: dict[str, Any] | None = None,
-        fps: float = 0.0,
-    ) -> io.NodeOutput:
-        av = split(latent)
-        require_finite(av, "latent")
-        if images is not None and start_image is not None:
-            raise ValueError("images already holds the first frame: disconnect either images or start_image")
-        if av.audio is None and audio_vae is not None:
-            av = add_audio(av, audio_vae, frame_rate(av, fps))
-        fit = Fit(image_fit, length_fit)
-        if images is not None:
-            vae = require_connected(video_vae, "video_vae", "images")
-            av = write_images(av, vae, images, fit)
-        if start_image is not None:
-            vae = require_connected(video_vae, "video_vae", "start_image")
-            # Whatever length_fit says: the frames behind the start are what is wanted.
-            av = write_images(av, vae, start_image, Fit(image_fit, "generate"))
-        if audio is not None:
-            vae = require_connected(audio_vae, "audio_vae", "audio")
-            av = write_audio(av, vae, audio, fit)
-        return io.NodeOutput(join(av))
+
+def _tell_of_length(sized: AVSize, model: ModelPatcher, length: dict[str, Any]) -> None:
+    """Tell of material that is more than half longer than what the model was trained with."""
+    trained = preset_of(model).frames
+    if length["length"] == FROM_MATERIAL and 2 * sized.frames > 3 * trained:
+        notice(
+            f"the material has {sized.frames} frames at {float(sized.fps):g} fps, the model was trained with "
+            f"{trained}: it takes more memory, and sound and picture may drift. Shorten it, or put "
+            "WanContextWindowsManual on the model, which works on parts of it"
+        )

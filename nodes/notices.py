@@ -15,16 +15,21 @@ shown: dict[str, list[str]] = {}
 
 
 class OnNode(logging.Handler):
-    """Shows what the pack warns of while a node runs."""
+    """Shows what the pack tells while a node runs; of a warning the page shows a message too."""
 
     def emit(self, record: logging.LogRecord) -> None:
         context = get_executing_context()
         if context is not None:
-            show(context.node_id, context.prompt_id, record.getMessage())
+            show(
+                context.node_id,
+                context.prompt_id,
+                record.getMessage(),
+                message=record.levelno >= logging.WARNING,
+            )
 
 
-def show(node_id: str, prompt_id: str, text: str) -> None:
-    """Below the other notices of this run of the node."""
+def show(node_id: str, prompt_id: str, text: str, message: bool = True) -> None:
+    """Below the other notices of this run of the node, and as a message of the page."""
     texts = shown.setdefault(node_id, [])
     if text in texts:
         return
@@ -32,7 +37,8 @@ def show(node_id: str, prompt_id: str, text: str) -> None:
     server = running_server()
     if server is not None:
         server.send_progress_text("\n\n".join(texts), node_id)
-        server.send_sync(EVENT, {"node": node_id, "prompt_id": prompt_id, "text": text}, server.client_id)
+        if message:
+            server.send_sync(EVENT, {"node": node_id, "prompt_id": prompt_id, "text": text}, server.client_id)
 
 
 def clear_node() -> None:
@@ -49,4 +55,4 @@ def running_server() -> PromptServer | None:
 
 
 if not any(isinstance(handler, OnNode) for handler in LOGGER.handlers):
-    LOGGER.addHandler(OnNode(logging.WARNING))
+    LOGGER.addHandler(OnNode(logging.INFO))

@@ -106,7 +106,7 @@ def encode(loaded: Loaded, clip: Clip, video: bool, audio: bool) -> dict[str, An
     import torch
 
     from ccl_pack.ccl_core.training.world.scene import SAMPLE_RATE
-    from ccl_pack.nodes.latents import CCLEncodeAV
+    from ccl_pack.nodes.encoding import CCLEncodeAV
 
     given: dict[str, Any] = {}
     if video:

@@ -22,7 +22,8 @@ from comfy_extras.nodes_lt import LTXVSeparateAVLatent
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.media.latents import split
 from ccl_pack.nodes.decoding import CCLDecodeAV
-from ccl_pack.nodes.latents import CCLEmptyAVLatent, CCLEncodeAV
+from ccl_pack.nodes.encoding import CCLEncodeAV
+from ccl_pack.nodes.latents import CCLEmptyAVLatent
 from nodes import EmptyLatentImage, VAEDecode, common_ksampler
 from support import tiny
 from support.tiny_vaes import audio_vae, frames, release, sound, video_vae
@@ -125,6 +126,7 @@ def test_every_trained_size_can_be_chosen() -> None:
     presets = [preset for family in FAMILIES.values() for preset in family.presets]
     assert [option.key for option in size.options] == [
         "from model",
+        "from material",
         "custom",
         *(preset.title for preset in presets),
     ]
@@ -219,7 +221,7 @@ def test_a_plain_wan_latent_gets_its_sound_in_this_one_node() -> None:
         (
             plain_wan(),
             {"video_vae": video_vae, "images": frames(5), "start_image": frames(1)},
-            "disconnect either",
+            "images and start_image both hold the first frame: disconnect",
         ),
         (plain_wan(), {"video_vae": audio_vae, "images": frames(5)}, "video_vae input holds an audio VAE"),
         (plain_wan(), {"audio_vae": video_vae, "fps": 16.0}, "audio_vae input holds a video VAE"),

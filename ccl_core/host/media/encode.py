@@ -14,12 +14,14 @@ import torchaudio
 from comfy.sd import VAE
 
 from ...alignment.sizing import audio_tokens_of, pinned_at
-from ...alignment.timeline import frames_of, full_latent_frames_of
+from ...alignment.timeline import HALF, frames_of, full_latent_frames_of
 from ...notices import notice
 from ..out_of_memory import advising
 from ..vae.channels import to_channels
 from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
 from .latents import AVLatent, ones_mask
+from .picture import Film, Frames, Picture
+from .source import original_sound
 
 IMAGE_FITS = ("crop", "pad", "stretch")
 LENGTH_FITS = ("pad", "generate", "refuse")
@@ -37,12 +39,20 @@ class Fit:
 
 
 def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLatent:
-    """Encode frames (f, h, w, c) into the first latent frames and keep them."""
-    require_video_vae(vae, av.video.shape[1])
+    """Encode frames (f, h, w, c), at the rate of the latent, into the first latent frames and keep them."""
     _require_image_batch(images)
-    images, given = _fit_frames(images, frames_of(av.video.shape[2]), fit.length)
+    return write_picture(av, vae, Frames(images, Fraction(1)), Fraction(1), fit)
+
+
+def write_picture(av: AVLatent, vae: VAE, picture: Picture, fps: Fraction, fit: Fit) -> AVLatent:
+    """Encode a picture, at the frame rate of the latent, into the first latent frames and keep them."""
+    require_video_vae(vae, av.video.shape[1])
+    frames = frames_of(av.video.shape[2])
+    used, given = _fit_length(count_at(picture, fps), frames, fit.length)
     side = vae.spacial_compression_encode()
-    images = fit_images(images, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
+    images = read_picture(picture, fps, used, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
+    if given == av.video.shape[2]:
+        images = torch.cat([images, images[-1:].expand(frames - used, -1, -1, -1)])
     with advising(
         f"encoding {images.shape[0]} frames of {images.shape[2]} x {images.shape[1]}",
         lambda: "Give fewer or smaller frames, or close other programs that use this memory",
@@ -54,6 +64,39 @@ def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLa
     video[:, :, :given] = encoded.to(video)
     mask[:, :, :given] = 0
     return replace(av, video=video, video_mask=mask)
+
+
+def count_at(picture: Picture, fps: Fraction) -> int:
+    """Frames of a picture at another rate, the last one perhaps not full."""
+    return max(1, int(picture.seconds * fps + HALF))
+
+
+def read_picture(
+    picture: Picture, fps: Fraction, count: int, width: int, height: int, how: str
+) -> torch.Tensor:
+    """So many frames of a picture (count, height, width, 3) at this rate and size, read a few at a time."""
+    images = torch.empty(count, height, width, 3)
+    done = 0
+    for chunk in picture.at(fps, count):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        images[done : done + chunk.shape[0]] = fit_images(chunk, width, height, how)
+        done += chunk.shape[0]
+    return images
+
+
+def write_sound(av: AVLatent, vae: VAE, sound: dict[str, Any] | Film, fit: Fit) -> AVLatent:
+    """Encode an AUDIO, or the sound of a film as far as the latent reaches, and keep it."""
+    if not isinstance(sound, Film):
+        return write_audio(av, vae, sound, fit)
+    require_audio_vae(vae, av.audio.shape[1])
+    token = 1 / token_rate(vae)  # seconds
+    room = av.audio.shape[2] * token
+    if sound.seconds > room + token:
+        seconds = f"{sound.name} is {float(sound.seconds):.3f} s long, the latent {float(room):.3f} s"
+        if fit.length == "refuse":
+            raise ValueError(f"{seconds}: trim the video to that, or set length_fit to pad or generate")
+        notice(f"{seconds}: the rest of the sound is cut off. Make the latent as long to use it")
+    return write_audio(av, vae, original_sound(sound, room), fit)
 
 
 def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLatent:
@@ -123,30 +166,26 @@ def _scaled(rgb: torch.Tensor, width: int, height: int, crop: bool) -> torch.Ten
     return comfy.utils.common_upscale(rgb, width, height, method, "center" if crop else "disabled")
 
 
-def _fit_frames(images: torch.Tensor, frames: int, length: str) -> tuple[torch.Tensor, int]:
-    """The frames to encode, and the number of whole latent frames that they fill."""
-    count = images.shape[0]
+def _fit_length(count: int, frames: int, length: str) -> tuple[int, int]:
+    """How many of so many frames are used, and the number of whole latent frames that they fill."""
     if length == "refuse" and count != frames:
         raise ValueError(
-            f"images holds {count} frames, the latent {frames}: give {frames} images, or set length_fit to "
-            "pad or generate"
+            f"{count} frames are given, the latent has {frames}: give {frames}, or set length_fit to pad or "
+            "generate"
         )
     if count > frames:
         left = f"the last {count - frames} are left out. Make the latent as long to use them"
-        notice(f"{count} images for a latent of {frames} frames: {left}")
+        notice(f"{count} frames for a latent of {frames}: {left}")
     if count >= frames or length == "generate":
         given = full_latent_frames_of(min(count, frames))
         used = frames_of(given)
         if used < count < frames:
-            left = f"the last {count - used} are left out. Give 4k+1 images to use all of them"
-            notice(
-                f"{count} images fill {used} frames, as a latent frame holds 4 and the first one 1: {left}"
-            )
-        return images[:used], given
+            left = f"the last {count - used} are left out. Give 4k+1 frames to use all of them"
+            notice(f"{count} frames fill {used}, as a latent frame holds 4 and the first one 1: {left}")
+        return used, given
     how = "Choose generate in length_fit to have the rest made"
-    notice(f"{count} images for a latent of {frames} frames: the last one fills the rest. {how}")
-    repeated = images[-1:].expand(frames - count, -1, -1, -1)
-    return torch.cat([images, repeated]), full_latent_frames_of(frames)
+    notice(f"{count} frames for a latent of {frames}: the last one fills the rest. {how}")
+    return count, full_latent_frames_of(frames)
 
 
 def _fit_waveform(

@@ -151,7 +151,7 @@ def test_a_plain_video_latent_gets_audio_of_its_own_duration(fps: int, tokens: i
         (torch.zeros(0, 64, 64, 3), "images has shape"),
         (torch.zeros(64, 64, 3), "images has shape"),
         (torch.full((1, 32, 32, 3), float("nan")), "images holds NaN"),
-        (torch.zeros(8, 32, 32, 3), "8 frames, the latent 9"),
+        (torch.zeros(8, 32, 32, 3), "8 frames are given, the latent has 9"),
     ],
 )
 def test_bad_images_are_refused(images: torch.Tensor, message: str) -> None:
@@ -207,10 +207,10 @@ def test_vaes_of_another_model_are_refused() -> None:
         (9, "pad", None),
         (9, "generate", None),
         (5, "generate", None),
-        (12, "pad", "12 images for a latent of 9 frames: the last 3 are left out"),
-        (12, "generate", "12 images for a latent of 9 frames: the last 3 are left out"),
-        (5, "pad", "5 images for a latent of 9 frames: the last one fills the rest"),
-        (7, "generate", "7 images fill 5 frames, as a latent frame holds 4 and the first one 1: the last 2"),
+        (12, "pad", "12 frames for a latent of 9: the last 3 are left out"),
+        (12, "generate", "12 frames for a latent of 9: the last 3 are left out"),
+        (5, "pad", "5 frames for a latent of 9: the last one fills the rest"),
+        (7, "generate", "7 frames fill 5, as a latent frame holds 4 and the first one 1: the last 2"),
     ],
 )
 def test_images_that_are_left_out_or_repeated_are_told_of(

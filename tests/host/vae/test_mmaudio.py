@@ -32,7 +32,7 @@ from ccl_pack.ccl_core.host.vae.mmaudio import (
 )
 from ccl_pack.ccl_core.host.vae.sockets import token_rate
 from ccl_pack.nodes.decoding import CCLDecodeAV
-from ccl_pack.nodes.latents import CCLEncodeAV
+from ccl_pack.nodes.encoding import CCLEncodeAV
 from support.tiny_audio_vaes import mmaudio_folded, mmaudio_published, small_mmaudio
 from support.tiny_vaes import frames, sound, video_vae
 
@@ -241,7 +241,9 @@ def test_a_round_trip_through_the_av_nodes(vae: MMAudioVAE) -> None:
     given = encoded["samples"].unbind()[1]
     assert given.shape == (1, 20, tokens)
     assert given.abs().amax() > 0
-    images, audio, _ = CCLDecodeAV.execute(encoded, video_vae(), {"tiling": "off"}, audio_vae=vae)
+    images, audio, _ = CCLDecodeAV.execute(
+        encoded, video_vae(), {"tiling": "off"}, audio_vae=vae, given="decoded"
+    )
     assert images.shape == pictures.shape
     assert (audio["sample_rate"], audio["waveform"].shape) == (44100, (1, 1, round(9 / 24 * 44100)))
     assert audio["waveform"].abs().amax() > 0
