@@ -179,6 +179,17 @@ def without_coupling(weights: Mapping[Branch, StreamWeights]) -> dict[Branch, St
     return _needed(folded)
 
 
+def without_guidance(
+    weights: Mapping[Branch, StreamWeights], video: bool, audio: bool
+) -> dict[Branch, StreamWeights]:
+    """The same guidance, but none of the streams said so: theirs is the open positive branch."""
+    kept = {}
+    for branch, weight in weights.items():
+        plain = float(branch is TC)
+        kept[branch] = StreamWeights(plain if video else weight.video, plain if audio else weight.audio)
+    return _needed(kept)
+
+
 def _needed(weights: Mapping[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
     return {branch: weight for branch, weight in weights.items() if branch is TC or any(weight)}
 

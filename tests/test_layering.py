@@ -204,6 +204,7 @@ GROUPS = [
         "host/regions",
         "host/hooks",
         "host/step_cache",
+        "host/branches",
         "host/video_wrappers",
     ],
     [

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.model_base
 import comfy.samplers
@@ -22,18 +21,16 @@ from ..guidance import (
     check_settings,
     combine,
     without_coupling,
+    without_guidance,
 )
 from ..notices import notice
+from ..tasks import State
 from .base_model import CCLModel
+from .branches import Conds, Options, as_other_branch, calls, with_switches
 from .hooks import separate
 from .latent_checks import check_latent, check_sound_mask
 from .media.pair import Pair
 from .step_cache import in_same_step, skips
-
-Options = dict[str, Any]
-Conds = list[dict[str, Any]]
-# Of the host's LTXAVModel too, so that this guider serves LTX-2.
-ANCHOR = {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
 class AVGuider(comfy.samplers.CFGGuider):
@@ -100,8 +97,8 @@ class AVGuider(comfy.samplers.CFGGuider):
         """The guided prediction of a step, in the place of the host's `sampling_function`."""
         model_options = model_options or {}
         settings = overridden(self._active_settings(float(timestep[0])), self.nominal, self.cfg)
-        weights = self._fold(branch_weights(self.mode, settings))
-        wanted = set(weights)
+        weights = self._read(self._fold(branch_weights(self.mode, settings)))
+        wanted = dict(weights)
         # Without guidance the host runs the positive pass alone, unless a hook needs another one beside it.
         if len(weights) == 1 and model_options.get("disable_cfg1_optimization", False):
             wanted |= self._reference()
@@ -121,9 +118,9 @@ class AVGuider(comfy.samplers.CFGGuider):
 
         return {name: scale for name, scale in self.settings.items() if active(scale)}
 
-    def _reference(self) -> set[Branch]:
+    def _reference(self) -> dict[Branch, StreamWeights]:
         """The branch that the mode moves away from, as a hook takes an unconditional pass to be."""
-        return set(self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)}))
+        return self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)})
 
     def _fold(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
         """The weights as they are for a pair, those without a coupling where a stream runs alone."""
@@ -131,8 +128,19 @@ class AVGuider(comfy.samplers.CFGGuider):
         pair = len(self.latent_shapes) > 1 and not (run is not None and run.alone)
         return weights if self.coupled and pair else without_coupling(weights)
 
+    def _read(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
+        """The weights without those of a given stream, whose prediction the mask replaces."""
+        run = getattr(self.model_patcher.model, "run", None)
+        if run is None:
+            return weights
+        return without_guidance(weights, run.video is State.GIVEN, run.audio is State.GIVEN)
+
     def _run(
-        self, wanted: set[Branch], x: torch.Tensor, timestep: torch.Tensor, model_options: Options
+        self,
+        wanted: Mapping[Branch, StreamWeights],
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: Options,
     ) -> dict[Branch, torch.Tensor]:
         """The predictions of the wanted branches, in as few calls as their switches allow."""
         predictions: dict[Branch, torch.Tensor] = {}
@@ -154,7 +162,7 @@ class AVGuider(comfy.samplers.CFGGuider):
         if branch is None:
             return None
         conds = self.conds["negative" if branch.negative else "positive"]
-        return _as_other_branch(conds) if branch.anchor else conds
+        return as_other_branch(conds) if branch.anchor else conds
 
     def _combine(
         self, predictions: Mapping[Branch, torch.Tensor], weights: Mapping[Branch, StreamWeights]
@@ -209,33 +217,6 @@ class AVGuider(comfy.samplers.CFGGuider):
         return guided
 
 
-class Call(NamedTuple):
-    """Branches that the host can run as one batch: one of each text, under the same switches of the model."""
-
-    switches: Options
-    positive: Branch | None
-    negative: Branch | None
-
-
-def calls(wanted: Collection[Branch], skip_layers: tuple[int, ...]) -> list[Call]:
-    """As few calls of the host as the switches of these branches allow."""
-    # By switches the branch of each text: False the positive one, True the negative one.
-    groups: dict[tuple[bool, tuple[int, ...]], dict[bool, Branch]] = {}
-    for branch in Branch:
-        if branch in wanted:
-            skipped = skip_layers if branch.negative else ()
-            groups.setdefault((branch.anchor, skipped), {})[branch.negative] = branch
-    return [
-        Call(_switches(anchor, skipped), texts.get(False), texts.get(True))
-        for (anchor, skipped), texts in groups.items()
-    ]
-
-
-def _switches(anchor: bool, skip_layers: tuple[int, ...]) -> Options:
-    skipped: Options = {"skip_layers": skip_layers} if skip_layers else {}
-    return {**ANCHOR, **skipped} if anchor else skipped
-
-
 def _implied_uncond(
     guided: torch.Tensor, predictions: Mapping[Branch, torch.Tensor], scale: float
 ) -> torch.Tensor:
@@ -247,16 +228,6 @@ def _implied_uncond(
     # At scale 1 every u does: hooks that ask for one are shown a branch that was run.
     others = [output for branch, output in predictions.items() if branch is not TC]
     return others[-1] if others else cond
-
-
-def with_switches(model_options: Options, switches: Options) -> Options:
-    """The options with these transformer options; the caller's dicts are not touched."""
-    if not switches:
-        return model_options
-    return {
-        **model_options,
-        "transformer_options": {**model_options.get("transformer_options", {}), **switches},
-    }
 
 
 def _calculate(
@@ -300,12 +271,6 @@ def _tell_of_no_coupling(model: str, mode: str, settings: Mapping[str, TermScale
             f"{model} has no coupling that can be switched off: {', '.join(idle)} of the mode {mode} does "
             "nothing on it and costs no pass. Text guidance acts as in the mode cfg"
         )
-
-
-def _as_other_branch(conds: Conds) -> Conds:
-    """The conds of a text for its anchor branch, under uuids of their own."""
-    # The host's EasyCache and what a run keeps (run.py) tell passes apart by uuid, the same in every step.
-    return [{**cond, "uuid": uuid.uuid5(cond["uuid"], "anchor")} for cond in conds]
 
 
 def _nominal_scale(settings: Iterable[TermScale]) -> float:

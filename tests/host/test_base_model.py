@@ -28,7 +28,8 @@ import nodes as host_nodes
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.guidance import TermScale
 from ccl_pack.ccl_core.host.base_model import CCLModelConfig
-from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
+from ccl_pack.ccl_core.host.branches import ANCHOR, with_switches
+from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.run import run_of
 from ccl_pack.ccl_core.host.texts import StreamTexts
 from support import tiny_vaes

@@ -21,7 +21,8 @@ from comfy_extras.nodes_lt import LTXVConcatAVLatent
 from comfy_extras.nodes_model_advanced import RescaleCFG
 
 from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights
-from ccl_pack.ccl_core.host.guider import ANCHOR, AVGuider, with_switches
+from ccl_pack.ccl_core.host.branches import ANCHOR, with_switches
+from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.media.pair import Pair
 from nodes import SetLatentNoiseMask
 from support import tiny
