@@ -27,9 +27,11 @@ from ..ccl_core.host.media.decode import (
 )
 from ..ccl_core.host.media.encode import read_picture
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_agreement, require_finite, split
+from ..ccl_core.host.media.listening import tell_of_sound
 from ..ccl_core.host.media.picture import Film, Frames, first_seconds
 from ..ccl_core.host.media.remux import save_with_picture, save_with_sound
 from ..ccl_core.host.media.source import Source, original_sound, source_of
+from ..ccl_core.host.vae.channels import to_channels
 from ..ccl_core.host.vae.sockets import (
     output_sample_rate,
     require_audio_vae,
@@ -123,6 +125,9 @@ class CCLDecodeAV(CCLNode):
         seconds = clips.shape[1] / rate
         audio = _sound(av, source, audio_vae, seconds)
         clips, audio = _usable(av, source, clips, audio, video_vae, audio_vae)
+        if av.audio is not None and source.sound is None:
+            channels = audio["waveform"].shape[1]
+            tell_of_sound(audio["waveform"], audio["sample_rate"], _given_sound(av, seconds, channels))
         # IMAGE and VIDEO of the host have no batch of clips: they follow one another, and their sounds too.
         images = clips.flatten(0, 1)
         joined = {**audio, "waveform": torch.cat(list(audio["waveform"]), dim=-1)[None]}
@@ -160,6 +165,16 @@ def _sound(av: AVLatent, source: Source, vae: VAE | None, seconds: Fraction) -> 
     if av.audio is not None:
         return decode_audio(vae, av.audio, seconds)
     return silence(av.video.shape[0], seconds, SILENCE_RATE if vae is None else output_sample_rate(vae))
+
+
+def _given_sound(av: AVLatent, seconds: Fraction, channels: int) -> tuple[torch.Tensor, int] | None:
+    """The sound (b, channels, n) that the latent was made of, and its rate."""
+    sound = source_of(av).sound
+    if sound is None:
+        return None
+    audio = original_sound(sound, seconds)
+    waveform = to_channels(audio["waveform"].float(), channels, audio.get("layout"))
+    return waveform, int(audio["sample_rate"])
 
 
 def _usable(

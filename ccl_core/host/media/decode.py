@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_v
 
 # Of the silence of a latent without sound, in Hz: what players expect, since no VAE says one.
 SILENCE_RATE = 44100
+# A sound lowered by less than 1 dB is not told of, since it is not heard.
+AUDIBLE = 10 ** (1 / 20)
 # Pixels and frames of the tiles for a video that finds no memory as a whole.
 SMALL_TILES = {"size": 256, "overlap": 64, "frames": 16, "frames_overlap": 4}
 
@@ -132,6 +135,11 @@ def limit_peak(waveform: torch.Tensor) -> torch.Tensor:
     # A sample that is NaN or infinite says nothing of the loudness of the others.
     # The host's `vae_decode_audio` divides by five standard deviations instead, which changes the loudness.
     peak = waveform.nan_to_num(0.0, 0.0, 0.0).abs().amax(dim=(1, 2), keepdim=True)
+    most = peak.max().item()
+    if most > AUDIBLE:
+        lowered = f"it is lowered by {20 * math.log10(most):.1f} dB as a whole"
+        remedy = "Sample again with a lower audio_cfg if it is distorted"
+        notice(f"the decoded sound reaches {most:.2f} of full scale: {lowered}. {remedy}")
     return waveform / peak.clamp(min=1)
 
 

@@ -126,3 +126,10 @@ def test_silence_is_as_long_as_the_video() -> None:
     audio = silence(2, Fraction(33, 16))
     assert audio["waveform"].shape == (2, 1, round(33 / 16 * 44100))
     assert not audio["waveform"].any()
+
+
+def test_a_sound_that_was_lowered_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    limit_peak(torch.tensor([[[0.5, 1.05]]]))
+    assert not caplog.text
+    limit_peak(torch.tensor([[[0.5, -2.0]]]))
+    assert "reaches 2.00 of full scale: it is lowered by 6.0 dB as a whole" in caplog.text
