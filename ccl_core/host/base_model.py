@@ -277,6 +277,8 @@ class CCLModel(comfy.model_base.WAN21):
             resize = super().resize_cond_for_context_window
             return resize(cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list)
         stream, axis = WINDOWED[cond_key]
+        if cond_value.cond.shape[axis] == 1:  # one value for all times
+            return cond_value
         if stream > 0:
             own = window.get_window_for_modality(stream)
             return cond_value._copy_with(own.get_tensor(cond_value.cond, device, dim=axis))
@@ -337,9 +339,11 @@ def _video_view(kwargs: dict[str, Any], shapes: list[torch.Size]) -> dict[str, A
 
 
 def _mask_for_timesteps(mask: Tensor) -> Tensor:
-    """The mask in one channel, and in one value per latent frame where it is the same all over each frame."""
-    # A table of times per frame: one per token makes the modulation as large as the tokens (model/times.py).
+    """The mask in one channel, and in one value where it is the same all over, or for each such frame."""
+    # A time per token makes the modulation as large as the tokens, one per frame costs for each frame.
     mask = mask.amax(dim=1, keepdim=True)
+    if torch.equal(mask.flatten(1).amin(dim=1), mask.flatten(1).amax(dim=1)):
+        return mask[:, :, :1] if mask.ndim == 3 else mask[:, :, :1, :1, :1]
     if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
         return mask[..., :1, :1]  # (b, 1, t, 1, 1)
     return mask

@@ -118,6 +118,8 @@ def _times(mask: torch.Tensor | None, latent: torch.Tensor | None) -> int:
     if mask is None or latent is None:
         return 1
     mask = comfy.utils.reshape_mask(mask, latent.shape)  # (b, c, t, h, w) or (b, c, a)
+    if torch.equal(mask.flatten(1).amin(dim=1), mask.flatten(1).amax(dim=1)):
+        return 1
     if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
         return latent.shape[2]
     return len(mask.unique())

@@ -21,7 +21,7 @@ from .attention import Place, attend
 from .rotary import rotate
 from .spans import add_to_span
 from .sparse import of_self_attention
-from .times import of_tokens
+from .times import Rows, gated, modulated
 
 
 class Beside(NamedTuple):
@@ -111,7 +111,7 @@ class StreamBlock(WanAttentionBlock):
         context: Tensor,
         context_img_len: int | None = None,
         transformer_options: dict[str, Any] = {},  # noqa: B006 - the host's signature
-        rows: Tensor | None = None,
+        rows: Rows = None,
         other: Any = None,
         before_block: Meeting | None = None,
         inside_text: Meeting | None = None,
@@ -119,8 +119,8 @@ class StreamBlock(WanAttentionBlock):
     ) -> Tensor | tuple[Tensor, Any]:
         """The new tokens (b, n, d); with a meeting, also what the meeting made of `other`.
 
-        e: (b, k, 6, d). rows: (n,) index of each token's time, None where there is one. other: tokens of the
-        other stream. before_block(x, other) and after_text(x, other) give both streams' tokens,
+        e: (b, k, 6, d). rows: which of the k times a token has (times.py). other: tokens of the other stream.
+        before_block(x, other) and after_text(x, other) give both streams' tokens,
         inside_text(x, other) gives keys and values beside the text (or None) and `other`.
         """
         if before_block is not None:
@@ -131,9 +131,9 @@ class StreamBlock(WanAttentionBlock):
         )  # (b, k, d) each
         # Self-attention with AdaLN: x + gate SA((1 + scale) LN x + shift).
         x = x.contiguous()  # LayerNorm would copy otherwise
-        y = torch.addcmul(of_tokens(shift, rows), self.norm1(x), 1 + of_tokens(scale, rows))
+        y = modulated(self.norm1(x), shift, scale, rows)
         y = self.self_attn(y, freqs, transformer_options=of_self_attention(transformer_options))
-        x = torch.addcmul(x, y, of_tokens(gate, rows))
+        x = gated(x, y, gate, rows)
         del y  # as large as x, and not needed beside what follows
         # Text attention, without a gate. In Ovi the other stream is read here too.
         beside = None
@@ -145,8 +145,8 @@ class StreamBlock(WanAttentionBlock):
         if after_text is not None:
             x, other = after_text(x, other)
         # Feed-forward: x + gate FF((1 + scale) LN x + shift).
-        y = self.ffn(torch.addcmul(of_tokens(ffn_shift, rows), self.norm2(x), 1 + of_tokens(ffn_scale, rows)))
-        x = torch.addcmul(x, y, of_tokens(ffn_gate, rows))
+        y = self.ffn(modulated(self.norm2(x), ffn_shift, ffn_scale, rows))
+        x = gated(x, y, ffn_gate, rows)
         alone = before_block is None and inside_text is None and after_text is None
         return x if alone else (x, other)
 

@@ -18,7 +18,7 @@ from ..config import StreamConfig
 from .blocks import StreamBlock
 from .spans import Spans
 from .sparse import GRID, Grid
-from .times import Times, kept_tokens, of_tokens, times_of
+from .times import Rows, Times, kept_tokens, of_tokens, times_of
 
 
 class StreamPass(NamedTuple):
@@ -29,7 +29,7 @@ class StreamPass(NamedTuple):
     spans: Spans
     time: Tensor  # (b, k, d), for the head
     e: Tensor  # (b, k, 6, d)
-    rows: Tensor | None  # (n,), which of the k times a token has
+    rows: Rows  # which of the k times a token has
     freqs: Tensor  # rotary table of the tokens
     context: Tensor  # (b, text, d)
     context_img_len: int | None
@@ -91,7 +91,7 @@ class Stream(WanModel):
         """Tokens of the grid (b, t*h*w, d) -> their velocity (b, c, t, h, w)."""
         # The head modulates by the time of each token, so its rows are those of the grid alone.
         start = of.spans.seen.start
-        rows = None if of.rows is None else of.rows[start : start + tokens.shape[1]]
+        rows = of.rows[start : start + tokens.shape[1]] if torch.is_tensor(of.rows) else of.rows
         return self.unpatchify(self.head(tokens, of_tokens(of.time, rows)), of.grid)
 
 

@@ -7,12 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Rows = Tensor | int | None
+
 
 class Times(NamedTuple):
-    """values: (b, k). rows: (n,) index of each token's time in the table, None: there is one time for all."""
+    """values: (b, k), a table of times. rows: (n,) index of each token's time in it.
+
+    None: there is one time for all. A number: each time is that of so many tokens, one after the other.
+    """
 
     values: Tensor
-    rows: Tensor | None
+    rows: Rows
 
 
 def times_of(timestep: Tensor, tokens: int, before: int = 0, after: int = 0) -> Times:
@@ -23,6 +28,9 @@ def times_of(timestep: Tensor, tokens: int, before: int = 0, after: int = 0) -> 
     """
     if timestep.ndim == 1 or timestep.shape[1] == 1:
         return Times(timestep.reshape(len(timestep), 1), None)
+    # A time per latent frame, and nothing beside the latent: the tokens of a frame follow one another.
+    if not (before or after) and timestep.shape[1] < tokens and tokens % timestep.shape[1] == 0:
+        return Times(timestep, tokens // timestep.shape[1])
     values, rows = _latent_rows(timestep, tokens)
     # One more row of the table, for the tokens beside the latent.
     if before or after:
@@ -43,9 +51,30 @@ def _latent_rows(timestep: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
 
 def kept_tokens(times: Times) -> Tensor | None:
     """(b, n), true where a token has time 0: its latent is kept. None: there is one time for all tokens."""
-    return None if times.rows is None else (times.values == 0).index_select(1, times.rows)
+    return None if times.rows is None else of_tokens(times.values == 0, times.rows)
 
 
-def of_tokens(table: Tensor, rows: Tensor | None) -> Tensor:
-    """A table (b, k, d) spread over the tokens: (b, n, d), or (b, 1, d) where its one row is for all."""
-    return table if rows is None else table.index_select(1, rows)
+def of_tokens(table: Tensor, rows: Rows) -> Tensor:
+    """A table (b, k, ...) spread over the tokens: (b, n, ...), or (b, 1, ...) where one row is for all."""
+    if rows is None:
+        return table
+    if isinstance(rows, int):
+        return table.repeat_interleave(rows, dim=1)
+    return table.index_select(1, rows)
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor, rows: Rows) -> Tensor:
+    """(1 + scale) x + shift, with the tables shift and scale (b, k, d) of the tokens in x (b, n, d)."""
+    if isinstance(rows, int):
+        # The tokens seen as (b, k, rows, d): a spread table is as large as they are, and is written and read.
+        frames = torch.addcmul(shift[:, :, None], x.unflatten(1, (-1, rows)), 1 + scale[:, :, None])
+        return frames.flatten(1, 2)
+    return torch.addcmul(of_tokens(shift, rows), x, 1 + of_tokens(scale, rows))
+
+
+def gated(x: Tensor, y: Tensor, gate: Tensor, rows: Rows) -> Tensor:
+    """x + gate y, with the table gate (b, k, d) of the tokens in x and y (b, n, d)."""
+    if isinstance(rows, int):
+        frames = (part.unflatten(1, (-1, rows)) for part in (x, y))
+        return torch.addcmul(*frames, gate[:, :, None]).flatten(1, 2)
+    return torch.addcmul(x, y, of_tokens(gate, rows))

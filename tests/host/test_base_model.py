@@ -27,11 +27,13 @@ from comfy_extras.nodes_wan import Wan22ImageToVideoLatent, WanImageToVideo
 import nodes as host_nodes
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.guidance import TermScale
+from ccl_pack.ccl_core.host import base_model
 from ccl_pack.ccl_core.host.base_model import CCLModelConfig
 from ccl_pack.ccl_core.host.branches import ANCHOR, with_switches
 from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.run import run_of
 from ccl_pack.ccl_core.host.texts import StreamTexts
+from ccl_pack.ccl_core.model.streams import Stream
 from support import tiny_vaes
 from support.tiny import (
     CONFIG,
@@ -39,6 +41,7 @@ from support.tiny import (
     conditioning,
     config,
     dual_conditioning,
+    given,
     latents,
     patcher,
     state_dict,
@@ -128,6 +131,37 @@ def test_kept_tokens_are_read_at_time_zero() -> None:
     patch_mask[..., 3, 5] = 1  # one latent pixel generates its whole patch
     video, _ = model.process_timestep(timestep, latent_shapes=[(), ()], video_mask=patch_mask)
     assert torch.equal(video[0], torch.tensor([0.0, 0, 0, 0, 0, 500]))
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+@pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
+def test_a_given_stream_has_one_time_and_the_result_of_a_time_for_each_frame(
+    monkeypatch: pytest.MonkeyPatch, kind: str, stream: str
+) -> None:
+    model = patcher(interaction=InteractionConfig(kind, (0, 1), OPTIONS[kind]()))
+    latent, seen = av_latent(masks=given(stream)), []
+    embed = Stream.embed_times
+
+    def note(self: Any, times: Any, dtype: torch.dtype) -> Any:
+        seen.append(times.values.shape[1])
+        return embed(self, times, dtype)
+
+    monkeypatch.setattr(Stream, "embed_times", note)
+    made = sample(model, latent).unbind()
+    assert set(seen) == {1}
+    by_frame = lambda mask: mask[..., :1, :1] if mask.ndim == 5 else mask  # noqa: E731
+    monkeypatch.setattr(base_model, "_mask_for_timesteps", by_frame)
+    for got, wanted in zip(made, sample(model, latent).unbind(), strict=True):
+        assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+def test_a_clip_that_is_given_beside_one_that_is_made_has_one_time_too() -> None:
+    mask = torch.zeros(2, 1, 3, 4, 6)
+    mask[1] = 1
+    assert base_model._mask_for_timesteps(mask).shape == (2, 1, 1, 1, 1)
+    assert base_model._mask_for_timesteps(mask[:, :, 0, 0]).shape == (2, 1, 1)
+    mask[0, :, 2] = 1
+    assert base_model._mask_for_timesteps(mask).shape == (2, 1, 3, 1, 1)
 
 
 def silenced(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.streams import StreamPass
-from ccl_pack.ccl_core.model.times import of_tokens, times_of
+from ccl_pack.ccl_core.model.times import gated, modulated, of_tokens, times_of
 from support.tiny import CONFIG, latents, patcher
 
 FRAMES, SPATIAL = 3, 6  # of tiny.latents: 4x6 cells in patches of 2x2
@@ -44,7 +44,23 @@ def test_one_time_is_that_of_all_tokens(timestep: Tensor) -> None:
 def test_a_time_per_latent_frame_is_that_of_its_tokens() -> None:
     timestep = torch.tensor([[1.0, 2.0, 3.0]])
     values, rows = times_of(timestep, 6)
-    assert torch.equal(values, timestep) and rows.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(values, timestep) and rows == 2
+    assert of_tokens(values[..., None], rows).flatten().tolist() == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_frame_cut_short_has_an_index_per_token() -> None:
+    _, rows = times_of(torch.tensor([[1.0, 2.0, 3.0]]), 5)
+    assert rows.tolist() == [0, 0, 1, 1, 2]
+
+
+def test_modulation_by_frame_is_that_of_a_spread_table_bit_for_bit() -> None:
+    x, y = torch.randn(2, 2, 12, 8)
+    shift, scale, gate = torch.randn(3, 2, 3, 8)
+    rows = torch.arange(12) // 4
+    assert torch.equal(modulated(x, shift, scale, 4), modulated(x, shift, scale, rows))
+    assert torch.equal(gated(x, y, gate, 4), gated(x, y, gate, rows))
+    spread = torch.addcmul(of_tokens(shift, rows), x, 1 + of_tokens(scale, rows))
+    assert torch.equal(modulated(x, shift, scale, 4), spread)
 
 
 def test_tokens_beside_the_latent_have_its_largest_time_in_each_sample() -> None:
