@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -95,7 +96,8 @@ def _tell(film: Film, what: str, codec: str, other: str) -> None:
 def _window(container: Any, stream: Any, film: Film) -> Iterator[Any]:
     """The packets of a stream in the film's window, with times from its start on."""
     shift = round(film.start / stream.time_base)
-    end = round((film.start + film.seconds) / stream.time_base)
+    # Of a whole film everything: its sound may end a little behind its picture.
+    end = math.inf if film.whole else round((film.start + film.seconds) / stream.time_base)
     held: list[Any] = []
     for packet in _with_times(container.demux(stream)):
         if packet.dts >= end:
