@@ -52,3 +52,15 @@ TASKS = {
         Task("t2a", State.ABSENT, State.GENERATED),
     )
 }
+
+# What a node offers, by the words people know: a row of the table, of which parts may be kept.
+CHOICES = {
+    "t2av": TASKS["joint"],
+    "i2av": TASKS["joint"],
+    "a2v": TASKS["a2v"],
+    "v2a": TASKS["v2a"],
+    "continuation": TASKS["joint"],
+    "t2v": TASKS["t2v"],
+    "i2v": TASKS["t2v"],
+    "t2a": TASKS["t2a"],
+}

@@ -9,6 +9,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .audio_vae import CCLAudioVAELoader
 from .conditioning import CCLDualPrompt
+from .cutting import CCLJoinAV, CCLTrimAV
 from .decoding import CCLDecodeAV
 from .encoding import CCLEncodeAV
 from .guidance import CCLGuider, CCLJointSampler
@@ -19,6 +20,7 @@ from .memory import CCLMemoryPlan
 from .prompts import CCLPrompt, CCLPromptTags
 from .shift import CCLStreamShift
 from .sparse import CCLSparseAttention
+from .tasks import CCLMaskAV, CCLSetTask
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
 
@@ -31,6 +33,10 @@ NODES: list[type[io.ComfyNode]] = [
     CCLLoraLoader,
     CCLEmptyAVLatent,
     CCLEncodeAV,
+    CCLSetTask,
+    CCLMaskAV,
+    CCLTrimAV,
+    CCLJoinAV,
     CCLDecodeAV,
     CCLPrompt,
     CCLPromptTags,

@@ -49,6 +49,10 @@ def latent_fps_input() -> io.Float.Input:
     )
 
 
+def seconds_input(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=600.0, step=0.05, round=0.001, tooltip=tooltip)
+
+
 def side_input(name: str) -> io.Int.Input:
     return io.Int.Input(
         name,

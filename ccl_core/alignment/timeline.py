@@ -121,10 +121,44 @@ def tokens_per_latent_frame(fps: Fraction, audio_rate: Fraction) -> Fraction:
     return audio_rate * TEMPORAL_STRIDE / fps
 
 
+def frames_before(latent_frame: int) -> int:
+    """Pixel frames of a whole clip in front of a latent frame."""
+    return max(0, frames_of(latent_frame))
+
+
+def nearest_latent_frame(frames: Fraction) -> int:
+    """The latent frame of a whole clip that begins nearest to so many pixel frames."""
+    if frames < HALF:
+        return 0
+    # Latent frame i from 1 on begins at 4 i - 3 pixel frames.
+    return max(1, math.floor((frames - 1) / TEMPORAL_STRIDE + HALF) + 1)
+
+
+def frame_of_cut(latent_frame: int) -> int:
+    """The pixel frame with which a clip begins that is cut to begin with a latent frame of a whole one."""
+    # As the first latent frame of a clip it counts as one pixel frame: the last one that it holds.
+    return frames_before(latent_frame + 1) - 1
+
+
+def nearest_cut(frames: Fraction) -> int:
+    """The latent frame at which to cut a clip nearest to so many pixel frames."""
+    return math.floor(frames / TEMPORAL_STRIDE + HALF)
+
+
+def ramp(steps: int) -> tuple[Fraction, ...]:
+    """Weights of the second of two clips over a cross-fade of so many steps: neither 0 nor 1."""
+    return tuple(Fraction(i + 1, steps + 1) for i in range(steps))
+
+
+def nearest_token(seconds: Fraction, tokens: int, duration: Fraction) -> int:
+    """The audio token that begins nearest to a time, of so many in so many seconds."""
+    return math.floor(seconds * tokens / duration + HALF)
+
+
 def frame_start(latent_frame: int) -> Fraction:
     """Where a latent frame of a whole clip begins, in latent frames of full length."""
     # Pixel frames before it: 0, 1, 5, 9 ... MOVA's first_frame_bias writes (1 + 4 (i - 1)) / fps seconds.
-    return Fraction(max(0, frames_of(latent_frame)), TEMPORAL_STRIDE)
+    return Fraction(frames_before(latent_frame), TEMPORAL_STRIDE)
 
 
 def frame_time(latent_frame: int) -> Fraction:

@@ -36,6 +36,12 @@ SOURCES: Prompt = {
     "3": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a red ball falls, click"}},
     "4": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 5, "color": 255}},
     "6": {"class_type": "LTXVSeparateAVLatent", "inputs": {"av_latent": ["2", 0]}},
+    "7": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}},
+    "8": {
+        "class_type": "CCLEncodeAV",
+        "inputs": {"latent": ["2", 0], "image_fit": "crop", "length_fit": "pad", "images": ["4", 0]}
+        | {"audio": ["5", 0], "video_vae": ["1", 2], "audio_vae": ["1", 3]},
+    },
     "5": {"class_type": "EmptyAudio", "inputs": {"duration": 0.5, "sample_rate": 16000, "channels": 1}},
 }
 LINKS = {
@@ -46,9 +52,10 @@ LINKS = {
     "CONDITIONING": ["3", 0],
     "IMAGE": ["4", 0],
     "AUDIO": ["5", 0],
+    "MASK": ["7", 0],
 }
-# A latent without sound is what Decode can do without an optional input.
-LINKS_BY_NAME = {"audio_vae": ["1", 3], "CCLDecodeAV.latent": ["6", 0]}
+# A latent without sound is what Decode can do without an optional input; a task keeps what there is.
+LINKS_BY_NAME = {"audio_vae": ["1", 3], "CCLDecodeAV.latent": ["6", 0], "CCLSetTask.latent": ["8", 0]}
 NODE, SHOWN = "10", "11"
 
 

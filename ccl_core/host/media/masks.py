@@ -1,0 +1,337 @@
+"""What of an AV latent is kept: by its task, by seconds, and by a mask within the picture.
+
+Masks act on whole latent frames and audio tokens. What was rounded is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import comfy.utils
+import torch
+
+from ...alignment.timeline import (
+    frames_before,
+    frames_of,
+    full_latent_frames_of,
+    latent_frames_of,
+    nearest_latent_frame,
+    nearest_token,
+)
+from ...notices import notice
+from ...tasks import CHOICES, State, Task
+from ..run import state_of
+from .latents import AVLatent, ones_mask, split
+
+STREAMS = ("video", "audio")
+# Beyond it a cut is worth telling of.
+TOLERANCE = Fraction(1, 1000)  # seconds
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The length of both streams of a latent on one clock; 0 audio tokens: it has no audio."""
+
+    latent_frames: int
+    tokens: int
+    fps: Fraction
+
+    @classmethod
+    def of(cls, av: AVLatent, fps: Fraction) -> Clip:
+        return cls(av.video.shape[2], 0 if av.audio is None else av.audio.shape[2], fps)
+
+    @property
+    def seconds(self) -> Fraction:
+        return frames_of(self.latent_frames) / self.fps
+
+    @property
+    def token_rate(self) -> Fraction:
+        """Audio tokens a second, as many as the video's duration has here: Ovi's 157 in 121/24 s."""
+        return self.tokens / self.seconds
+
+    def places(self, stream: str) -> int:
+        """Latent frames or audio tokens."""
+        return self.latent_frames if stream == "video" else self.tokens
+
+    def nearest(self, stream: str, seconds: Fraction) -> int:
+        """The latent frame or audio token that begins nearest to a time, at most one behind the last."""
+        if stream == "video":
+            found = nearest_latent_frame(seconds * self.fps)
+        else:
+            found = nearest_token(seconds, self.tokens, self.seconds)
+        return max(0, min(self.places(stream), found))
+
+    def time(self, stream: str, place: int) -> Fraction:
+        """Where a latent frame or audio token begins, in seconds."""
+        return frames_before(place) / self.fps if stream == "video" else place / self.token_rate
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a clip in seconds; None: to its end. prefix: of the inputs start and end, for messages."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+    prefix: str = ""
+
+    @classmethod
+    def typed(cls, start: float, end: float, prefix: str = "") -> Part:
+        """From the inputs of a node, where an end of 0 is that of the clip."""
+        typed = f"{prefix}start is {start:g} s, {prefix}end {end:g} s"
+        if not (math.isfinite(start) and math.isfinite(end)) or start < 0 or end < 0:
+            raise ValueError(f"{typed}: give times from 0 on")
+        if end and end <= start:
+            raise ValueError(f"{typed}: let the part end later (0: with the clip)")
+        # In microseconds, as `alignment/sizing.py` reads seconds.
+        exact = [Fraction(seconds).limit_denominator(1_000_000) for seconds in (start, end)]
+        return cls(exact[0], exact[1] if end else None, prefix)
+
+    def __str__(self) -> str:
+        end = "the end of the clip" if self.end is None else f"{float(self.end):g} s"
+        return f"the part from {self.prefix}start {float(self.start):g} s to {self.prefix}end ({end})"
+
+
+def part_of(clip: Clip, stream: str, part: Part, lead: str | None = None) -> slice:
+    """The latent frames or audio tokens of a part. lead: the stream at whose borders both are cut."""
+    end = clip.seconds if part.end is None else part.end
+    places = [_border(clip, stream, seconds, lead) for seconds in (part.start, end)]
+    if part.start >= clip.seconds or places[0] == places[1]:
+        name = "latent frame" if stream == "video" else "audio token"
+        raise ValueError(
+            f"{part} holds no whole {name} of a latent of {float(clip.seconds):.3f} s: make it longer, or "
+            "let it start earlier"
+        )
+    _tell_of_rounding(clip, stream, (part.start, min(end, clip.seconds)), places)
+    return slice(*places)
+
+
+def _border(clip: Clip, stream: str, seconds: Fraction, lead: str | None) -> int:
+    if seconds >= clip.seconds:
+        return clip.places(stream)
+    if lead is not None and lead != stream:
+        seconds = clip.time(lead, clip.nearest(lead, seconds))
+    return clip.nearest(stream, seconds)
+
+
+def _tell_of_rounding(clip: Clip, stream: str, asked: tuple[Fraction, Fraction], places: list[int]) -> None:
+    made = [clip.time(stream, place) for place in places]
+    # The end of the clip is met, whatever its last audio token makes of it.
+    made[1] = asked[1] if places[1] == clip.places(stream) else made[1]
+    if any(abs(x - y) > TOLERANCE for x, y in zip(asked, made, strict=True)):
+        unit = "latent frames" if stream == "video" else "audio tokens"
+        notice(
+            f"{stream}: {float(asked[0]):.3f} to {float(asked[1]):.3f} s became {float(made[0]):.3f} to "
+            f"{float(made[1]):.3f} s, the nearest whole {unit}"
+        )
+
+
+# ---- tasks
+
+
+def set_states(av: AVLatent, task: Task, name: str) -> AVLatent:
+    """Both streams as the task has them, whole. Masks that were there are replaced.
+
+    ValueError where the latent has no such stream, or a given one holds nothing.
+    """
+    if av.audio is None and task.audio is State.ABSENT:
+        return replace(av, video_mask=None)
+    if av.audio is None:
+        raise ValueError(
+            f"the task {name} needs a sound, and the latent has no audio part: connect an audio_vae to "
+            "Encode Audio-Video (CCL) in front, or start with Empty Audio-Video Latent (CCL)"
+        )
+    video, video_mask = _in_state(av.video, task.video, "video", name)
+    audio, audio_mask = _in_state(av.audio, task.audio, "audio", name)
+    return replace(av, video=video, audio=audio, video_mask=video_mask, audio_mask=audio_mask)
+
+
+def _in_state(
+    latent: torch.Tensor, state: State, stream: str, task: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latent and its mask."""
+    mask = ones_mask(latent)
+    if state is State.GENERATED:
+        return latent, mask
+    if state is State.GIVEN:
+        require_content(latent, f"the {stream} latent", f"the task {task}")
+        return latent, torch.zeros_like(mask)
+    if latent.any():
+        notice(f"the task {task} has no {stream}: what the latent holds of it is left out")
+    # Kept zeros are how samplers are told of an absent stream (docs/decisions.md).
+    return torch.zeros_like(latent), torch.zeros_like(mask)
+
+
+def require_content(latent: torch.Tensor, what: str, why: str) -> None:
+    """ValueError for a part of a latent that is to be kept and that nothing was written into."""
+    empty = (latent.flatten(1) == 0).all(dim=1)
+    if empty.any():
+        clips = "" if len(empty) == 1 else f" of clip {int(empty.nonzero()[0]) + 1}"
+        raise ValueError(
+            f"{why} keeps {what}, and{clips} that is empty: write material into it with Encode Audio-Video "
+            "(CCL), or take the latent that a sampler made"
+        )
+
+
+def keep_images(av: AVLatent, first: int, last: int, task: str) -> AVLatent:
+    """Keep so many pixel frames at the start and at the end of the video."""
+    frames = frames_of(av.video.shape[2])
+    if first < 0 or last < 0 or not 0 < first + last < frames:
+        raise ValueError(
+            f"the task {task} has first_frames {first} and last_frames {last} of {frames} frames: keep at "
+            "least one frame, and leave some to generate"
+        )
+    # A latent frame is kept as a whole: none that a given image does not fill, at the end the nearest more.
+    at_start = full_latent_frames_of(first) if first else 0
+    at_end = latent_frames_of(last + 1) - 1 if last else 0
+    kept = frames_before(at_start), frames - frames_before(av.video.shape[2] - at_end)
+    if kept != (first, last):
+        notice(
+            f"first_frames {first} and last_frames {last} became {kept[0]} and {kept[1]}, as a latent frame "
+            "holds 4 and the first one 1"
+        )
+    mask = ones_mask(av.video)
+    parts = [slice(0, at_start), slice(av.video.shape[2] - at_end, None)]
+    for part in parts:
+        if av.video[:, :, part].shape[2]:
+            require_content(av.video[:, :, part], "frames of the video latent", f"the task {task}")
+            mask[:, :, part] = 0
+    return replace(av, video_mask=mask)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person wants of one stream: one of WISHES, and for those of a part, which part."""
+
+    what: str
+    part: Part = Part()
+
+
+# What the stream is then. One of which a part is kept or renewed is generated.
+WISHES = {
+    "make": State.GENERATED,
+    "keep": State.GIVEN,
+    "keep a part": State.GENERATED,
+    "renew a part": State.GENERATED,
+    "leave out": State.ABSENT,
+}
+
+
+def set_custom(av: AVLatent, fps: Fraction, wishes: Mapping[str, Wish], strength: float) -> AVLatent:
+    """Each stream as wished; what is made anew gets the strength as its mask, 1 for all of it.
+
+    ValueError where nothing is left to generate.
+    """
+    states = {stream: WISHES[wish.what] for stream, wish in wishes.items()}
+    if State.GENERATED not in states.values():
+        raise ValueError(
+            f"the task custom has video: {wishes['video'].what}, audio: {wishes['audio'].what}, so nothing "
+            "is left to generate: choose make or a part for one of them"
+        )
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength is {strength}: give more than 0 and at most 1")
+    made = set_states(av, Task("custom", **states), "custom")
+    for stream, wish in wishes.items():
+        if states[stream] is State.GENERATED:
+            made = replace(made, **{f"{stream}_mask": _wished(made, stream, wish, fps, strength)})
+    return made
+
+
+def _wished(av: AVLatent, stream: str, wish: Wish, fps: Fraction, strength: float) -> torch.Tensor:
+    """The mask of a stream that is generated, as a whole or in part."""
+    latent = getattr(av, stream)
+    if strength < 1:
+        require_content(latent, f"something of the {stream} latent", f"strength {strength:g}")
+    mask = torch.full_like(ones_mask(latent), strength)
+    if wish.what == "make":
+        return mask
+    part = part_of(Clip.of(av, fps), stream, wish.part)
+    require_content(latent, f"a part of the {stream} latent", wish.what)
+    if wish.what == "keep a part":
+        mask[:, :, part] = 0
+        return mask
+    renewed = torch.zeros_like(mask)
+    renewed[:, :, part] = strength
+    return renewed
+
+
+def require_task(latent: dict[str, Any]) -> None:
+    """ValueError where a latent was given a task, and its masks say another since."""
+    task = CHOICES.get(latent.get("task"))
+    if task is None:
+        return
+    av = split(latent)
+    audio = State.ABSENT if av.audio is None else state_of(av.audio_mask, av.audio)
+    found = state_of(av.video_mask, av.video), audio
+    if found != (task.video, task.audio):
+        raise ValueError(
+            f"the latent was given the task {latent['task']} ({_in_words(task.video, task.audio)}), and its "
+            f"masks now say {_in_words(*found)}: put Set Task (CCL) behind the nodes that write or mask it"
+        )
+
+
+def _in_words(video: State, audio: State) -> str:
+    return f"video {video.value}, audio {audio.value}"
+
+
+def mark_part(
+    av: AVLatent, streams: Mapping[str, slice], value: float, within: torch.Tensor | None = None
+) -> AVLatent:
+    """The mask of a part of each stream set to a value: 0 keeps it, 1 makes it anew.
+
+    within: (t, h, w) of the video latent, 1 where the value is set and 0 where the mask stays as it is.
+    """
+    changed = {}
+    for stream, part in streams.items():
+        latent = getattr(av, stream)
+        mask = full_mask(latent, getattr(av, f"{stream}_mask"))
+        target = torch.full_like(mask[:, :, part], value)
+        if stream == "video" and within is not None:
+            target = torch.lerp(mask[:, :, part], target, within[part].to(mask))
+        mask[:, :, part] = target
+        changed[f"{stream}_mask"] = mask
+    return replace(av, **changed)
+
+
+def full_mask(latent: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """A mask of one channel and the size of the latent, that may be written to."""
+    full = ones_mask(latent)
+    return full if mask is None else comfy.utils.reshape_mask(mask, full.shape).to(full).clone()
+
+
+def streams_of(av: AVLatent, wanted: str) -> Collection[str]:
+    """The streams that "both", "video" or "audio" names; ValueError for one that the latent has not."""
+    if wanted == "audio" and av.audio is None:
+        raise ValueError(
+            "streams is audio, and the latent has no audio part: choose video, or connect an audio_vae to "
+            "Encode Audio-Video (CCL) in front"
+        )
+    if wanted != "both":
+        return (wanted,)
+    return STREAMS if av.audio is not None else ("video",)
+
+
+def mask_of_latent(mask: torch.Tensor, av: AVLatent, least: bool) -> torch.Tensor:
+    """A MASK (f, h, w) of the picture in cells of the video latent, (t, h, w).
+
+    One image is for all frames. A cell has the largest value that it covers, with `least` the least one.
+    """
+    latent_frames, height, width = av.video.shape[2:]
+    frames = frames_of(latent_frames)
+    if mask.ndim != 3 or mask.shape[0] not in (1, frames):
+        raise ValueError(
+            f"mask has the shape {tuple(mask.shape)}: give one image, or one for each of the {frames} frames"
+        )
+    turned = 1 - mask.float() if least else mask.float()
+    cells = torch.nn.functional.adaptive_max_pool2d(turned[:, None], (height, width))[:, 0]  # (f, h, w)
+    if len(cells) == 1:
+        cells = cells.expand(latent_frames, -1, -1)
+    else:
+        borders = [frames_before(i) for i in range(latent_frames + 1)]
+        spans = [cells[start:stop].amax(dim=0) for start, stop in pairwise(borders)]
+        cells = torch.stack(spans)
+    return 1 - cells if least else cells
