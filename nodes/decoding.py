@@ -6,6 +6,7 @@ import math
 import os
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..ccl_core.host.media.listening import tell_of_sound
 from ..ccl_core.host.media.picture import Film, Frames, first_seconds
 from ..ccl_core.host.media.remux import save_with_picture, save_with_sound
 from ..ccl_core.host.media.source import Source, original_sound, source_of
+from ..ccl_core.host.media.states import is_absent
 from ..ccl_core.host.vae.channels import to_channels
 from ..ccl_core.host.vae.sockets import (
     output_sample_rate,
@@ -113,6 +115,8 @@ class CCLDecodeAV(CCLNode):
         # Checked before a decode, which takes minutes, and which hides NaN in black frames.
         av = split(latent)
         require_finite(av, "latent")
+        if is_absent(av, "audio"):
+            av = replace(av, audio=None, audio_mask=None)
         rate = frame_rate(av, fps)
         if av.audio is not None:
             require_connected(audio_vae, "audio_vae", "a latent with an audio part")
@@ -148,11 +152,13 @@ def _originals(av: AVLatent, given: str) -> Source:
 
 def _clips(av: AVLatent, source: Source, vae: VAE, tiling: dict[str, Any], rate: Fraction) -> torch.Tensor:
     """The frames; of a given picture those that were encoded, which needs no decoding."""
-    if source.picture is None:
-        return decode_video(vae, av.video, _tiling(vae, tiling))
     side = vae.spacial_compression_decode()
     height, width = (cells * side for cells in av.video.shape[-2:])
     count = frames_of(av.video.shape[2])
+    if is_absent(av, "video"):
+        return av.video.new_zeros(av.video.shape[0], count, height, width, 3)
+    if source.picture is None:
+        return decode_video(vae, av.video, _tiling(vae, tiling))
     return read_picture(source.picture, rate, count, width, height, source.image_fit)[None]
 
 

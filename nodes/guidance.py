@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, default_settings
 from ..ccl_core.host.guider import AVGuider
 from ..ccl_core.host.media.latents import frame_rate, require_agreement, split
-from ..ccl_core.host.media.masks import require_task
+from ..ccl_core.host.media.states import require_task
 from ..ccl_core.host.published import sampling_of, skipped_layers_of
 from .inputs import FROM_MODEL, given, phrases, titles
 from .node import CCLNode, known_choices

@@ -11,21 +11,8 @@ from comfy_api.latest import io
 
 from ..ccl_core.host.media.cut import continued
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, join, require_finite, split
-from ..ccl_core.host.media.masks import (
-    STREAMS,
-    WISHES,
-    Clip,
-    Part,
-    Wish,
-    keep_images,
-    mark_part,
-    mask_of_latent,
-    part_of,
-    require_content,
-    set_custom,
-    set_states,
-    streams_of,
-)
+from ..ccl_core.host.media.masks import STREAMS, Clip, Part, mark_part, mask_of_latent, part_of, streams_of
+from ..ccl_core.host.media.states import WISHES, Wish, keep_images, require_content, set_custom, set_states
 from ..ccl_core.tasks import CHOICES
 from .inputs import given, latent_fps_input, seconds_input
 from .node import CCLNode, known_choices

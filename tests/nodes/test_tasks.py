@@ -13,18 +13,21 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
+from ccl_pack.ccl_core.alignment.sizing import audio_tokens_of
 from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_model
 from ccl_pack.ccl_core.host.media.latents import split
+from ccl_pack.ccl_core.host.media.source import Source
 from ccl_pack.ccl_core.host.run import state_of
 from ccl_pack.ccl_core.tasks import CHOICES, State
+from ccl_pack.nodes.decoding import CCLDecodeAV
 from ccl_pack.nodes.guidance import CCLJointSampler
 from ccl_pack.nodes.tasks import ABOUT, CCLMaskAV, CCLSetTask
 from nodes import common_ksampler
 from support import tiny_published
 from support.by_hand import TINY
 
-# Pixel frames, latent frames and audio tokens of the clips of ccl-tiny here: 17 frames at 16 fps.
-FRAMES, LATENT_FRAMES, TOKENS = 17, 5, 34
+# Pixel and latent frames of the clips here. ccl-tiny has 16 frames and 32 tokens a second: 34 tokens.
+FRAMES, LATENT_FRAMES = 17, 5
 PUBLISHED = {
     "Ovi": (tiny_published.write_ovi, tiny_published.OVI_MERGED),
     "MOVA": (tiny_published.write_mova, tiny_published.MOVA_FILE),
@@ -60,11 +63,12 @@ def clip(model: Any = None, batch: int = 1, seed: int = 3, **empty: bool) -> dic
     config = (model or ccl_tiny()).model.ccl_config
     generator = torch.Generator().manual_seed(seed)
     video = torch.randn(batch, config.video.out_dim, LATENT_FRAMES, 4, 4, generator=generator)
-    audio = torch.randn(batch, config.audio_latent.channels, TOKENS, generator=generator)
+    tokens = audio_tokens_of(LATENT_FRAMES, config.fps, config.audio_latent.rate)
+    audio = torch.randn(batch, config.audio_latent.channels, tokens, generator=generator)
     streams = {"video": video, "audio": audio}
     for name in empty:
         streams[name] = torch.zeros_like(streams[name])
-    return {"samples": NestedTensor(list(streams.values())), "fps": 16.0}
+    return {"samples": NestedTensor(list(streams.values())), "fps": float(config.fps)}
 
 
 def set_task(latent: dict[str, Any], task: str, **options: Any) -> dict[str, Any]:
@@ -219,6 +223,28 @@ def test_a_mask_that_contradicts_the_task_is_refused() -> None:
         by_joint_sampler(ccl_tiny(), latent)
 
 
+@pytest.mark.parametrize(("task", "decoded"), [("t2v", "audio_vae"), ("t2a", "video_vae")])
+def test_what_a_task_leaves_out_is_not_decoded(
+    task: str, decoded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vaes = dict(zip(("video_vae", "audio_vae"), load_checkpoint(str(TINY))[2:], strict=True))
+    with monkeypatch.context() as patched:
+        patched.setattr(vaes[decoded], "decode", None)
+        frames, sound, _ = CCLDecodeAV.execute(set_task(clip(), task), tiling={"tiling": "off"}, **vaes)
+    assert (
+        frames.shape == (FRAMES, 32, 32, 3)
+        and sound["waveform"].shape[-1] == FRAMES * sound["sample_rate"] // 16
+    )
+    assert bool(frames.any()) is (task == "t2v") and bool(sound["waveform"].any()) is (task == "t2a")
+
+
+def test_the_original_of_what_a_task_leaves_out_is_not_put_back() -> None:
+    latent = {**clip(), "source": Source(picture="the picture", sound="the sound")}
+    source = set_task(latent, "t2v")["source"]
+    assert source.picture == "the picture" and source.sound is None
+    assert latent["source"].sound == "the sound"
+
+
 # ---- continuation
 
 
@@ -309,7 +335,7 @@ def test_renewing_seconds_leaves_all_others_to_the_bit(streams: str, sampled: An
 def test_masks_on_published_models_keep_to_the_bit(published: dict[str, Any], model: str) -> None:
     picture = torch.zeros(1, 8, 8)
     picture[:, :4] = 1
-    for options in ({"start": 0.3, "end": 0.8}, {"mask": picture}):
+    for options in ({"start": 0.2, "end": 0.5}, {"mask": picture}):
         latent = masked(clip(published[model]), "renew", "both", **options)
         kept_exactly(latent, by_ksampler(published[model], latent))
 
