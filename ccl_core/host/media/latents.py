@@ -41,6 +41,11 @@ def split(latent: dict[str, Any]) -> AVLatent:
     """Read a LATENT: an AV latent, or a plain Wan video latent. ValueError for anything else."""
     samples = latent["samples"]
     streams = list(samples.unbind()) if samples.is_nested else [samples]
+    if any(stream.is_nested for stream in streams):
+        raise ValueError(
+            "a pair of video and audio stands in the place of a stream of the latent: take it apart with "
+            "LTXVSeparateAVLatent before LTXVConcatAVLatent joins it with another"
+        )
     if len(streams) > 2 or streams[0].ndim != 5:
         shapes = [tuple(stream.shape) for stream in streams]
         raise ValueError(

@@ -21,6 +21,8 @@ from ccl_pack.ccl_core.host.media.latents import (
     require_finite,
     split,
 )
+from ccl_pack.ccl_core.host.media.pair import Pair
+from support import tiny
 
 
 def av_latent(batch: int = 1) -> AVLatent:
@@ -94,6 +96,17 @@ def test_split_leaves_the_callers_dict_alone() -> None:
 def test_other_latents_are_refused_with_their_shapes(samples: torch.Tensor | NestedTensor) -> None:
     with pytest.raises(ValueError, match=r"shape \[\(1, .*CCLEmptyAVLatent"):
         split({"samples": samples})
+
+
+@pytest.mark.parametrize("kind", [NestedTensor, Pair])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_pair_in_the_place_of_a_stream_is_refused(kind: type, place: int) -> None:
+    streams = list(tiny.latents())
+    streams[place] = kind(tiny.latents())
+    with pytest.raises(
+        ValueError, match=r"in the place of a stream of the latent: take it apart with LTXVSep"
+    ):
+        split({"samples": NestedTensor(streams)})
 
 
 def test_different_batch_sizes_are_refused() -> None:
