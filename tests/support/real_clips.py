@@ -40,9 +40,7 @@ def _download(package: str, folder: Path) -> Path:
     found = [path for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz"))]
     if found:
         return found[0]
-    kind = (
-        ["--no-binary", ":all:", "--no-build-isolation"] if package in SOURCES else ["--only-binary", ":all:"]
-    )
+    kind = ["--no-binary" if package in SOURCES else "--only-binary", package.split("==")[0]]
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), *kind, package]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     found = [path for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz"))]
