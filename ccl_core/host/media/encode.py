@@ -240,7 +240,7 @@ def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> to
     if not waveform.any():
         notice(
             f"all {waveform.shape[-1] / own_rate:.2f} s of audio are digital silence, which the model takes "
-            "for a given sound. Leave audio unconnected to have a sound made"
+            "for a given sound. Leave the sound out to have one made"
         )
     # The host's own nodes state no layout.
     waveform = to_channels(waveform.float(), channels, audio.get("layout"))

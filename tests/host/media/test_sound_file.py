@@ -139,3 +139,18 @@ def test_damaged_packets_are_silence_and_told(tmp_path: Path, caplog: pytest.Log
     waveform = whole(path, 2)
     assert "clip.mp4 could not be decoded: silence is in their place" in caplog.text
     assert waveform[:, :24000].std() > 0.3 and waveform.shape == (1, 96000)
+
+
+def test_a_stream_that_changes_its_rate_and_channels_keeps_those_it_began_with(tmp_path: Path) -> None:
+    first = write_media(tmp_path / "first.aac", tone(1, 44100).expand(2, -1), 44100)
+    second = write_media(tmp_path / "second.aac", tone(1, 48000), 48000)
+    both = tmp_path / "both.aac"
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+    sound = read_sound(str(both), Fraction(0), Fraction(2))
+    assert (sound.sample_rate, sound.layout, sound.waveform.shape) == (44100, "stereo", (2, 88200))
+    for begin in (20000, 60000):
+        piece = sound.waveform[:, begin : begin + 22050]
+        spectrum = torch.fft.rfft(piece * torch.hann_window(22050)).abs()
+        assert spectrum.argmax(1).tolist() == [220, 220]  # half seconds: 440 Hz
+        # One channel on two sides is 3 dB lower on each.
+        assert piece.square().mean().sqrt().item() > 0.2
