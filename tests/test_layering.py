@@ -203,6 +203,7 @@ GROUPS = [
         "host/latent_checks",
         "host/regions",
         "host/hooks",
+        "host/kept_parts",
         "host/step_cache",
         "host/branches",
         "host/video_wrappers",

@@ -181,6 +181,8 @@ class Family:
     streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # The sigma below which a low-noise video expert takes over, of text to video and of image to video.
     expert_boundaries: tuple[float, float] | None = None
+    # The streams that were trained with a time for each token; the others know one time for all.
+    token_times: frozenset[str] = frozenset()
     # Whether its values stay in the range of fp16.
     fp16: bool = False
     lora: LoraNames = LoraNames()

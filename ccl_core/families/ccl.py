@@ -23,6 +23,8 @@ CCL = Family(
         Content(frozenset(("audio",)), "an audio stream"),
     ),
     other_files={"backbone.embed.weight": "a Vocos vocoder: use CCLAudioVAELoader"},
+    # DCR is by the region: what is kept reads its anchor, at the time of a clean latent.
+    token_times=STREAMS,
     fp16=True,
     lora=LoraNames(low_noise=("low_noise.",)),
     presets=(Preset("ccl-tiny", 64, 64, frames=33, video_dim=160),),

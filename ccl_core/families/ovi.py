@@ -34,6 +34,8 @@ OVI = Family(
         Content(frozenset(("audio", "v2a")), "the audio part of Ovi"),
     ),
     other_files={"vocoder.conv_post.weight": "the audio VAE of Ovi: use CCLAudioVAELoader"},
+    # Its video is Wan 2.2 5B's, whose first frame may be given, at time 0.
+    token_times=frozenset(("video",)),
     published={
         "fps": Fraction(24),
         "audio_latent": AudioLatentConfig("mmaudio", 20, Fraction(125, 4), 16000),

@@ -27,6 +27,7 @@ from ..model.kept import KEPT
 from .audio_shift import at_own_level, audio_noise_scale
 from .diagnosis import require_finite_prediction
 from .given import kept_for
+from .kept_parts import mask_for_timesteps
 from .run import RUN, Run, unpack
 from .saving import require_writable, sound_weights
 from .texts import of_streams
@@ -127,7 +128,7 @@ class CCLModel(comfy.model_base.WAN21):
             kwargs |= self._of_pair(kwargs["noise"])
         shapes = kwargs.get("latent_shapes") or []
         mask = kwargs.get("denoise_mask")
-        masks = [] if mask is None else unpack(mask, shapes)
+        masks = [] if mask is None else unpack(self._mask_of_times(mask), shapes)
         text, audio_text = of_streams(kwargs.get("cross_attn"))
         out = super().extra_conds(**_video_view(kwargs | {"cross_attn": text}, shapes))
         if len(shapes) > 1:
@@ -137,7 +138,7 @@ class CCLModel(comfy.model_base.WAN21):
                 out["video_concat"] = comfy.conds.CONDRegular(out.pop("c_concat").cond)
         for name, mask in zip(("video_mask", "audio_mask"), masks, strict=False):
             if not (mask == 1).all():
-                out[name] = comfy.conds.CONDRegular(_mask_for_timesteps(mask))
+                out[name] = comfy.conds.CONDRegular(mask_for_timesteps(mask))
         if audio_text is not None:
             out["audio_context"] = comfy.conds.CONDRegular(audio_text)
         return out
@@ -186,15 +187,20 @@ class CCLModel(comfy.model_base.WAN21):
             )  # (b, 1, t, h, w) of patches
         return timestep[:, None] * mask.flatten(1)
 
+    def _mask_of_times(self, mask: Tensor) -> Tensor:
+        """The mask, 1 where kept parts have the time of the rest (kept_parts.py)."""
+        noisy = None if self.run is None else self.run.noisy
+        return mask if noisy is None else mask.masked_fill(noisy.to(mask.device), 1.0)
+
     def scale_latent_inpaint(
-        self,
-        sigma: Tensor,  # noqa: ARG002 - the host's signature
-        noise: Tensor,  # noqa: ARG002
-        latent_image: Tensor,
-        **kwargs: Any,  # noqa: ARG002
+        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any
     ) -> Tensor:
-        """Kept regions stay clean during sampling: the model reads them at time 0."""
-        return latent_image
+        """What is kept, as the model sees it in a step: clean, or with the noise of the step."""
+        noisy = None if self.run is None else self.run.noisy
+        if noisy is None:
+            return latent_image
+        noised = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
+        return torch.where(noisy.to(latent_image.device), noised, latent_image)
 
     def process_latent_in(self, latent: Any) -> Any:
         # The audio's latent is normalised already, by its VAE: it is only made k times smaller.
@@ -336,14 +342,3 @@ def _video_view(kwargs: dict[str, Any], shapes: list[torch.Size]) -> dict[str, A
         if kwargs.get(name) is not None:
             cut[name] = comfy.utils.unpack_latents(kwargs[name], shapes)[0]
     return cut
-
-
-def _mask_for_timesteps(mask: Tensor) -> Tensor:
-    """The mask in one channel, and in one value where it is the same all over, or for each such frame."""
-    # A time per token makes the modulation as large as the tokens, one per frame costs for each frame.
-    mask = mask.amax(dim=1, keepdim=True)
-    if torch.equal(mask.flatten(1).amin(dim=1), mask.flatten(1).amax(dim=1)):
-        return mask[:, :, :1] if mask.ndim == 3 else mask[:, :, :1, :1, :1]
-    if mask.ndim == 5 and torch.equal(mask.amin(dim=(3, 4)), mask.amax(dim=(3, 4))):
-        return mask[..., :1, :1]  # (b, 1, t, 1, 1)
-    return mask

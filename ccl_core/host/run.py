@@ -22,6 +22,7 @@ from ..notices import notice
 from ..tasks import State, routes_of
 from .diagnosis import Watch, require_finite_result
 from .hooks import separate
+from .kept_parts import noisy_parts
 from .latent_checks import require_shapes
 from .regions import pack_regions
 from .video_wrappers import with_video_result
@@ -40,6 +41,7 @@ class Run:
     shapes: of the video latent and, where there is one, the audio latent.
     video, audio: states of the streams; given only where all clips of the batch are.
     clips: both states of each clip.
+    noisy: where kept parts are shown with the noise of the step, None: nowhere.
     keeps: the model can read kept keys and values of a given stream.
     experts: the video experts, where there are two.
     kept: keys and values of a given stream; moment: the sigmas at which they were read last.
@@ -52,6 +54,7 @@ class Run:
     video: State
     audio: State
     clips: tuple[tuple[State, State], ...] = ()
+    noisy: Tensor | None = None
     keeps: bool = False
     experts: Any = None
     kept: dict[Hashable, Kept] = field(default_factory=dict)
@@ -144,7 +147,9 @@ def sample_in_run(
     options = guider.model_options.setdefault("transformer_options", {})
     # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run
-    run = run_of(model, kwargs["latent_shapes"], latent_image, denoise_mask, options.get(KEEP_GIVEN, True))
+    by_step = "denoise_mask_function" in guider.model_options
+    keep_given = options.get(KEEP_GIVEN, True)
+    run = run_of(model, kwargs["latent_shapes"], latent_image, denoise_mask, keep_given, by_step)
     model.run = options[RUN] = run
     separate(guider.model_options, kwargs["latent_shapes"])
     tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
@@ -199,15 +204,24 @@ def whole_noise(noise: Tensor, latent_image: Tensor) -> Tensor:
 
 
 def run_of(
-    model: Any, shapes: Sequence[Sequence[int]], latent: Tensor, mask: Tensor | None, keep_given: bool
+    model: Any,
+    shapes: Sequence[Sequence[int]],
+    latent: Tensor,
+    mask: Tensor | None,
+    keep_given: bool,
+    by_step: bool = False,
 ) -> Run:
-    """The run of a latent of these shapes; the task is read off the masks here, once."""
+    """The run of a latent of these shapes; the task is read off the masks here, once.
+
+    by_step: a node changes the masks in each step.
+    """
     streams = unpack(latent, shapes)
     masks = [None] * len(shapes) if mask is None else unpack(mask, shapes)
     whole = _states(masks, streams)
     clips = [_states(_of_clip(masks, i), _of_clip(streams, i)) for i in range(shapes[0][0])]
     keeps = keep_given and model.diffusion_model.kind.routed
-    return Run(tuple(map(tuple, shapes)), *whole, tuple(clips), keeps)
+    noisy = noisy_parts(model.ccl_config.family, masks, by_step)
+    return Run(tuple(map(tuple, shapes)), *whole, tuple(clips), noisy, keeps)
 
 
 def _of_clip(parts: Sequence[Tensor | None], clip: int) -> list[Tensor | None]:

@@ -150,7 +150,7 @@ def test_a_given_stream_has_one_time_and_the_result_of_a_time_for_each_frame(
     made = sample(model, latent).unbind()
     assert set(seen) == {1}
     by_frame = lambda mask: mask[..., :1, :1] if mask.ndim == 5 else mask  # noqa: E731
-    monkeypatch.setattr(base_model, "_mask_for_timesteps", by_frame)
+    monkeypatch.setattr(base_model, "mask_for_timesteps", by_frame)
     for got, wanted in zip(made, sample(model, latent).unbind(), strict=True):
         assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
@@ -158,10 +158,10 @@ def test_a_given_stream_has_one_time_and_the_result_of_a_time_for_each_frame(
 def test_a_clip_that_is_given_beside_one_that_is_made_has_one_time_too() -> None:
     mask = torch.zeros(2, 1, 3, 4, 6)
     mask[1] = 1
-    assert base_model._mask_for_timesteps(mask).shape == (2, 1, 1, 1, 1)
-    assert base_model._mask_for_timesteps(mask[:, :, 0, 0]).shape == (2, 1, 1)
+    assert base_model.mask_for_timesteps(mask).shape == (2, 1, 1, 1, 1)
+    assert base_model.mask_for_timesteps(mask[:, :, 0, 0]).shape == (2, 1, 1)
     mask[0, :, 2] = 1
-    assert base_model._mask_for_timesteps(mask).shape == (2, 1, 3, 1, 1)
+    assert base_model.mask_for_timesteps(mask).shape == (2, 1, 3, 1, 1)
 
 
 def silenced(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
