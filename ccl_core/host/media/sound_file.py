@@ -45,9 +45,10 @@ def read_sound(path: str | io.BytesIO, start: Fraction, seconds: Fraction) -> So
     with _opened(path) as container:
         stream = sound_stream(container, _name(path))
         window = _Window(start, seconds, _name(path))
-        ahead = start > PREROLL and _seek(container, stream, start - PREROLL)
-        if ahead and window.fill(container, stream):
-            return window.sound()
+        if start > PREROLL:
+            window.learn_grid(container, stream)
+            if _seek(container, stream, start - PREROLL) and window.fill(container, stream):
+                return window.sound()
         # Some demuxers land behind the place that was asked for, and a sound may have a hole there.
         with _opened(path) as again:
             window.fill(again, sound_stream(again, _name(path)))
@@ -79,6 +80,17 @@ class _Window:
         self.rate = 0
         self.layout = ""
         self.broken = 0
+        self.grid: int | None = None
+
+    def learn_grid(self, container: InputContainer, stream: av.AudioStream) -> None:
+        """Note where the second frame of a stream starts whose time stamps are coarser than its samples."""
+        if not stream.rate or stream.time_base * stream.rate <= 1:
+            return
+        frame = next(self._frames(container, stream), None)
+        time = None if frame is None else _time_of(frame)
+        if time is not None:
+            # The first frame may be shorter by the encoder's delay, all others are equally long.
+            self.grid = round(time * frame.sample_rate) + frame.samples
 
     def fill(self, container: InputContainer, stream: av.AudioStream) -> bool:
         """Whether decoding began before the window, so that nothing of it was missed."""
@@ -90,7 +102,7 @@ class _Window:
             if self.waveform is None:
                 self._allocate(frame)
             if stated is not None and (place is None or abs(stated - Fraction(place, self.rate)) > TOLERANCE):
-                place = round(stated * self.rate)
+                place = self._place(stated, frame)
             place = place or 0
             early = early or place <= self.first
             if place >= self.first + self.waveform.shape[1]:
@@ -118,6 +130,14 @@ class _Window:
     def first(self) -> int:
         """Sample at which the window starts, counted from time 0."""
         return round(self.start * self.rate)
+
+    def _place(self, stated: Fraction, frame: av.AudioFrame) -> int:
+        """The sample at which a frame starts, as a reading from the start of the file would place it."""
+        place = round(stated * self.rate)
+        if self.grid is None:
+            return place
+        near = self.grid + round((place - self.grid) / frame.samples) * frame.samples
+        return near if abs(near - place) <= 2 * frame.time_base * self.rate else place
 
     def _allocate(self, frame: av.AudioFrame) -> None:
         self.rate, self.layout = frame.sample_rate, frame.layout.name

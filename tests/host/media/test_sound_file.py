@@ -51,23 +51,23 @@ def test_every_click_is_in_its_place_in_every_container(
         assert torch.allclose(sound.waveform, given, atol=1 / 120)  # of 8 bits
 
 
-@pytest.mark.parametrize(("ending", "codec", "rate", "off"), FILES)
-def test_a_window_is_that_part_of_the_whole(
-    ending: str, codec: str, rate: int, off: float, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("ending", "codec", "rate"), [row[:3] for row in FILES])
+def test_a_window_is_that_part_of_the_whole(ending: str, codec: str, rate: int, tmp_path: Path) -> None:
     path = write_media(tmp_path / f"clip.{ending}", clicks(4.0, rate, channels=2), rate, codec=codec)
     part = read_sound(str(path), Fraction(21, 10), Fraction(13, 10)).waveform
     expected = whole(path, 4)[:, round(2.1 * rate) : round(3.4 * rate)]
     assert part.shape == expected.shape
-    if off <= 0.0005:
-        assert torch.allclose(part, expected, atol=1e-3)
-    assert clicks_in(part, rate) == pytest.approx(clicks_in(expected, rate), abs=2 * off + 1e-6)
+    assert torch.allclose(part, expected, atol=1e-3)
 
 
-def test_windows_side_by_side_are_the_whole(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "clip.mp4", tone(3.0, 44100), 44100)
+@pytest.mark.parametrize(
+    ("ending", "codec", "rate"), [("mp4", "aac", 44100), ("mkv", "aac", 44100), ("webm", "libopus", 48000)]
+)
+def test_windows_side_by_side_are_the_whole(ending: str, codec: str, rate: int, tmp_path: Path) -> None:
+    """Also where time stamps are rounded to ms, 44 samples."""
+    path = write_media(tmp_path / f"clip.{ending}", tone(3.0, rate), rate, codec=codec)
     parts = [read_sound(str(path), Fraction(k, 3), Fraction(1, 3)).waveform for k in range(9)]
-    assert torch.allclose(torch.cat(parts, dim=1), whole(path, 3), atol=1e-4)
+    assert torch.allclose(torch.cat(parts, dim=1), whole(path, 3), atol=1e-3)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov"])
