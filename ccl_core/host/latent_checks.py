@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.model_base
 import torch
+from comfy.context_windows import IndexListContextHandler
 
 # Of the latents (b, c, t, h, w) and (b, c, a).
 NDIM = {"video": 5, "audio": 3}
@@ -25,6 +26,21 @@ def require_shapes(model: Any, shapes: Sequence[Sequence[int]]) -> None:
                 f"dimensions, none of them 0, and {wanted} channels: make it with CCLEmptyAVLatent or "
                 "CCLEncodeAV and the VAEs of the same model"
             )
+
+
+def refuse_windows_of_a_batch(options: Mapping[str, Any], shapes: Sequence[Sequence[int]]) -> None:
+    """ValueError where context windows of the host would cut more than one clip, in frames and in clips."""
+    handler = options.get("context_handler")
+    if not isinstance(handler, IndexListContextHandler):
+        return
+    clips, frames = shapes[0][0], shapes[0][2]
+    # `evaluate_context_windows` takes the times of the batch, (b,), for those of the frames.
+    if clips > 1 and handler.dim == 2 and frames > handler.context_length:
+        raise ValueError(
+            f"latent_image: got {clips} clips of {frames} latent frames, and the context windows of ComfyUI "
+            f"({handler.context_length} frames) take one clip: make the latent with batch_size 1, or take "
+            "the context windows off"
+        )
 
 
 def check_latent(model: Any, latent: Any) -> None:

@@ -23,7 +23,7 @@ from ..tasks import State, routes_of
 from .diagnosis import Watch, require_finite_result
 from .hooks import separate
 from .kept_parts import noisy_parts
-from .latent_checks import require_shapes
+from .latent_checks import refuse_windows_of_a_batch, require_shapes
 from .regions import pack_regions
 from .video_wrappers import with_video_result
 
@@ -144,6 +144,7 @@ def sample_in_run(
     guider = executor.class_obj
     model = guider.model_patcher.model
     require_shapes(model, kwargs["latent_shapes"])
+    refuse_windows_of_a_batch(guider.model_options, kwargs["latent_shapes"])
     options = guider.model_options.setdefault("transformer_options", {})
     # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run

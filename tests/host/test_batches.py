@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -10,13 +11,19 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
+from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from torch import Tensor
 
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.guidance import MODES, TermScale
+from ccl_pack.ccl_core.host.experts import attach_low_noise
 from ccl_pack.ccl_core.host.guider import AVGuider
+from ccl_pack.nodes.shift import CCLStreamShift
+from ccl_pack.nodes.sparse import CCLSparseAttention
+from nodes import common_ksampler
 from support import tiny
 
+Change = Callable[[ModelPatcher], ModelPatcher]
 STEPS, CLIPS = 3, 2
 ALL = slice(None)
 # Of the largest value: a product of other sizes rounds otherwise. Measured: 1.6e-6.
@@ -58,9 +65,11 @@ def sampled(
     clips: slice = ALL,
     masks: list[Tensor] | None = None,
     rows: list[int] | None = None,
+    change: Change = ModelPatcher.clone,
+    **sizes: int,
 ) -> list[Tensor]:
     """Video and audio of these clips. rows: takes the rows of each pass."""
-    patched = model(coupling).clone()
+    patched = change(model(coupling)).clone()
 
     def note(function: Any, options: dict[str, Any]) -> Tensor:
         if rows is not None:
@@ -71,7 +80,7 @@ def sampled(
     guider = AVGuider(patched)
     guider.set_conds(texts(1, clips), texts(11, clips))
     guider.set_guidance(mode, dict.fromkeys(MODES[mode].terms, TermScale(3.0, 2.0)))
-    latent, noise = _pair(2, clips), _pair(5, clips)
+    latent, noise = _pair(2, clips, **sizes), _pair(5, clips, **sizes)
     mask = None if masks is None else NestedTensor([part[clips] for part in masks])
     sigmas = comfy.samplers.calculate_sigmas(patched.get_model_object("model_sampling"), "simple", STEPS)
     euler = comfy.samplers.sampler_object("euler")
@@ -79,8 +88,8 @@ def sampled(
     return list(guider.sample(noise, latent, euler, sigmas, **options).unbind())
 
 
-def _pair(seed: int, clips: slice) -> NestedTensor:
-    return NestedTensor([stream[clips] for stream in tiny.latents(seed, batch=CLIPS)])
+def _pair(seed: int, clips: slice, **sizes: int) -> NestedTensor:
+    return NestedTensor([stream[clips] for stream in tiny.latents(seed, batch=CLIPS, **sizes)])
 
 
 def difference(made: list[Tensor], wanted: list[Tensor]) -> float:
@@ -118,3 +127,69 @@ def test_where_memory_is_free_both_texts_run_in_one_pass(monkeypatch: pytest.Mon
     monkeypatch.setattr(ModelPatcher, "get_free_memory", lambda *_: 1 << 40)
     sampled("cca", "cfg", rows=rows)
     assert rows == [2 * CLIPS] * STEPS
+
+
+def with_own_shift(patched: ModelPatcher) -> ModelPatcher:
+    return CCLStreamShift.execute(patched, video_shift=3.0, audio_shift=7.0)[0]
+
+
+def with_two_experts(patched: ModelPatcher) -> ModelPatcher:
+    clone = patched.clone()
+    config = patched.model.ccl_config
+    weights = tiny.state_dict(config, seed=9)
+    shared = patched.model.diffusion_model.state_dict()
+    weights |= {key: shared[key] for key in weights if key.startswith(("audio.", "interaction."))}
+    attach_low_noise(clone, tiny.patcher(weights=weights, interaction=config.interaction), 0.8)
+    return clone
+
+
+def with_windows(patched: ModelPatcher) -> ModelPatcher:
+    sizes = {"context_length": 4, "context_overlap": 2, "context_stride": 1, "closed_loop": False, "dim": 2}
+    ways = {"context_schedule": "standard_static", "fuse_method": "pyramid", "freenoise": False}
+    return ContextWindowsManualNode.execute(patched, **sizes, **ways)[0]
+
+
+def with_sparse_video(patched: ModelPatcher) -> ModelPatcher:
+    return CCLSparseAttention.execute(patched, keep=0.5)[0]
+
+
+def masks_in_part(frames: int, tokens: int) -> list[Tensor]:
+    """Of each clip another part of video and sound is kept."""
+    generator = torch.Generator().manual_seed(4)
+    shapes = (CLIPS, 1, frames, 4, 6), (CLIPS, 1, tokens)
+    return [(torch.rand(shape, generator=generator) > 0.4).float() for shape in shapes]
+
+
+@pytest.mark.parametrize("coupling", ["cca", "fusion", "bridge"])
+@pytest.mark.parametrize("change", [with_own_shift, with_two_experts, with_sparse_video])
+@pytest.mark.parametrize("masked", [False, True])
+def test_each_clip_is_what_it_is_alone_under_what_changes_a_run(
+    coupling: str, change: Change, masked: bool
+) -> None:
+    sizes = {"frames": 8, "tokens": 58}
+    masks = masks_in_part(**sizes) if masked else None
+    both = sampled(coupling, "dual", masks=masks, change=change, **sizes)
+    for clip in (slice(0, 1), slice(1, 2)):
+        alone = sampled(coupling, "dual", clip, masks, change=change, **sizes)
+        assert difference([x[clip] for x in both], alone) < ROUNDING
+    plain = sampled(coupling, "dual", masks=masks, **sizes)
+    assert difference(both, plain) > 0.01, "it changes something"
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_context_windows_of_a_batch_are_refused_in_a_sentence(sound: bool) -> None:
+    windowed = with_windows(model("cca"))
+    video, audio = tiny.latents(batch=CLIPS, frames=8, tokens=58)
+    texts = tiny.conditioning(1), tiny.conditioning(2)
+
+    def run(clips: slice, frames: slice, tokens: slice) -> None:
+        streams = [video[clips][:, :, frames], audio[clips][..., tokens]]
+        samples = NestedTensor(streams) if sound else streams[0]
+        common_ksampler(windowed, 1, 1, 3.0, "euler", "simple", *texts, {"samples": samples})
+
+    with pytest.raises(
+        ValueError, match=r"got 2 clips of 8 latent frames, and the context windows .* \(4 frames"
+    ):
+        run(ALL, ALL, ALL)
+    run(slice(1), ALL, ALL)
+    run(ALL, slice(4), slice(26))
