@@ -12,6 +12,7 @@ import torch
 import torchaudio
 
 from ...notices import notice
+from ..vae.channels import to_channels
 from .picture import Film, open_file, picture_stream, rgb
 from .sound_file import sound_stream
 
@@ -200,7 +201,7 @@ class Sound:
             waveform = torchaudio.functional.resample(waveform, rate, self.rate)
         self.layout = LAYOUTS.get(waveform.shape[0], "stereo")
         if waveform.shape[0] not in LAYOUTS:
-            waveform = waveform.mean(0, keepdim=True).expand(2, -1)
+            waveform = to_channels(waveform[None], 2, audio.get("layout"))[0]
         self.waveform = waveform.contiguous()
         self.target = output.add_stream(SOUND, rate=self.rate, layout=self.layout)
         self.done = 0  # samples

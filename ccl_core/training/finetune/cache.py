@@ -35,7 +35,7 @@ from .settings import DataSettings, EncoderSettings
 log = logging.getLogger(__name__)
 
 # Part of each clip's stamp: a new number makes every clip be encoded again.
-VERSION = 1
+VERSION = 2
 INDEX = "index.json"
 NO_TEXT = "no_text.safetensors"
 # `read_media` has cut the frames to a length that fills latent frames: another length is a fault.

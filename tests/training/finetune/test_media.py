@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from ccl_pack.ccl_core.training.finetune.media import Refused, Shape, find_clips, read_media
 from ccl_tools.sample_clips import write
+from support.media_files import tone, write_media
 
 SHAPE = Shape(Fraction(16), 16000, 2, ((64, 32), (32, 64)), (9, 17, 33))
 RATE = 44100
@@ -67,6 +70,16 @@ def test_each_clip_takes_the_nearest_size_and_the_longest_length(tmp_path: Path)
     tall = read_media(flashing(tmp_path / "tall.mp4", size=(48, 96), seconds=0.7), SHAPE)
     assert tall.frames.shape == (9, 64, 32, 3)
     assert tall.frames.min() >= 0 and tall.frames.max() <= 1
+
+
+@pytest.mark.parametrize(("layout", "loud"), [("mono", (0,)), ("stereo", (0, 1)), ("5.1", (2,))])
+def test_a_voice_of_any_layout_keeps_its_level(layout: str, loud: tuple[int, ...], tmp_path: Path) -> None:
+    """As the nodes read it: the same on both sides, or in the centre of a film."""
+    sound = torch.zeros({"mono": 1, "stereo": 2, "5.1": 6}[layout], 40000)
+    sound[list(loud)] = tone(2.5, 16000, level=0.4)
+    path = write_media(tmp_path / "film.mkv", sound, 16000, codec="flac", picture_seconds=2.5)
+    media = read_media(path, replace(SHAPE, channels=1))
+    assert media.waveform.abs().max().item() == pytest.approx(0.4, abs=0.01)
 
 
 def test_a_slow_clip_holds_its_pictures(tmp_path: Path) -> None:
