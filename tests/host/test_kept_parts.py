@@ -132,3 +132,14 @@ def test_every_family_is_here() -> None:
 def test_the_host_shows_wan_2_1_what_is_kept_with_the_noise_of_the_step() -> None:
     """The behaviour that is taken over here."""
     assert comfy.model_base.WAN21.scale_latent_inpaint is comfy.model_base.BaseModel.scale_latent_inpaint
+
+
+@pytest.mark.parametrize("family", CLEAN)
+def test_a_mask_of_ones_is_no_mask_to_the_bit(family: str) -> None:
+    texts = conditioning(1), conditioning(2)
+    masks = tuple(torch.ones_like(mask) for mask in given("video"))
+    made = []
+    for latent in (av_latent(masks=masks), av_latent()):
+        done = common_ksampler(model_of(family), 1, 3, 3.0, "euler", "simple", *texts, latent)[0]
+        made.append(done["samples"].unbind())
+    assert all(map(torch.equal, *made))
