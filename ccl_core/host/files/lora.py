@@ -60,6 +60,8 @@ HALVES = (
 
 # What the host reads of a name besides the tensors of an adapter.
 BESIDE = ("alpha", "dora_scale", "w_norm", "b_norm", "diff", "diff_b", "set_weight")
+# Modulations in files of lightx2v, which the host leaves out on every model: nothing that a person can mend.
+NEVER_READ = ".diff_m"
 
 
 @dataclass(frozen=True)
@@ -158,12 +160,12 @@ def find_patches(
 
 
 def _unread(lora: dict[str, Tensor], patches: dict[str, Any], names: dict[str, str]) -> list[str]:
-    """The keys that the host made no patch of; its log names each."""
+    """The keys that the host made no patch of; its log names each, and those that it never reads."""
     read = {f"{name}.{what}" for name in names for what in BESIDE}
     for patch in patches.values():
         # Differences are tuples, and their keys are those above.
         read |= set(getattr(patch, "loaded_keys", ()))
-    return [key for key in lora if key not in read]
+    return [key for key in lora if key not in read and not key.endswith(NEVER_READ)]
 
 
 def _check_pairs(lora: dict[str, Tensor], name: str) -> None:
