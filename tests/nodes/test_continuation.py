@@ -71,7 +71,7 @@ def test_the_new_part_sounds_when_something_hits(continued: tuple) -> None:
     for result in continued[2]:
         seen = contacts_of(track_foreground(result.frames), FPS)
         heard = detect_onsets(result.waveform, result.sample_rate)
-        new = [[time for time in times if time > FRAMES / FPS] for times in (seen, heard)]
-        contacts += len(new[0])
-        matched += len(match_events(*new, 0.0625).pairs)
+        hits = [time for time in seen if time > FRAMES / FPS]
+        contacts += len(hits)
+        matched += len(match_events(hits, heard, 0.0625).pairs)
     assert contacts > 1 and matched >= 0.75 * contacts
