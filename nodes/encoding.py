@@ -31,6 +31,8 @@ from .node import CCLNode
 # What may stay of a video.
 PICTURE, SOUND = "picture", "sound"
 KEPT = (PICTURE, SOUND, "picture and sound")
+# The host leaves out an input that nothing is connected to, and hands on None as the sound of a silent file.
+UNCONNECTED: dict[str, Any] = {}
 
 
 def _socket_inputs() -> list[io.Input]:
@@ -156,11 +158,12 @@ class CCLEncodeAV(CCLNode):
         audio_vae: VAE | None = None,
         images: torch.Tensor | None = None,
         start_image: torch.Tensor | None = None,
-        audio: dict[str, Any] | None = None,
+        audio: dict[str, Any] | None = UNCONNECTED,
         fps: float = 0.0,
         video: Input.Video | None = None,
         keep: str = PICTURE,
     ) -> io.NodeOutput:
+        audio = _connected(audio)
         av = split(latent)
         require_finite(av, "latent")
         # Images do not say their rate, so that a typed one is theirs where the latent has its own.
@@ -189,6 +192,16 @@ class CCLEncodeAV(CCLNode):
         text = report(av, own, video_vae, audio_vae)
         told(text)
         return io.NodeOutput(join(av), text)
+
+
+def _connected(audio: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The sound in the input, None without one; ValueError where a node is connected that has none."""
+    if audio is None:
+        raise ValueError(
+            "audio is connected to a node that gives no sound, such as GetVideoComponents of a file without "
+            "sound: choose a file with sound, or disconnect audio to have a sound made"
+        )
+    return audio or None
 
 
 def _given_picture(

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from ccl_tools.environment import ROOT
 from ccl_tools.server import PACK_FOLDER, ComfyServer, Event, Prompt, PromptRejected, Run
 from ccl_tools.workflow import to_prompt
+from support.media_files import write_media
 
 IDS = sorted(test_pack.IDS)
 TEMPLATE = "Text to Video with Sound"
@@ -315,6 +316,12 @@ def sound_without_vae(prompt: Prompt) -> None:
     del node(prompt, "CCLEncodeAV")["audio_vae"]
 
 
+def sound_of_a_silent_film(prompt: Prompt) -> None:
+    video = add(prompt, "LoadVideo", file="silent film.mp4")
+    parts = add(prompt, "GetVideoComponents", video=video)
+    encode(prompt, audio=[parts[0], 1])
+
+
 def vaes_swapped(prompt: Prompt) -> None:
     inputs = node(prompt, "CCLDecodeAV")
     inputs["video_vae"], inputs["audio_vae"] = inputs["audio_vae"], inputs["video_vae"]
@@ -330,6 +337,7 @@ def bad_files(server: ComfyServer) -> ComfyServer:
         save_file({"some.other.weight": torch.zeros(3, 5)}, models / folder / "other.safetensors")
     whole = (ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors").read_bytes()
     (models / "checkpoints" / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    write_media(server.base / "input" / "silent film.mp4", None, picture_seconds=1)
     _save_latent(server.base, "nan", torch.full((1, 16, 3, 8, 8), float("nan")))
     _save_latent(server.base, "channels", torch.ones(1, 5, 3, 8, 8))
     return server
@@ -369,6 +377,7 @@ BAD: list[tuple[str, Change, str, str]] = [
     ("images of another count", other_size_of_images, "CCLEncodeAV", "images"),
     ("sound too short", short_sound, "CCLEncodeAV", "audio"),
     ("sound without a VAE", sound_without_vae, "CCLEncodeAV", "audio_vae"),
+    ("sound of a silent film", sound_of_a_silent_film, "CCLEncodeAV", "gives no sound"),
     ("VAEs swapped", vaes_swapped, "CCLDecodeAV", "vae"),
 ]
 

@@ -252,3 +252,10 @@ def test_streams_of_other_seconds_are_refused_by_both_nodes() -> None:
     for node in (encode, decode):
         with pytest.raises(ValueError, match=r"the video is 2\.062 s long .* the sound 0\.312 s"):
             node({"samples": pair, "fps": 16.0})
+
+
+def test_a_connected_file_without_sound_is_an_error() -> None:
+    """GetVideoComponents of a silent file hands on None, an input without a link is left out."""
+    with pytest.raises(ValueError, match="audio is connected to a node that gives no sound"):
+        encode(empty(), audio=None)
+    assert encode(empty(), images=frames(33, 48, 64))[0] is not None
