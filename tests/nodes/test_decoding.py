@@ -33,7 +33,7 @@ def decode(
 
     monkeypatch.setattr(decoding, "decode_audio", made)
     kept = None if source is None else torch.zeros(1, 1, 18)
-    av = AVLatent(torch.zeros(1, 16, 3, 4, 4), torch.zeros(1, 8, 18), audio_mask=kept, fps=16.0)
+    av = AVLatent(torch.zeros(1, 16, 3, 4, 4), torch.ones(1, 8, 18), audio_mask=kept, fps=16.0)
     latent = join(remember(av, source or Source()))
     with torch.inference_mode():
         decoding.CCLDecodeAV.execute(latent, video_vae(), {"tiling": "off"}, audio_vae(), **more)
