@@ -26,6 +26,9 @@ from support.media_files import write_media
 
 IDS = sorted(test_pack.IDS)
 TEMPLATE = "Text to Video with Sound"
+OF_CCL_TINY = sorted(
+    path.stem for path in (ROOT / "workflows").glob("*.json") if "ccl-tiny.safetensors" in path.read_text()
+)
 STEPS = 2
 SECONDS = 0.8
 SEEDS = itertools.count(1000)
@@ -106,6 +109,25 @@ def test_template_makes_a_video_with_sound(server: ComfyServer, clip: Run) -> No
     assert set(lengths) == {"video", "audio"}
     assert abs(lengths["video"] - lengths["audio"]) < 0.02
     assert SECONDS <= lengths["video"] < SECONDS + 4 / 16 + 0.01
+
+
+@pytest.mark.parametrize("name", OF_CCL_TINY)
+def test_every_template_of_ccl_tiny_runs_as_it_is(
+    server: ComfyServer, object_info: dict[str, Any], name: str
+) -> None:
+    prompt = to_prompt(json.loads((ROOT / "workflows" / f"{name}.json").read_text()), object_info)
+    for entry in prompt.values():
+        if entry["class_type"] == "CCLJointSampler":
+            entry["inputs"]["steps"] = STEPS
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    made = [*run.files(".mp4"), *run.files(".flac")]
+    lengths = streams(server.view(made[0]))
+    assert set(lengths) == ({"audio"} if made[0]["filename"].endswith(".flac") else {"video", "audio"})
+    assert min(lengths.values()) > 1.9 and max(lengths.values()) - min(lengths.values()) < 1 / 16
+    assert "WARNING" not in "".join(
+        event.data.get("text", "") for event in run.events if event.kind == "ccl_notice"
+    )
 
 
 def test_progress_and_previews_arrive_while_sampling(clip: Run, template: Prompt) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import folder_paths
 import pytest
+from comfy_extras.nodes_audio import SaveAudio
+from comfy_extras.nodes_images import ImageFromBatch
 from comfy_extras.nodes_video import SaveVideo
 from comfy_extras.nodes_wan import WanImageToVideo
 
@@ -31,7 +33,8 @@ SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 def object_info() -> dict:
     ours = {
-        node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in [*NODES, SaveVideo, WanImageToVideo]
+        node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1()
+        for node in [*NODES, ImageFromBatch, SaveAudio, SaveVideo, WanImageToVideo]
     }
     return {**ours, **{node.__name__: {"input": node.INPUT_TYPES()} for node in HOST_NODES}}
 
