@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 LOGGER = logging.getLogger("ccl")
+LOGGER.setLevel(logging.INFO)
 
 
 def notice(text: str) -> None:

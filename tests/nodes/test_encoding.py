@@ -221,7 +221,7 @@ def test_a_film_longer_than_the_latent_is_cut_and_that_is_told(
     assert "the last 27 are left out" in caplog.text and "the rest of the sound is cut off" in caplog.text
     made = decode(latent)[2]
     assert float(made.get_duration()) == pytest.approx(5 / 16, abs=0.1)
-    with pytest.raises(ValueError, match="32 frames are given, the latent has 5"):
+    with pytest.raises(ValueError, match="32 frames at its rate, the latent 5"):
         encode(empty(length=FIVE_FRAMES), "refuse", video=video)
 
 

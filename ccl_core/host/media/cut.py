@@ -15,7 +15,7 @@ import torch
 from comfy.sd import VAE
 
 from ...alignment.timeline import frame_of_cut, frames_of, latent_frames_of, nearest_cut, nearest_token, ramp
-from ...notices import notice
+from ...notices import notice, told
 from ..vae.sockets import require_video_vae
 from .latents import AVLatent
 from .masks import Clip, Part, full_mask
@@ -51,7 +51,7 @@ def trim(av: AVLatent, fps: Fraction, part: Part, vae: VAE | None = None) -> AVL
 
 def _tell_of_cut(start: Fraction, end: Fraction, first: Fraction, last: Fraction) -> None:
     if max(abs(start - first), abs(end - last)) > Fraction(1, 1000):
-        notice(
+        told(
             f"{float(start):.3f} to {float(end):.3f} s became {float(first):.3f} to {float(last):.3f} s, the "
             "nearest whole latent frames"
         )
@@ -106,7 +106,7 @@ def join_in_time(first: AVLatent, second: AVLatent, fps: Fraction, overlap: Frac
     real = clip.seconds - begin
     if abs(real - overlap) > Fraction(1, 1000):
         asked = f"an overlap of {float(overlap):.3f} s"
-        notice(f"{asked} became {float(real):.3f} s, the nearest whole latent frames")
+        told(f"{asked} became {float(real):.3f} s, the nearest whole latent frames")
     return replace(first, **made, **_joined_masks(first, second, start, clip, begin))
 
 
@@ -171,7 +171,7 @@ def continued(av: AVLatent, fps: Fraction, kept: Fraction, new: Fraction) -> AVL
         changed |= dict(zip(("audio", "audio_mask"), _lengthened(end.audio, tokens), strict=True))
     real = frames_of(end.video.shape[2]) / fps
     if abs(real - min(kept, clip.seconds)) > Fraction(1, 1000):
-        notice(f"{float(kept):.3f} kept seconds became {float(real):.3f}, the nearest whole latent frames")
+        told(f"{float(kept):.3f} kept seconds became {float(real):.3f}, the nearest whole latent frames")
     return replace(end, **changed)
 
 

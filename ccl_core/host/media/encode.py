@@ -170,8 +170,8 @@ def _fit_length(count: int, frames: int, length: str) -> tuple[int, int]:
     """How many of so many frames are used, and the number of whole latent frames that they fill."""
     if length == "refuse" and count != frames:
         raise ValueError(
-            f"{count} frames are given, the latent has {frames}: give {frames}, or set length_fit to pad or "
-            "generate"
+            f"images or video hold {count} frames at its rate, the latent {frames}: give {frames}, or set "
+            "length_fit to pad or generate"
         )
     if count > frames:
         left = f"the last {count - frames} are left out. Make the latent as long to use them"

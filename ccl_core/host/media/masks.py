@@ -20,7 +20,7 @@ from ...alignment.timeline import (
     nearest_latent_frame,
     nearest_token,
 )
-from ...notices import notice
+from ...notices import told
 from .latents import AVLatent, ones_mask
 
 STREAMS = ("video", "audio")
@@ -119,7 +119,7 @@ def _tell_of_rounding(clip: Clip, stream: str, asked: tuple[Fraction, Fraction],
     made[1] = asked[1] if places[1] == clip.places(stream) else made[1]
     if any(abs(x - y) > TOLERANCE for x, y in zip(asked, made, strict=True)):
         unit = "latent frames" if stream == "video" else "audio tokens"
-        notice(
+        told(
             f"{stream}: {float(asked[0]):.3f} to {float(asked[1]):.3f} s became {float(made[0]):.3f} to "
             f"{float(made[1]):.3f} s, the nearest whole {unit}"
         )
