@@ -6,6 +6,7 @@ import io
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
@@ -154,3 +155,24 @@ def test_a_stream_that_changes_its_rate_and_channels_keeps_those_it_began_with(t
         assert spectrum.argmax(1).tolist() == [220, 220]  # half seconds: 440 Hz
         # One channel on two sides is 3 dB lower on each.
         assert piece.square().mean().sqrt().item() > 0.2
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_hole_in_the_sound_is_silence(start: int, tmp_path: Path) -> None:
+    """Packets behind the first second stand one second later, as where a recording lost its signal."""
+    source = write_media(tmp_path / "whole.mkv", tone(3, 48000), codec="flac")
+    holed = tmp_path / "holed.mkv"
+    with av.open(str(source)) as read, av.open(str(holed), "w") as written:
+        target = written.add_stream_from_template(read.streams.audio[0])
+        for packet in read.demux():
+            if packet.dts is None:
+                continue
+            if packet.pts * packet.time_base >= 1:
+                packet.pts, packet.dts = packet.pts + 1000, packet.dts + 1000
+            packet.stream = target
+            written.mux(packet)
+    waveform = read_sound(str(holed), Fraction(start), Fraction(4 - start)).waveform
+    seconds = [part.square().mean().sqrt().item() for part in waveform.split(24000, dim=1)]
+    loud = [level > 0.3 for level in seconds]
+    # Half seconds; a packet of FLAC lasts 96 ms, so that the hole is from 1.06 to 2.06 s.
+    assert loud == [True, True, False, False, True, True, True, True][2 * start :]

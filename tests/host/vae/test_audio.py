@@ -20,7 +20,7 @@ from ccl_pack.ccl_core.host.vae.audio import load_audio_vae, load_audio_vae_file
 from ccl_pack.ccl_core.host.vae.vocos import VocosVAE, vocos_config
 from ccl_pack.ccl_core.model.audio.vocos import Vocos, VocosConfig
 from ccl_pack.nodes.audio_vae import CCLAudioVAELoader
-from support.tiny_vaes import image_vae, video_vae
+from support.tiny_vaes import audio_vae, image_vae, sound, video_vae
 
 PAGES = Path(__file__).parents[3] / "js" / "docs"
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "vocos_dev.safetensors"
@@ -326,3 +326,11 @@ def test_the_node_names_the_licence_of_the_mmaudio_weights() -> None:
     assert "CC-BY-NC-4.0" in info["description"]
     assert "CC-BY-NC-4.0" in info["input"]["required"]["vae_name"][1]["tooltip"]
     assert "CC-BY-NC-4.0" in (PAGES / "CCLAudioVAELoader.md").read_text()
+
+
+def test_a_surround_sound_is_mixed_in_the_nodes_of_the_host_too() -> None:
+    voice = sound(9000)["waveform"]
+    film = torch.zeros(1, 6, 9000)
+    film[:, 2:3] = voice
+    mixed, alone = (audio_vae().encode(waveform.movedim(1, -1)) for waveform in (film, voice))
+    assert torch.allclose(mixed, alone, atol=1e-4)
