@@ -1,4 +1,4 @@
-"""The pack in the real page: its nodes are found by search, and the first template loads as it was saved."""
+"""The pack in the real page: its nodes are found by search, and the templates load as they were saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.page import Page
 
 EMPTY_PLACE = (900, 700)  # pixels; a double click there opens the search
 OPTIONS = "[...document.querySelectorAll('[role=option]')].map(option => option.innerText.split('\\n')[0])"
-TEMPLATE = "Text to Video with Sound"
+TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 
 def found_by(page: Page, words: str) -> list[str]:
@@ -47,12 +47,13 @@ def test_a_node_is_found_by_its_words(page: Page, words: str, title: str) -> Non
     assert title in found_by(page, words)[:3]
 
 
-def test_the_first_template_loads_as_it_was_saved(page: Page, server: ComfyServer) -> None:
-    address = f"/api/workflow_templates/ccl-audio-video/{TEMPLATE}.json"
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_loads_as_it_was_saved(page: Page, server: ComfyServer, name: str) -> None:
+    address = f"/api/workflow_templates/ccl-audio-video/{name}.json"
     page.ask(f"app.loadGraphData(await (await fetch({json.dumps(address)})).json())")
     assert page.ask("app.graph.nodes.filter(node => !(node.type in LiteGraph.registered_node_types))") == []
     shown = page.ask("(await app.graphToPrompt()).output")
-    saved = json.loads((ROOT / "workflows" / f"{TEMPLATE}.json").read_text(encoding="utf-8"))
+    saved = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
     nodes = server.get("/object_info")
     assert inputs_of(shown, nodes) == inputs_of(to_prompt(saved, nodes), nodes)
 
