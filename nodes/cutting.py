@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from ..ccl_core.host.media.cut import join_in_time, trim
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, join, require_finite, split
 from ..ccl_core.host.media.masks import Part
+from ..ccl_core.host.media.states import settled
 from .inputs import latent_fps_input, seconds_input
 from .node import CCLNode
 
@@ -109,5 +110,5 @@ class CCLJoinAV(CCLNode):
 
 
 def _untasked(av: AVLatent) -> AVLatent:
-    """Without the task of the whole clip."""
-    return replace(av, rest={name: value for name, value in av.rest.items() if name != "task"})
+    """Without the task and the originals of the whole clip."""
+    return settled(replace(av, rest={name: value for name, value in av.rest.items() if name != "task"}))

@@ -12,7 +12,15 @@ from comfy_api.latest import io
 from ..ccl_core.host.media.cut import continued
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, join, require_finite, split
 from ..ccl_core.host.media.masks import STREAMS, Clip, Part, mark_part, mask_of_latent, part_of, streams_of
-from ..ccl_core.host.media.states import WISHES, Wish, keep_images, require_content, set_custom, set_states
+from ..ccl_core.host.media.states import (
+    WISHES,
+    Wish,
+    keep_images,
+    require_content,
+    set_custom,
+    set_states,
+    settled,
+)
 from ..ccl_core.tasks import CHOICES
 from .inputs import given, latent_fps_input, seconds_input
 from .node import CCLNode, known_choices
@@ -137,7 +145,8 @@ class CCLSetTask(CCLNode):
         av = split(latent)
         require_finite(av, "latent")
         made = _with_task(av, task, fps)
-        return io.NodeOutput(join(replace(made, rest={**made.rest, "task": task["task"]})))
+        made = replace(made, rest={**made.rest, "task": task["task"]})
+        return io.NodeOutput(join(settled(made)))
 
 
 def _with_task(av: AVLatent, choice: dict[str, Any], fps: float) -> AVLatent:
@@ -245,7 +254,7 @@ class CCLMaskAV(CCLNode):
         within = None if mask is None else mask_of_latent(mask, av, least=keeps)
         rest = {name: value for name, value in av.rest.items() if name != "task"}
         made = mark_part(replace(av, rest=rest), parts, 0.0 if keeps else strength, within)
-        return io.NodeOutput(join(made))
+        return io.NodeOutput(join(settled(made)))
 
 
 def _all(av: AVLatent, value: float) -> AVLatent:

@@ -239,10 +239,40 @@ def test_what_a_task_leaves_out_is_not_decoded(
 
 
 def test_the_original_of_what_a_task_leaves_out_is_not_put_back() -> None:
-    latent = {**clip(), "source": Source(picture="the picture", sound="the sound")}
-    source = set_task(latent, "t2v")["source"]
-    assert source.picture == "the picture" and source.sound is None
+    latent = given_film()
+    for task, left in (("t2v", (None, None)), ("v2a", ("the picture", None)), ("a2v", (None, "the sound"))):
+        source = set_task(latent, task)["source"]
+        assert (source.picture, source.sound) == left
     assert latent["source"].sound == "the sound"
+
+
+def given_film() -> dict[str, Any]:
+    """A latent that remembers the originals of both streams, which are kept."""
+    latent = set_task(clip(), "v2a")
+    latent["noise_mask"].unbind()[1].zero_()
+    shapes = tuple(stream.shape for stream in latent["samples"].unbind())
+    return {**latent, "source": Source(picture="the picture", sound="the sound", shapes=shapes)}
+
+
+def test_the_original_of_what_was_renewed_is_not_put_back_later() -> None:
+    """It is renewed by a sampler; that result is what a task after it keeps."""
+    renewed = masked(given_film(), "renew", "video", start=0.3, end=0.8)
+    again = set_task(renewed, "v2a")["source"]
+    assert again.picture is None and again.sound is None
+    longer = set_task(given_film(), "continuation", kept_seconds=0.5625, new_seconds=0.5)
+    assert split(longer).video.shape == split(given_film()).video.shape
+    assert set_task(longer, "v2a")["source"].picture is None
+
+
+@pytest.mark.parametrize("task", ["t2v", "t2a", "continuation"])
+def test_a_latent_of_ltx_2_is_refused_where_the_clock_counts(task: str) -> None:
+    ltx = [torch.randn(1, 128, 3, 4, 4), torch.randn(1, 8, 20, 16)]
+    latent = {"samples": NestedTensor(ltx), "fps": 24.0}
+    with pytest.raises(ValueError, match=r"its audio has the shape \(1, 8, 20, 16\)"):
+        set_task(latent, task)
+    with pytest.raises(ValueError, match="the latent frames of Wan"):
+        masked(latent)
+    assert not split(set_task(latent, "v2a")).video_mask.any()
 
 
 # ---- continuation

@@ -38,6 +38,7 @@ class Clip:
 
     @classmethod
     def of(cls, av: AVLatent, fps: Fraction) -> Clip:
+        require_wan_clock(av)
         return cls(av.video.shape[2], 0 if av.audio is None else av.audio.shape[2], fps)
 
     @property
@@ -89,6 +90,16 @@ class Part:
     def __str__(self) -> str:
         end = "the end of the clip" if self.end is None else f"{float(self.end):g} s"
         return f"the part from {self.prefix}start {float(self.start):g} s to {self.prefix}end ({end})"
+
+
+def require_wan_clock(av: AVLatent) -> None:
+    """ValueError for a latent of LTX-2 and its like, whose latent frames and absent streams are others."""
+    if av.audio is not None and av.audio.ndim != 3:
+        raise ValueError(
+            f"latent: its audio has the shape {tuple(av.audio.shape)}, that of another kind of model "
+            "(LTX-2): this counts in the latent frames of Wan. Take the nodes made for that model, or the "
+            "tasks t2av, a2v and v2a of Set Task (CCL)"
+        )
 
 
 def part_of(clip: Clip, stream: str, part: Part, lead: str | None = None) -> slice:

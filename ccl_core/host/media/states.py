@@ -14,8 +14,8 @@ from ...notices import notice
 from ...tasks import CHOICES, State, Task
 from ..run import state_of
 from .latents import AVLatent, ones_mask, split
-from .masks import Clip, Part, part_of
-from .source import KEY
+from .masks import Clip, Part, part_of, require_wan_clock
+from .source import KEY, source_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def set_states(av: AVLatent, task: Task, name: str) -> AVLatent:
     ValueError where the latent has no such stream, or a given one holds nothing.
     """
     av = _without_originals(av, task)
+    if State.ABSENT in (task.video, task.audio):
+        require_wan_clock(av)
     if av.audio is None and task.audio is State.ABSENT:
         return replace(av, video_mask=None)
     if av.audio is None:
@@ -64,6 +66,11 @@ def _without_originals(av: AVLatent, task: Task) -> AVLatent:
         "sound": None if task.audio is State.ABSENT else source.sound,
     }
     return replace(av, rest={**av.rest, KEY: replace(source, **left)})
+
+
+def settled(av: AVLatent) -> AVLatent:
+    """The latent without the originals of what is not kept whole, which a sampler changes."""
+    return replace(av, rest={**av.rest, KEY: source_of(av)}) if KEY in av.rest else av
 
 
 def is_absent(av: AVLatent, stream: str) -> bool:
