@@ -11,9 +11,9 @@ from ccl_tools.environment import ROOT
 from ccl_tools.server import ComfyServer
 from ccl_tools.workflow import to_prompt
 
-TEMPLATE = "Longer Clip with Sound"
-# 33 frames at 16 fps, and 20 more.
-SECONDS = 53 / 16
+TEMPLATE = "Continue a Video with Sound"
+# 33 frames at 16 fps, and 16 more.
+SECONDS = 49 / 16
 
 
 def test_the_template_makes_a_clip_that_is_longer_by_what_is_new(server: ComfyServer) -> None:
