@@ -301,7 +301,9 @@ def _require_one_clock(model: Any, latent: dict[str, Any]) -> None:
     config = getattr(model.model, "ccl_config", None)
     if config is not None and latent.get("fps") is not None:
         av = split(latent)
-        require_agreement(av, frame_rate(av, 0.0), config.audio_latent.rate)
+        # The tokens of another model have another rate: the sampler says of them whose they are not.
+        if av.audio is not None and av.audio.shape[1] == config.audio_latent.channels:
+            require_agreement(av, frame_rate(av, 0.0), config.audio_latent.rate)
 
 
 def _sample(guider: AVGuider, latent: dict[str, Any], seed: int, sampler: Any, sigmas: Any) -> dict[str, Any]:
