@@ -13,6 +13,7 @@ from comfy_api.latest import io
 
 from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, default_settings
 from ..ccl_core.host.guider import AVGuider
+from ..ccl_core.host.kept_parts import CHOICES as KEPT_CHOICES
 from ..ccl_core.host.media.latents import frame_rate, require_agreement, split
 from ..ccl_core.host.media.states import require_task
 from ..ccl_core.host.published import sampling_of, skipped_layers_of
@@ -106,6 +107,15 @@ def _guidance_inputs() -> list[io.Input]:
     return [
         io.DynamicCombo.Input("mode", options=_mode_options(), tooltip=mode_tooltip()),
         io.String.Input("skip_layers", optional=True, default="", tooltip=SKIP_LAYERS_TOOLTIP, advanced=True),
+        io.Combo.Input(
+            "kept_parts",
+            options=[FROM_MODEL, *KEPT_CHOICES],
+            default=FROM_MODEL,
+            optional=True,
+            advanced=True,
+            tooltip="How the model sees parts that a mask keeps. clean: as they are, at time 0. noisy: with "
+            f"the noise of the step. {FROM_MODEL}: as it was trained. What comes back is the same bits.",
+        ),
     ]
 
 
@@ -136,9 +146,13 @@ def _layers(text: str) -> tuple[int, ...]:
         ) from error
 
 
-def _guider(model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str) -> AVGuider:
+def _guider(
+    model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str, kept_parts: str
+) -> AVGuider:
     guider = AVGuider(model)
     guider.set_conds(positive, negative)
+    if kept_parts != FROM_MODEL:
+        guider.set_kept_parts(kept_parts)
     # Layers that the user types count before those that the model was published with.
     layers = _layers(skip_layers)
     if mode["mode"] == FROM_MODEL:
@@ -228,9 +242,15 @@ class CCLGuider(CCLNode):
 
     @classmethod
     def execute(
-        cls, model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str = ""
+        cls,
+        model: Any,
+        positive: list,
+        negative: list,
+        mode: dict[str, Any],
+        skip_layers: str = "",
+        kept_parts: str = FROM_MODEL,
     ) -> io.NodeOutput:
-        return io.NodeOutput(_guider(model, positive, negative, mode, skip_layers))
+        return io.NodeOutput(_guider(model, positive, negative, mode, skip_layers, kept_parts))
 
 
 class CCLJointSampler(CCLNode):
@@ -283,9 +303,10 @@ class CCLJointSampler(CCLNode):
         denoise: float,
         mode: dict[str, Any],
         skip_layers: str = "",
+        kept_parts: str = FROM_MODEL,
     ) -> io.NodeOutput:
         require_task(latent_image)
-        guider = _guider(model, positive, negative, mode, skip_layers)
+        guider = _guider(model, positive, negative, mode, skip_layers, kept_parts)
         _require_one_clock(model, latent_image)
         published = sampling_of(model)
         name = published.sampler_name if sampler_name == FROM_MODEL else sampler_name

@@ -28,6 +28,7 @@ from ..tasks import State
 from .base_model import CCLModel
 from .branches import Conds, Options, as_other_branch, calls, with_switches
 from .hooks import separate
+from .kept_parts import CHOICES, KEPT_PARTS
 from .latent_checks import check_latent, check_sound_mask
 from .media.pair import Pair
 from .step_cache import in_same_step, skips
@@ -64,6 +65,12 @@ class AVGuider(comfy.samplers.CFGGuider):
         self.set_cfg(self.nominal)
         if not self.coupled:
             _tell_of_no_coupling(type(self.model_patcher.model).__name__, mode, self.settings)
+
+    def set_kept_parts(self, choice: str) -> None:
+        """How the model is shown parts that a mask keeps: a key of CHOICES in kept_parts.py."""
+        if choice not in CHOICES:
+            raise ValueError(f"kept_parts is {choice!r}: choose one of {', '.join(CHOICES)}")
+        self.model_options = with_switches(self.model_options, {KEPT_PARTS: choice})
 
     def sample(
         self,

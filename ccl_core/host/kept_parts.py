@@ -18,14 +18,19 @@ from torch import Tensor
 from ..families import FAMILIES
 
 STREAMS = ("video", "audio")
+# A transformer option: what is shown clean where a part of it is kept, by name.
+KEPT_PARTS = "ccl_kept_parts"
+CHOICES = {"clean": frozenset(STREAMS), "noisy": frozenset()}
 
 
-def noisy_parts(family: str, masks: Sequence[Tensor | None], by_step: bool = False) -> Tensor | None:
+def noisy_parts(
+    family: str, masks: Sequence[Tensor | None], by_step: bool = False, choice: str | None = None
+) -> Tensor | None:
     """Where kept parts get the noise of the step: of the size of the packed latent, None where nowhere.
 
-    by_step: a node changes the mask in each step.
+    by_step: a node changes the mask in each step. choice: one of CHOICES, None: as the family learned.
     """
-    learned = FAMILIES[family].token_times
+    learned = FAMILIES[family].token_times if choice is None else CHOICES[choice]
     streams = zip(STREAMS, masks, strict=False)
     parts = [_noisy(mask, stream in learned, by_step) for stream, mask in streams if mask is not None]
     if not any(bool(part.any()) for part in parts):

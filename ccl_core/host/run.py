@@ -22,7 +22,7 @@ from ..notices import notice
 from ..tasks import State, routes_of
 from .diagnosis import Watch, require_finite_result
 from .hooks import separate
-from .kept_parts import noisy_parts
+from .kept_parts import KEPT_PARTS, noisy_parts
 from .latent_checks import refuse_windows_of_a_batch, require_shapes
 from .regions import pack_regions
 from .video_wrappers import with_video_result
@@ -149,8 +149,7 @@ def sample_in_run(
     # Put back at the end, not cleared: another sampling of this model may stand around this one.
     before = model.run
     by_step = "denoise_mask_function" in guider.model_options
-    keep_given = options.get(KEEP_GIVEN, True)
-    run = run_of(model, kwargs["latent_shapes"], latent_image, denoise_mask, keep_given, by_step)
+    run = run_of(model, kwargs["latent_shapes"], latent_image, denoise_mask, options, by_step)
     model.run = options[RUN] = run
     separate(guider.model_options, kwargs["latent_shapes"])
     tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
@@ -209,19 +208,19 @@ def run_of(
     shapes: Sequence[Sequence[int]],
     latent: Tensor,
     mask: Tensor | None,
-    keep_given: bool,
+    options: dict[str, Any],
     by_step: bool = False,
 ) -> Run:
     """The run of a latent of these shapes; the task is read off the masks here, once.
 
-    by_step: a node changes the masks in each step.
+    options: of the transformer. by_step: a node changes the masks in each step.
     """
     streams = unpack(latent, shapes)
     masks = [None] * len(shapes) if mask is None else unpack(mask, shapes)
     whole = _states(masks, streams)
     clips = [_states(_of_clip(masks, i), _of_clip(streams, i)) for i in range(shapes[0][0])]
-    keeps = keep_given and model.diffusion_model.kind.routed
-    noisy = noisy_parts(model.ccl_config.family, masks, by_step)
+    keeps = options.get(KEEP_GIVEN, True) and model.diffusion_model.kind.routed
+    noisy = noisy_parts(model.ccl_config.family, masks, by_step, options.get(KEPT_PARTS))
     return Run(tuple(map(tuple, shapes)), *whole, tuple(clips), noisy, keeps)
 
 

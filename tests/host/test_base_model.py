@@ -67,7 +67,7 @@ def test_packed_latent_normalises_like_the_unpacked_one() -> None:
     model = patcher().model
     video, audio = latents()
     packed, shapes = comfy.utils.pack_latents([video, audio])
-    model.run = run_of(model, shapes, packed, None, False)
+    model.run = run_of(model, shapes, packed, None, {})
     for packed_out, plain in (
         (model.process_latent_in(packed), model.process_latent_in(video)),
         (model.process_latent_out(packed), model.process_latent_out(video)),
@@ -488,7 +488,7 @@ def test_fp16_only_where_it_is_sound(kind: str, fp16: bool) -> None:
 def test_memory_estimate_of_a_context_window_is_its_share() -> None:
     model = patcher().model
     packed = torch.zeros(1, 1, 16 * 6 * 4 * 6 + 8 * 42)
-    model.run = run_of(model, [(1, 16, 6, 4, 6), (1, 8, 42)], packed, None, False)
+    model.run = run_of(model, [(1, 16, 6, 4, 6), (1, 8, 42)], packed, None, {})
     whole = model.memory_required([1, 1, 16 * 6 * 4 * 6 + 8 * 42])
     assert model.memory_required([1, 1, (16 * 6 * 4 * 6 + 8 * 42) // 2]) == pytest.approx(whole / 2, rel=0.01)
     assert whole == model.memory_required([1, 16, 6 * 4 * 6 + 42, 1, 1])

@@ -17,6 +17,7 @@ from torch import Tensor
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.kept_parts import noisy_parts
+from ccl_pack.nodes.guidance import CCLJointSampler
 from nodes import common_ksampler
 from support.tiny import av_latent, conditioning, given, patcher
 
@@ -46,7 +47,8 @@ class Step(NamedTuple):
     times: dict[str, Tensor]
 
 
-def seen(model: Any, masks: tuple[Tensor, Tensor], count: int = 2) -> list[Step]:
+def seen(model: Any, masks: tuple[Tensor, Tensor], count: int = 2, **options: Any) -> list[Step]:
+    """options: of CCLJointSampler, which samples in the place of KSampler then."""
     steps = []
 
     def note(executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
@@ -57,9 +59,26 @@ def seen(model: Any, masks: tuple[Tensor, Tensor], count: int = 2) -> list[Step]
         return executor(x, timestep, *args, **kwargs)
 
     model.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, note)
-    texts = conditioning(1), conditioning(2)
-    common_ksampler(model, 1, count, 1.0, "euler", "simple", *texts, av_latent(masks=masks))
+    texts, latent = (conditioning(1), conditioning(2)), av_latent(masks=masks)
+    if options:
+        usual = {"steps": count, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        mode = {"mode": "cfg", "video_cfg": 1.0, "audio_cfg": 1.0}
+        CCLJointSampler.execute(model, *texts, latent, seed=1, mode=mode, **usual, **options)
+    else:
+        common_ksampler(model, 1, count, 1.0, "euler", "simple", *texts, latent)
     return steps
+
+
+@pytest.mark.parametrize("family", CLEAN)
+def test_the_sampler_may_choose_otherwise(family: str) -> None:
+    for choice, is_clean in (("clean", True), ("noisy", False), ("from model", "audio" in CLEAN[family])):
+        for step in seen(model_of(family), a_part_of("audio"), kept_parts=choice):
+            assert bool((step.times["audio"] == 0).any()) is is_clean
+
+
+def test_a_choice_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="kept_parts is 'dirty': choose one of clean, noisy"):
+        seen(patcher(), a_part_of("audio"), kept_parts="dirty")
 
 
 @pytest.mark.parametrize("stream", ["video", "audio"])

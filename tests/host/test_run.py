@@ -366,8 +366,8 @@ def test_a_run_inside_a_run_gives_the_outer_one_back() -> None:
 def test_only_a_coupling_with_routes_keeps(kind: str) -> None:
     model = patcher(interaction=InteractionConfig(kind, (0,), OPTIONS[kind]())).model
     packed, shapes = comfy.utils.pack_latents(latents())
-    assert run_of(model, shapes, packed, None, True).keeps is (kind == "cca")
-    assert not run_of(model, shapes, packed, None, False).keeps
+    assert run_of(model, shapes, packed, None, {}).keeps is (kind == "cca")
+    assert not run_of(model, shapes, packed, None, {KEEP_GIVEN: False}).keeps
 
 
 @pytest.mark.parametrize(
