@@ -19,11 +19,11 @@ def q8_0(value: torch.Tensor) -> tuple[bytes, torch.Tensor]:
     return data.numpy().tobytes(), (scale.float() * numbers).reshape(value.shape)
 
 
-def encoded(value: torch.Tensor) -> tuple[int, bytes, torch.Tensor]:
-    """As converters choose: matrices quantised, other tensors of several axes bfloat16, vectors float32."""
+def encoded(value: torch.Tensor, half: bool = True) -> tuple[int, bytes, torch.Tensor]:
+    """As converters choose: matrices quantised, vectors float32, other tensors bfloat16 or float32."""
     if value.ndim == 2:
         return Q8_0, *q8_0(value)
-    if value.ndim > 2:
+    if value.ndim > 2 and half:
         half = value.bfloat16()
         return BF16, half.view(torch.uint8).numpy().tobytes(), half.float()
     return F32, value.numpy().tobytes(), value
@@ -33,11 +33,13 @@ def text(value: str) -> bytes:
     return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
-def write(path: Path, sd: dict[str, torch.Tensor], fields: dict[str, str]) -> dict[str, torch.Tensor]:
-    """A GGUF file of version 3; returns the numbers that it holds."""
+def write(
+    path: Path, sd: dict[str, torch.Tensor], fields: dict[str, str], half: bool = True
+) -> dict[str, torch.Tensor]:
+    """A GGUF file of version 3; returns the numbers that it holds. half: bfloat16 for several axes."""
     infos, data, held = b"", b"", {}
     for name, value in sd.items():
-        kind, raw, held[name] = encoded(value)
+        kind, raw, held[name] = encoded(value, half)
         data += b"\0" * (-len(data) % 32)
         infos += text(name) + struct.pack(
             f"<I{value.ndim}QIQ", value.ndim, *reversed(value.shape), kind, len(data)

@@ -22,10 +22,17 @@ LAST = {"cca": ".o.", "fusion": ".v.", "bridge": ".o."}
 def model_of(kind: str, fresh: bool) -> ModelPatcher:
     interaction = InteractionConfig(kind, (0, 1), OPTIONS[kind]())
     weights = state_dict(config(interaction=interaction))
-    for key, value in weights.items():
-        if fresh and key.startswith("interaction.") and LAST[kind] in key:
-            value.zero_()
+    if fresh:
+        weights = uncoupled(weights, kind)
     return patcher(weights=weights, interaction=interaction)
+
+
+def uncoupled(weights: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The weights with a coupling that adds nothing."""
+    for key, value in weights.items():
+        if key.startswith("interaction.") and LAST[kind] in key:
+            value.zero_()
+    return weights
 
 
 def wan_of(joint: ModelPatcher) -> ModelPatcher:
@@ -48,11 +55,17 @@ def sample(model: ModelPatcher, sound: bool = True, steps: int = 2, denoise: flo
     latent = av_latent()
     if not sound:
         latent["samples"] = latent["samples"].unbind()[0]
-    texts = conditioning(1), conditioning(2)
+    texts = [widened(conditioning(seed), model) for seed in (1, 2)]
     made = host_nodes.common_ksampler(
         model, 1, steps, 3.0, "euler", "simple", *texts, latent, denoise=denoise
     )[0]["samples"]
     return made.unbind() if isinstance(made, NestedTensor) else [made]
+
+
+def widened(texts: list, model: ModelPatcher) -> list:
+    """The texts in the width that the model reads."""
+    width = model.model.diffusion_model.text_embedding[0].in_features
+    return [[text.repeat(1, 1, -(-width // text.shape[-1]))[..., :width], extra] for text, extra in texts]
 
 
 def two_experts() -> tuple[ModelPatcher, ModelPatcher]:
