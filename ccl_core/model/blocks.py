@@ -98,9 +98,9 @@ Meeting = Callable[[Tensor, Tensor], tuple[Any, Any]]
 class StreamBlock(WanAttentionBlock):
     """A Wan block. Without a meeting it is the host's block, with one time per token where `rows` says so."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # The same parameters under the same names, another forward: the host's constructor names the class.
+    def let_read_beside(self) -> None:
+        """Let the text attention read a second source: the same parameters, another forward."""
+        # Not in every block: patches for Wan look for its own classes (KJNodes).
         self.cross_attn.__class__ = OWN_ATTENTION[type(self.cross_attn)]
 
     def forward(

@@ -77,6 +77,9 @@ class JointModel(VideoStream):
         self.in_channels = config.video.out_dim
         self.audio = AudioStream(config.audio, operations, **factory)
         self.kind = INTERACTIONS[config.interaction.kind]
+        if self.kind.place == "inside_text":
+            for block in (*self.blocks, *self.audio.blocks):
+                block.let_read_beside()
         self.interaction = Interactions()
         for i in config.interaction.layers:
             self.interaction[str(i)] = self.kind(config, operations, **factory)

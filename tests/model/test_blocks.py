@@ -9,11 +9,12 @@ from typing import Any
 import comfy.ops
 import pytest
 import torch
-from comfy.ldm.wan.model import WanAttentionBlock
+from comfy.ldm.wan.model import WanAttentionBlock, WanT2VCrossAttention
 from torch import Tensor
 
+from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.model.attention import Place
-from ccl_pack.ccl_core.model.blocks import Beside, StreamBlock, is_patched
+from ccl_pack.ccl_core.model.blocks import Beside, StreamBlock, TextAttention, is_patched
 from ccl_pack.ccl_core.model.rotary import axis_table, rotate
 from support.tiny import patcher
 
@@ -35,6 +36,12 @@ def block(kind: str, made: type[WanAttentionBlock] = StreamBlock) -> WanAttentio
     }
     found.load_state_dict(weights)
     return found.requires_grad_(False)
+
+
+def reading_block(kind: str) -> StreamBlock:
+    found = block(kind)
+    found.let_read_beside()
+    return found
 
 
 def arguments(kind: str, times: int = 1) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def second_source(span: slice) -> Beside:
 @KINDS
 @pytest.mark.parametrize("span", [slice(0, TOKENS), slice(3, 9)], ids=["all ask", "references beside do not"])
 def test_text_attention_with_a_second_source_is_the_formula(kind: str, span: slice) -> None:
-    x, given, attention = noise(1, 2, TOKENS, DIM), arguments(kind), block(kind).cross_attn
+    x, given, attention = noise(1, 2, TOKENS, DIM), arguments(kind), reading_block(kind).cross_attn
     beside = second_source(span)
     made = attention(x, given["context"], context_img_len=given["context_img_len"], beside=beside)
     torch.testing.assert_close(made, written_out(attention, x, given, beside))
@@ -163,7 +170,7 @@ def test_under_somebody_s_patch_the_second_source_is_added_to_what_the_patch_giv
     x, given, found, beside = (
         noise(1, 2, TOKENS, DIM),
         arguments(kind),
-        block(kind),
+        reading_block(kind),
         second_source(slice(3, 9)),
     )
     own = found.cross_attn.forward
@@ -177,6 +184,16 @@ def test_under_somebody_s_patch_the_second_source_is_added_to_what_the_patch_giv
     torch.testing.assert_close(run(), wanted)
     found.cross_attn.forward = lambda x, *_, **__: torch.zeros_like(x)
     assert (run() - wanted).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_only_a_coupling_beside_the_text_brings_a_text_attention_of_its_own(kind: str) -> None:
+    """Patches of other packs for Wan ask whether a module is of the host's very class."""
+    transformer = patcher(interaction=InteractionConfig(kind, (0,), OPTIONS[kind]())).model.diffusion_model
+    classes = {
+        type(block.cross_attn) for stream in (transformer, transformer.audio) for block in stream.blocks
+    }
+    assert classes == {TextAttention if kind == "fusion" else WanT2VCrossAttention}
 
 
 @pytest.mark.parametrize("stream", ["video", "audio"])
