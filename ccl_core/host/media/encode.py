@@ -14,8 +14,8 @@ import torchaudio
 from comfy.sd import VAE
 
 from ...alignment.sizing import audio_tokens_of, pinned_at
-from ...alignment.timeline import HALF, frames_of, full_latent_frames_of
-from ...notices import notice
+from ...alignment.timeline import HALF, TEMPORAL_STRIDE, frames_of, full_latent_frames_of
+from ...notices import notice, told
 from ..out_of_memory import advising
 from ..vae.channels import to_channels
 from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
@@ -107,7 +107,9 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
     # Samples of a token: 7056/5 for MMAudio.
     hop = Fraction(rate) / token_rate(vae)
     waveform = _waveform(audio, rate, vae.output_channels, av.audio.shape[0])
+    count, wanted = waveform.shape[-1], math.ceil(tokens * hop)
     waveform, given = _fit_waveform(waveform, tokens, hop, rate, fit.length)
+    _tell_of_length(count, wanted, hop, wanted / av.video.shape[2], rate, fit.length)
     with advising(
         f"encoding {waveform.shape[-1] / rate:.2f} s of sound",
         lambda: "Give a shorter sound, or close other programs that use this memory",
@@ -184,7 +186,9 @@ def _fit_length(count: int, frames: int, length: str) -> tuple[int, int]:
             notice(f"{count} frames fill {used}, as a latent frame holds 4 and the first one 1: {left}")
         return used, given
     how = "Choose generate in length_fit to have the rest made"
-    notice(f"{count} frames for a latent of {frames}: the last one fills the rest. {how}")
+    # Within a latent frame it is the rounding of a latent as long as the material.
+    tell = told if frames - count < TEMPORAL_STRIDE else notice
+    tell(f"{count} frames for a latent of {frames}: the last one fills the rest. {how}")
     return count, full_latent_frames_of(frames)
 
 
@@ -200,7 +204,6 @@ def _fit_waveform(
             f"audio is {count / rate:.3f} s long, the latent {wanted / rate:.3f} s: trim it to that, or set "
             "length_fit to pad or generate"
         )
-    _tell_of_length(count, wanted, hop, rate, length)
     given = tokens if length != "generate" else min(tokens, math.floor(count / hop))
     if given == 0:
         raise ValueError(
@@ -210,13 +213,19 @@ def _fit_waveform(
     return torch.nn.functional.pad(waveform[..., :wanted], (0, max(0, wanted - count))), given
 
 
-def _tell_of_length(count: int, wanted: int, hop: Fraction, rate: int, length: str) -> None:
-    """Tell what is cut off or added; less than a token is the rounding of a sound as long as the video."""
+def _tell_of_length(count: int, wanted: int, hop: Fraction, frame: float, rate: int, length: str) -> None:
+    """Tell what is cut off or added.
+
+    count, wanted, hop, frame: samples of the sound, of the latent, of a token and of a latent frame. Less
+    than a token is the rounding of a sound as long as the video, less than a latent frame that of a latent as
+    long as the sound.
+    """
     seconds = f"audio is {count / rate:.3f} s long, the latent {wanted / rate:.3f} s"
     if count - wanted > hop:
         notice(f"{seconds}: the rest of the sound is cut off. Make the latent as long to use it")
     if wanted - count > hop and length == "pad":
-        notice(f"{seconds}: silence is added. Choose generate in length_fit to have the rest made")
+        tell = told if wanted - count < frame else notice
+        tell(f"{seconds}: silence is added. Choose generate in length_fit to have the rest made")
 
 
 def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> torch.Tensor:

@@ -270,3 +270,12 @@ def test_opposite_phase_is_no_silence(caplog: pytest.LogCaptureFixture) -> None:
 def test_digital_silence_is_told(caplog: pytest.LogCaptureFixture) -> None:
     given_sound(torch.zeros(2, 8000))
     assert "all 0.50 s of audio are digital silence" in caplog.text
+
+
+@pytest.mark.parametrize(("frames_given", "samples", "level"), [(8, 7000, "INFO"), (5, 4000, "WARNING")])
+def test_the_rounding_of_a_latent_as_long_as_its_material_is_no_warning(
+    frames_given: int, samples: int, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(blank(), video_vae(), frames(frames_given), PAD)
+    write_audio(blank(), audio_vae(), sound(samples), PAD)
+    assert [record.levelname for record in caplog.records if record.name == "ccl"] == [level] * 2
