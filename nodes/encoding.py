@@ -15,6 +15,7 @@ from ..ccl_core.host.media.encode import (
     LENGTH_FITS,
     Fit,
     add_audio,
+    write_end,
     write_images,
     write_picture,
     write_sound,
@@ -66,6 +67,11 @@ def _socket_inputs() -> list[io.Input]:
             "start_image",
             optional=True,
             tooltip="The first frame (or the first few) of the video to be generated.",
+        ),
+        io.Image.Input(
+            "end_image",
+            optional=True,
+            tooltip="The last frame (or the last few) of the video to be generated.",
         ),
         io.Audio.Input(
             "audio",
@@ -162,13 +168,15 @@ class CCLEncodeAV(CCLNode):
         fps: float = 0.0,
         video: Input.Video | None = None,
         keep: str = PICTURE,
+        end_image: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         audio = _connected(audio)
         av = split(latent)
         require_finite(av, "latent")
         # Images do not say their rate, so that a typed one is theirs where the latent has its own.
         own = frame_rate(av, fps if images is None or av.fps is None else 0.0) if av.fps or fps else None
-        picture = _given_picture(video, keep, images, start_image, exact_fps(fps) if fps else own)
+        ends = {"start_image": start_image, "end_image": end_image}
+        picture = _given_picture(video, keep, images, ends, exact_fps(fps) if fps else own)
         sound = _given_sound(video, keep, audio)
         before = source_of(av)
         if av.audio is None and audio_vae is not None:
@@ -184,10 +192,12 @@ class CCLEncodeAV(CCLNode):
             vae = require_connected(video_vae, "video_vae", "start_image")
             # Whatever length_fit says: the frames behind the start are what is wanted.
             av = write_images(av, vae, start_image, Fit(image_fit, "generate"))
+        if end_image is not None:
+            av = write_end(av, require_connected(video_vae, "video_vae", "end_image"), end_image, fit)
         if sound is not None:
             vae = require_connected(audio_vae, "audio_vae", "audio" if audio is not None else "video")
             av = write_sound(av, vae, sound, fit)
-        old = before.picture if start_image is None else None
+        old = before.picture if start_image is None and end_image is None else None
         av = remember(av, Source(picture or old, sound or before.sound, image_fit))
         text = report(av, own, video_vae, audio_vae)
         told(text)
@@ -208,16 +218,17 @@ def _given_picture(
     video: Input.Video | None,
     keep: str,
     images: torch.Tensor | None,
-    start_image: torch.Tensor | None,
+    ends: dict[str, torch.Tensor | None],
     rate: Fraction | None,
 ) -> Picture | None:
-    """The one picture that is given whole; ValueError where there are two, or one and a first frame of it."""
+    """The one picture that is given whole; ValueError where there are two, or one and an end of it."""
     taken = video is not None and keep != SOUND
     given = [name for name, there in (("video", taken), ("images", images is not None)) if there]
-    given += ["start_image"] if start_image is not None else []
-    if len(given) > 1:
+    whole = len(given)
+    given += [name for name, images_of_end in ends.items() if images_of_end is not None]
+    if whole and len(given) > 1:
         raise ValueError(
-            f"{' and '.join(given)} both hold the first frame: disconnect one of them"
+            f"{' and '.join(given)} both hold frames of one place: disconnect one of them"
             + (f", or set keep to {SOUND}" if taken else "")
         )
     if taken:

@@ -230,8 +230,8 @@ def test_a_film_longer_than_the_latent_is_cut_and_that_is_told(
     [
         ({"audio": None}, {"keep": "sound"}, "a.mp4 holds no sound: connect a video with sound"),
         ({"video": None}, {}, "a.mp4 holds no picture: give its sound to audio"),
-        ({}, {"images": True}, "video and images both hold the first frame"),
-        ({}, {"start_image": True}, "video and start_image both hold the first frame.*set keep to sound"),
+        ({}, {"images": True}, "video and images both hold frames of one place"),
+        ({}, {"start_image": True}, "video and start_image both hold frames of one place.*set keep to sound"),
         ({}, {"keep": "sound", "audio": True}, "video and audio both hold a sound"),
         ({}, {"fps": 24.0}, "fps is 24, and the latent was made for 16 fps"),
     ],
@@ -244,6 +244,22 @@ def test_what_contradicts_itself_is_refused(
     chosen = {name: material.get(name, value) for name, value in given.items()}
     with pytest.raises(ValueError, match=message):
         encode(empty(length=FIVE_FRAMES), video=video, **chosen)
+
+
+def test_an_image_at_each_end_keeps_the_first_and_the_last_latent_frame() -> None:
+    first, last = frames(1, seed=1), frames(1, seed=2)
+    blank = empty(length={"length": "frames", "frames": 17}, width=32, height=32)
+    latent, report = encode(blank, start_image=first, end_image=last)
+    av = split(latent)
+    assert av.video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+    assert torch.equal(av.video[:, :, :1], video_vae().encode(first))
+    still = video_vae().encode(last.expand(9, -1, -1, -1))
+    assert torch.equal(av.video[:, :, -1:], still[:, :, -1:])
+    assert report == "To be made: picture and sound"
+    several, _ = encode(blank, end_image=frames(5))
+    assert split(several).video_mask.mean(dim=(0, 1, 3, 4)).tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="end_image holds 17 frames and the latent 17: give fewer"):
+        encode(blank, end_image=frames(17))
 
 
 def test_streams_of_other_seconds_are_refused_by_both_nodes() -> None:

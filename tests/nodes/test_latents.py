@@ -221,7 +221,7 @@ def test_a_plain_wan_latent_gets_its_sound_in_this_one_node() -> None:
         (
             plain_wan(),
             {"video_vae": video_vae, "images": frames(5), "start_image": frames(1)},
-            "images and start_image both hold the first frame: disconnect",
+            "images and start_image both hold frames of one place: disconnect",
         ),
         (plain_wan(), {"video_vae": audio_vae, "images": frames(5)}, "video_vae input holds an audio VAE"),
         (plain_wan(), {"audio_vae": video_vae, "fps": 16.0}, "audio_vae input holds a video VAE"),

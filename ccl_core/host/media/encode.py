@@ -14,7 +14,7 @@ import torchaudio
 from comfy.sd import VAE
 
 from ...alignment.sizing import audio_tokens_of, pinned_at
-from ...alignment.timeline import HALF, TEMPORAL_STRIDE, frames_of, full_latent_frames_of
+from ...alignment.timeline import HALF, TEMPORAL_STRIDE, frames_of, full_latent_frames_of, latent_frames_of
 from ...notices import notice, told
 from ..out_of_memory import advising
 from ..vae.channels import to_channels
@@ -53,16 +53,45 @@ def write_picture(av: AVLatent, vae: VAE, picture: Picture, fps: Fraction, fit: 
     images = read_picture(picture, fps, used, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
     if given == av.video.shape[2]:
         images = torch.cat([images, images[-1:].expand(frames - used, -1, -1, -1)])
+    return _with_kept(av, _encoded(vae, images), slice(given))
+
+
+def write_end(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLatent:
+    """Encode frames (f, h, w, c), at the rate of the latent, into the last latent frames and keep them."""
+    require_video_vae(vae, av.video.shape[1])
+    _require_image_batch(images)
+    length, count = av.video.shape[2], images.shape[0]
+    # A latent frame and more in front of them, in which nothing moves: the VAE looks back.
+    given = latent_frames_of(count + 1) - 1
+    if given >= length:
+        raise ValueError(
+            f"end_image holds {count} frames and the latent {frames_of(length)}: give fewer, or make the "
+            "latent longer"
+        )
+    lead = images[:1].expand(frames_of(given + 2) - count, -1, -1, -1)
+    side = vae.spacial_compression_encode()
+    images = fit_images(
+        torch.cat([lead, images]), av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image
+    )
+    return _with_kept(av, _encoded(vae, images)[:, :, -given:], slice(length - given, length))
+
+
+def _encoded(vae: VAE, images: torch.Tensor) -> torch.Tensor:
+    """Frames (f, h, w, 3) as a latent (1, c, t, h, w)."""
     with advising(
         f"encoding {images.shape[0]} frames of {images.shape[2]} x {images.shape[1]}",
         lambda: "Give fewer or smaller frames, or close other programs that use this memory",
     ):
-        encoded = vae.encode(images)  # (1, c, t, h, w)
+        encoded = vae.encode(images)
     comfy.model_management.throw_exception_if_processing_interrupted()
-    video = av.video.clone()
-    mask = _mask(av.video, av.video_mask)
-    video[:, :, :given] = encoded.to(video)
-    mask[:, :, :given] = 0
+    return encoded
+
+
+def _with_kept(av: AVLatent, encoded: torch.Tensor, where: slice) -> AVLatent:
+    """The latent with these latent frames in it, kept."""
+    video, mask = av.video.clone(), _mask(av.video, av.video_mask)
+    video[:, :, where] = encoded.to(video)
+    mask[:, :, where] = 0
     return replace(av, video=video, video_mask=mask)
 
 
