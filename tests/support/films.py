@@ -48,6 +48,25 @@ def write(path: Path, recipe: Recipe = Recipe()) -> Path:
     return path
 
 
+def turned(source: Path, path: Path, degrees: int) -> Path:
+    """The file with a note that its picture is to be turned."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    data = path.read_bytes()
+    place = data.index(b"tkhd") + 4 + 4 + 4 + 4 + 4 + 4 + 4 + 8 + 2 + 2 + 2 + 2
+    matrices = {
+        90: (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30),
+        180: (-65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30),
+    }
+    matrix = np.array(matrices[degrees], ">i4").tobytes()
+    path.write_bytes(data[:place] + matrix + data[place + 36 :])
+    return path
+
+
 def packets(path: str | Path, kind: str) -> list[bytes]:
     """The packets of the first stream of a kind, video or audio."""
     with av.open(str(path)) as container:

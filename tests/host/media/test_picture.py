@@ -7,13 +7,11 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 
 from ccl_pack.ccl_core.host.media.picture import Frames, first_seconds, open_film
-from support.films import NTSC, Recipe, grey, packets, write
+from support.films import NTSC, Recipe, grey, packets, turned, write
 
 
 def numbers(chunks: list[torch.Tensor]) -> list[int]:
@@ -82,25 +80,6 @@ def test_bytes_are_read_as_a_file(tmp_path: Path) -> None:
     film = open_film(data)
     assert numbers(list(film.at(NTSC, 60))) == list(range(60))
     assert film.name == "the video"
-
-
-def turned(source: Path, path: Path, degrees: int) -> Path:
-    """The file with a note that its picture is to be turned."""
-    with av.open(str(source)) as container, av.open(str(path), "w") as output:
-        stream = output.add_stream_from_template(container.streams.video[0])
-        for packet in container.demux(container.streams.video[0]):
-            if packet.size:
-                packet.stream = stream
-                output.mux(packet)
-    data = path.read_bytes()
-    place = data.index(b"tkhd") + 4 + 4 + 4 + 4 + 4 + 4 + 4 + 8 + 2 + 2 + 2 + 2
-    matrices = {
-        90: (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30),
-        180: (-65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30),
-    }
-    matrix = np.array(matrices[degrees], ">i4").tobytes()
-    path.write_bytes(data[:place] + matrix + data[place + 36 :])
-    return path
 
 
 def test_a_turned_film_is_read_as_it_is_shown(tmp_path: Path) -> None:

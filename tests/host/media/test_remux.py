@@ -15,7 +15,7 @@ from comfy_api.latest import InputImpl
 from ccl_pack.ccl_core.host.media.picture import first_seconds, open_film
 from ccl_pack.ccl_core.host.media.remux import save_with_picture, save_with_sound
 from ccl_pack.ccl_core.host.media.sound_file import read_sound
-from support.films import Recipe, grey, packets, write
+from support.films import Recipe, grey, packets, turned, write
 
 CLICKS = (0.25, 1.0, 1.5)
 
@@ -131,3 +131,18 @@ def test_channels_and_odd_rates_are_written(tmp_path: Path, channels: int, layou
         stream = container.streams.audio[0]
         assert (stream.rate, stream.layout.name) == (22050, layout)
     assert onsets(tmp_path / "made.mp4") == pytest.approx(CLICKS, abs=0.01)
+
+
+def test_a_turned_film_stays_turned(tmp_path: Path) -> None:
+    path = turned(write(tmp_path / "a.mp4", Recipe(audio=None)), tmp_path / "b.mp4", 90)
+    save_with_sound(open_film(str(path)), clicks(), str(tmp_path / "made.mp4"))
+    made = open_film(str(tmp_path / "made.mp4"))
+    assert made.sides == (48, 64)
+    first, wanted = (next(film.at(Fraction(30), 1)) for film in (made, open_film(str(path))))
+    assert torch.equal(first, wanted)
+
+
+def test_a_part_of_a_turned_film_is_encoded_as_it_is_shown(tmp_path: Path) -> None:
+    path = turned(write(tmp_path / "a.mp4", Recipe(audio=None)), tmp_path / "b.mp4", 90)
+    save_with_sound(open_film(str(path), start=0.5, seconds=1.0), clicks(), str(tmp_path / "made.mp4"))
+    assert open_film(str(tmp_path / "made.mp4")).sides == (48, 64)
