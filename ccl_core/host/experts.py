@@ -20,6 +20,7 @@ import comfy.sampler_helpers
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ..tasks import State
 from .both_experts import KEY, SHARED, LowNoise, low_noise_of, show_both, with_low_noise
 from .bypass import shared_bypasses
 from .patches import counterparts, moved, moved_patches
@@ -60,8 +61,12 @@ def attach_low_noise(patcher: ModelPatcher, low: ModelPatcher, boundary: float) 
 class Experts:
     """The experts of one run: which of them is active, and how the host loads the other one."""
 
-    def __init__(self, guider: Any, noise_shape: Sequence[int], sigmas: torch.Tensor) -> None:
+    def __init__(
+        self, guider: Any, noise_shape: Sequence[int], sigmas: torch.Tensor, sound_alone: bool
+    ) -> None:
         self.guider = guider
+        # The audio stream is the same in both, so a run without video needs no other expert.
+        self.sound_alone = sound_alone
         self.noise_shape = noise_shape
         self.high = guider.model_patcher
         self.boundary = self.high.get_attachment(KEY).boundary
@@ -70,7 +75,7 @@ class Experts:
         self.hooks: tuple | None = None
         # A run that begins below the boundary (second pass, denoise) never needs the high-noise expert. The
         # boundary itself is the high one's, as in Wan 2.2.
-        self.active = self.high if sigmas[0] >= self.boundary else self.low
+        self.active = self.high if sound_alone or sigmas[0] >= self.boundary else self.low
 
     @property
     def name(self) -> str:
@@ -78,6 +83,8 @@ class Experts:
 
     def at(self, sigma: torch.Tensor) -> ModelPatcher:
         """The expert for sigmas (b,) of the video, loaded. ValueError where the boundary divides them."""
+        if self.sound_alone:
+            return self.high
         above = (sigma >= self.boundary).tolist()
         if any(above) and not all(above):
             raise ValueError(
@@ -187,8 +194,8 @@ def _sample_with_experts(
 ) -> torch.Tensor:
     """Wrapper of the host's OUTER_SAMPLE."""
     guider = executor.class_obj
-    experts = Experts(guider, noise.shape, sigmas)
     run = guider.model_options["transformer_options"][RUN]
+    experts = Experts(guider, noise.shape, sigmas, run.video is State.ABSENT)
     experts.low.model.run = run
     run.experts = experts
     try:

@@ -182,6 +182,21 @@ def test_each_step_is_that_of_its_expert_alone() -> None:
     ]
 
 
+def test_a_sound_alone_runs_with_one_expert() -> None:
+    """Audio stream and interaction are the same in both."""
+    masks = torch.zeros(1, 1, 3, 4, 6), torch.ones(1, 1, 18)
+    latent = av_latent(masks=masks)
+    latent["samples"].unbind()[0].zero_()
+    made = []
+    for denoise in (1.0, 0.5):
+        model = experts()
+        passes = recorded(model)
+        made.append(sample(model, latent=latent, denoise=denoise)[1])
+        assert {name for name, _ in passes} == {"high"} and len(passes) == STEPS
+    alone = patcher(weights=expert_weights(0), **SHIFT)
+    assert torch.equal(made[0], sample(alone, latent=latent)[1])
+
+
 def test_restarting_at_high_noise_switches_back() -> None:
     model = experts()
     passes = recorded(model)

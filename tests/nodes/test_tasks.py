@@ -168,7 +168,7 @@ def test_frames_of_a_plain_video_latent() -> None:
     assert latent["noise_mask"][0, 0, :, 0, 0].tolist() == [0, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("frames", [(0, 0), (17, 0), (9, 9), (-1, 2)])
+@pytest.mark.parametrize("frames", [(0, 0), (17, 0), (9, 9), (13, 1), (-1, 2)])
 def test_frames_that_leave_nothing_are_refused(frames: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="the task i2av has first_frames"):
         set_task(clip(), "i2av", first_frames=frames[0], last_frames=frames[1])

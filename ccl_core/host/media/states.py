@@ -108,23 +108,24 @@ def require_content(latent: torch.Tensor, what: str, why: str) -> None:
 
 def keep_images(av: AVLatent, first: int, last: int, task: str) -> AVLatent:
     """Keep so many pixel frames at the start and at the end of the video."""
-    frames = frames_of(av.video.shape[2])
-    if first < 0 or last < 0 or not 0 < first + last < frames:
+    latent_frames = av.video.shape[2]
+    frames = frames_of(latent_frames)
+    # A latent frame is kept as a whole: none that a given image does not fill, at the end the nearest more.
+    at_start = full_latent_frames_of(first) if first else 0
+    at_end = latent_frames_of(last + 1) - 1 if last else 0
+    if first < 0 or last < 0 or not 0 < at_start + at_end < latent_frames:
         raise ValueError(
             f"the task {task} has first_frames {first} and last_frames {last} of {frames} frames: keep at "
             "least one frame, and leave some to generate"
         )
-    # A latent frame is kept as a whole: none that a given image does not fill, at the end the nearest more.
-    at_start = full_latent_frames_of(first) if first else 0
-    at_end = latent_frames_of(last + 1) - 1 if last else 0
-    kept = frames_before(at_start), frames - frames_before(av.video.shape[2] - at_end)
+    kept = frames_before(at_start), frames - frames_before(latent_frames - at_end)
     if kept != (first, last):
         notice(
             f"first_frames {first} and last_frames {last} became {kept[0]} and {kept[1]}, as a latent frame "
             "holds 4 and the first one 1"
         )
     mask = ones_mask(av.video)
-    parts = [slice(0, at_start), slice(av.video.shape[2] - at_end, None)]
+    parts = [slice(0, at_start), slice(latent_frames - at_end, None)]
     for part in parts:
         if av.video[:, :, part].shape[2]:
             require_content(av.video[:, :, part], "frames of the video latent", f"the task {task}")
