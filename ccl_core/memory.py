@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .config import CCLConfig, StreamConfig
+from .config import CCAOptions, CCLConfig, StreamConfig
 from .counts import attention, linear
 from .guidance import TC, Branch, mode_named
 
@@ -24,6 +24,9 @@ STEM_WINDOW = 7  # tokens under each convolution of Ovi's audio stem
 # its passes (benchmarks/memory.py).
 LATENT_COPIES = 12
 LATENT_COPIES_PER_PASS = 3
+# The host batches passes where it finds 1.5 times what it takes them to need (calc_cond_batch). What is kept
+# of a given stream must leave that: less would part texts that were kept together.
+HOST_MARGIN = 1.5
 TEXT_TOKENS = 512  # of UMT5-XXL, to which Wan, Ovi and MOVA pad or cut a text
 
 
@@ -71,6 +74,7 @@ class Clip:
     video: t, h, w of the latent. audio: its tokens, 0 where it is absent.
     batch: clips. passes: branches of guidance that run as one batch, each with all clips.
     video_times, audio_times: distinct diffusion times of a stream, 1 where no mask sets any.
+    given: "video" or "audio", a stream that is given while the other one is made.
     """
 
     video: tuple[int, int, int]
@@ -79,6 +83,7 @@ class Clip:
     passes: int = 1
     video_times: int = 1
     audio_times: int = 1
+    given: str = ""
 
     def video_tokens(self, config: CCLConfig) -> int:
         steps = zip(self.video, config.video.patch_size, strict=True)
@@ -125,6 +130,31 @@ def step_bytes(config: CCLConfig, clip: Clip, kernels: Kernels) -> int:
     return resting + working + clip.sampler_bytes(config)
 
 
+def kept_bytes(config: CCLConfig, clip: Clip, texts: int, itemsize: int) -> list[int]:
+    """Keys and values of a given stream that a run keeps, for each layer; none where each pass makes them.
+
+    texts: sets, one for each text that an open branch reads. itemsize: bytes per number.
+    """
+    if not clip.given or not isinstance(config.interaction.options, CCAOptions):
+        return []
+    video = clip.video_tokens(config), config.audio.dim, config.video.num_layers
+    audio = clip.audio, config.video.dim, config.audio.num_layers
+    # They have the width of the stream that reads.
+    tokens, width, depth = video if clip.given == "video" else audio
+    layer = 2 * clip.batch * texts * tokens * width * itemsize
+    return [layer for i in config.interaction.layers if i < depth]
+
+
+def kept_in_vram(layers: Sequence[int], room: int) -> int:
+    """How many layers of so many bytes stay in VRAM; the others go to pinned RAM."""
+    taken = 0
+    for count, layer in enumerate(layers):
+        taken += layer
+        if taken > room:
+            return count
+    return len(layers)
+
+
 class StreamBytes(NamedTuple):
     """resting: what a stream holds while the other one works. working: what its own work adds at most."""
 
@@ -161,13 +191,23 @@ def calls(mode: str, coupled: bool) -> tuple[int, ...]:
     Branches that differ only in text share a call, which the host may run as one batch. Without an audio
     stream there is no coupling to switch.
     """
-    ends = {TC}
-    for term in mode_named(mode).terms.values():
-        ends |= {term.toward, term.away}
+    ends = _branches(mode)
     if not coupled:
         return (len({branch.negative for branch in ends}),)
     # In the order of Branch, as the guider runs them.
     return tuple(Counter(branch.anchor for branch in Branch if branch in ends).values())
+
+
+def open_texts(mode: str) -> int:
+    """Texts under which one stream reads the other one."""
+    return len({branch.negative for branch in _branches(mode) if not branch.anchor})
+
+
+def _branches(mode: str) -> set[Branch]:
+    ends = {TC}
+    for term in mode_named(mode).terms.values():
+        ends |= {term.toward, term.away}
+    return ends
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,10 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ..memory import HOST_MARGIN
 from ..model.kept import Kept
 from .run import Run
 
-# The host batches passes where it finds 1.5 times what it takes them to need (calc_cond_batch). Less left
-# over would part texts that were kept together.
-HOST_MARGIN = 1.5
 MODEL = "diffusion_model."
 
 

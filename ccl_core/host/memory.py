@@ -16,6 +16,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..memory import (
+    HOST_MARGIN,
     Clip,
     Demand,
     Kernels,
@@ -23,11 +24,15 @@ from ..memory import (
     Verdict,
     calls,
     judge,
+    kept_bytes,
+    kept_in_vram,
+    open_texts,
     step_bytes,
 )
 from .experts import low_noise_of
 from .latent_checks import check_latent
 from .media.latents import model_grid, split
+from .run import Run, state_of
 
 # A host after 0.30 calls activation and down-projection as one, and so holds the input of both.
 HELD_ACTIVATION = hasattr(comfy.ldm.wan.model, "WanFeedForward")
@@ -110,7 +115,16 @@ def clip_of(model: ModelPatcher, latent: dict[str, Any]) -> Clip:
         batch=av.video.shape[0],
         video_times=_times(av.video_mask, av.video),
         audio_times=_times(av.audio_mask, av.audio),
+        given=_given(av),
     )
+
+
+def _given(av: Any) -> str:
+    """The stream that is given while the other one is made, as a run takes it."""
+    if av.audio is None:
+        return ""
+    video, audio = state_of(av.video_mask, av.video), state_of(av.audio_mask, av.audio)
+    return Run((), video, audio).given or ""
 
 
 def _times(mask: torch.Tensor | None, latent: torch.Tensor | None) -> int:
@@ -195,7 +209,21 @@ class Plan:
         if memory.vram_state is memory.VRAMState.HIGH_VRAM:
             moved = weights.active  # the host offloads nothing
         step = step_bytes(self.config, clip, self.kernels)
+        if self.machine.vram_free is None:
+            step += sum(self.kept(clip))
         return Demand(int(weights.active * shrink), step, int(moved * shrink))
+
+    def kept(self, clip: Clip) -> list[int]:
+        """Bytes of each layer that a run keeps of a given stream."""
+        return kept_bytes(self.config, clip, open_texts(self.mode), self.kernels.itemsize)
+
+    @property
+    def kept_layers_in_vram(self) -> int:
+        machine = self.machine
+        if machine.vram_free is None:
+            return 0
+        needed = int(HOST_MARGIN * host_bytes(self.model, self.clip))
+        return kept_in_vram(self.kept(self.clip), machine.vram_free - machine.vram_reserve - needed)
 
     def judged(self, clip: Clip, shrink: float = 1.0) -> Verdict:
         return judge(self.demand(clip, shrink), self.machine)

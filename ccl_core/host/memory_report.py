@@ -130,7 +130,24 @@ def _step_lines(plan: Plan) -> list[str]:
         f"Latent: {clip.batch} x {t} x {h} x {w}, {tokens:,} video tokens{audio}",
         f"Guidance {plan.mode}: {sum(plan.passes)} passes per step, {clip.passes} at a time",
         f"A step takes {step} beside the weights (ComfyUI estimates {estimate})",
+        *_kept_lines(plan),
     ]
+
+
+def _kept_lines(plan: Plan) -> list[str]:
+    """What a run keeps of a given stream, and where."""
+    layers = plan.kept(plan.clip)
+    if not layers:
+        return []
+    within = plan.kept_layers_in_vram
+    where = f"{within} of {len(layers)} layers in VRAM, the rest in pinned RAM"
+    if within in (0, len(layers)):
+        where = "in VRAM" if within else "in pinned RAM, from which each call copies it layer by layer"
+    if plan.machine.vram_free is None:
+        where = "in RAM"
+    given = plan.clip.given
+    held = _size(sum(layers))
+    return [f"The given {given} is computed once, and {held} of it kept {where}"]
 
 
 def _machine_lines(plan: Plan) -> list[str]:

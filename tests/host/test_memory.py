@@ -17,13 +17,24 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 
-from ccl_pack.ccl_core.config import CCAOptions, InteractionConfig
+from ccl_bench.published_sizes import ccl_14b
+from ccl_pack.ccl_core.config import OPTIONS, CCAOptions, InteractionConfig
+from ccl_pack.ccl_core.guidance import MODES, TermScale
 from ccl_pack.ccl_core.host.experts import attach_low_noise
 from ccl_pack.ccl_core.host.files.build import build_model
 from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.memory import Plan, clip_of, host_bytes, kernels_of, machine_of, weights_of
-from ccl_pack.ccl_core.host.memory_report import report
-from ccl_pack.ccl_core.memory import Clip, Machine, parameters, step_bytes
+from ccl_pack.ccl_core.host.memory_report import _kept_lines, report
+from ccl_pack.ccl_core.memory import (
+    HOST_MARGIN,
+    Clip,
+    Machine,
+    kept_bytes,
+    kept_in_vram,
+    parameters,
+    step_bytes,
+)
+from ccl_pack.ccl_core.model.kept import size_of
 from support import tiny
 
 model = cache(tiny.patcher)
@@ -309,3 +320,78 @@ def test_a_model_without_audio_stream_is_refused() -> None:
     plain = comfy.model_patcher.ModelPatcher(Plain(), torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match="Plain, which has no audio stream"):
         report(plain, tiny.av_latent(), "cfg")
+
+
+# ---- what is kept of a given stream
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+@pytest.mark.parametrize("mode", ["cfg", "ucg_joint", "ucg"])
+def test_what_a_run_keeps_is_what_the_plan_counts(stream: str, mode: str) -> None:
+    patcher, held = tiny.patcher(), []
+    latent = tiny.av_latent(batch=2, masks=tiny.given(stream, batch=2))
+    guider = AVGuider(patcher)
+    guider.set_conds(tiny.conditioning(), tiny.conditioning(3))
+    guider.set_guidance(mode, {name: TermScale(3.0, 2.0) for name in MODES[mode].terms})
+
+    def note(*_: Any) -> None:
+        for kept in patcher.model.run.kept.values():
+            held.extend(size_of(source) for source in kept.sources or () if source)
+
+    guider.sample(
+        latent["samples"],
+        latent["samples"],
+        comfy.samplers.sampler_object("euler"),
+        torch.tensor([1.0, 0.0]),
+        denoise_mask=latent["noise_mask"],
+        callback=note,
+        disable_pbar=True,
+        seed=0,
+    )
+    plan = Plan(patcher, latent, mode)
+    assert plan.clip.given == stream
+    assert sum(plan.kept(plan.clip)) == sum(held) > 0
+
+
+def test_nothing_is_kept_where_both_are_made_or_the_coupling_has_no_anchor() -> None:
+    both = Plan(model(), tiny.av_latent(), "cfg")
+    assert both.clip.given == "" and both.kept(both.clip) == []
+    fusion = tiny.patcher(interaction=InteractionConfig("fusion", (0, 1), OPTIONS["fusion"]()))
+    given = Plan(fusion, tiny.av_latent(masks=tiny.given("video")), "cfg")
+    assert given.clip.given == "video" and given.kept(given.clip) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "said"),
+    [
+        (1e12, "kept in VRAM"),
+        (1.5, "1 of 2 layers in VRAM, the rest in pinned RAM"),
+        (0, "kept in pinned RAM, from which each call copies it layer by layer"),
+    ],
+)
+def test_the_report_says_where_it_is_kept(room: float, said: str) -> None:
+    latent = tiny.av_latent(masks=tiny.given("video"))
+    roomy = Machine("test GPU", ram_free=2**40, ram_total=2**40, vram_free=2**40, vram_total=2**40)
+    plan = Plan(model(), latent, "cfg", roomy)
+    layer = plan.kept(plan.clip)[0]
+    needed = int(HOST_MARGIN * host_bytes(model(), plan.clip))
+    machine = replace(roomy, vram_free=int(needed + room * layer))
+    # With so little VRAM the host would not batch two texts, and the plan would count one at a time.
+    plan.machine = machine
+    (line,) = _kept_lines(plan)
+    assert said in line and line.startswith("The given video is computed once, and ")
+
+
+def test_in_ram_it_counts_to_the_step() -> None:
+    machine = Machine("cpu", ram_free=2**40, ram_total=2**40)
+    given = Plan(model(), tiny.av_latent(masks=tiny.given("video")), "cfg", machine)
+    step = step_bytes(given.config, given.clip, given.kernels)
+    assert given.demand(given.clip).step == step + sum(given.kept(given.clip))
+    assert "kept in RAM" in _kept_lines(given)[0]
+
+
+def test_kept_layers_fill_the_room() -> None:
+    assert [kept_in_vram([10, 10, 10], room) for room in (-1, 0, 10, 29, 30)] == [0, 0, 1, 2, 3]
+    clip = Clip((21, 44, 80), 168, given="video")
+    # 14B at 352 x 640, 81 frames: 3.17 GiB for each text.
+    assert sum(kept_bytes(ccl_14b(), clip, 1, 2)) / 2**30 == pytest.approx(3.17, abs=0.01)
