@@ -1,4 +1,4 @@
-"""Nodes of other packs that read what only LTX-2 has: with which words they stop on a joint model.
+"""Nodes that read what only LTX-2 has: with which words they stop on a joint model.
 
 docs/compatibility.md names them. Where one of them runs one day, it is a row.
 """
@@ -8,16 +8,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import comfy.samplers
+import comfy_extras.nodes_lt as lt
+import comfy_extras.nodes_lt_audio as lt_audio
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from comfy_extras.nodes_custom_sampler import RandomNoise
 
 import nodes as host_nodes
+from ccl_pack.ccl_core.host.files import build
 from support.compatibility.checkouts import KJNODES, LTXVIDEO, module
 from support.compatibility.packs import of_models, video
 from support.tiny import av_latent, conditioning, latents, patcher
@@ -25,6 +30,9 @@ from support.tiny import av_latent, conditioning, latents, patcher
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 BLOCKS = "'JointModel' object has no attribute 'transformer_blocks'"
 TEXTS = conditioning(1), conditioning(2)
+SOUND = {"waveform": torch.randn(1, 1, 16000), "sample_rate": 16000}
+CCL_TINY = Path(build.__file__).parents[2] / "checkpoints" / "ccl-tiny.safetensors"
+HOST = "ComfyUI"
 
 
 def of_ltx(name: str) -> Any:
@@ -66,9 +74,44 @@ def of_kj(node: str) -> Any:
     return getattr(module(KJNODES, "nodes.ltxv_nodes"), node)
 
 
+@cache
+def ccl_tiny() -> tuple[ModelPatcher, VAE]:
+    """The model and its audio VAE."""
+    model, _, _, audio_vae = build.load_checkpoint(str(CCL_TINY))
+    return model, audio_vae
+
+
+def reference_audio(_: ModelPatcher) -> Any:
+    model, audio_vae = ccl_tiny()
+    return lt.LTXVReferenceAudio.execute(model, *TEXTS, SOUND, audio_vae, 3.0, 0.0, 1.0)
+
+
+def decoded(_: ModelPatcher) -> Any:
+    audio_vae = ccl_tiny()[1]
+    latent = lt_audio.LTXVAudioVAEEncode.execute(SOUND, audio_vae).args[0]
+    return lt_audio.LTXVAudioVAEDecode.execute(latent, audio_vae)
+
+
 # By variable, the node, how it is called, and its error.
 Cases = dict[str, tuple[Callable[[ModelPatcher], Any], type[Exception], str]]
 CASES: dict[str, Cases] = {
+    HOST: {
+        "LTXVReferenceAudio": (
+            reference_audio,
+            ValueError,
+            "not enough values to unpack (expected 4, got 3)",
+        ),
+        "LTXVAudioVAEDecode": (
+            decoded,
+            AttributeError,
+            "'Vocos' object has no attribute 'output_sample_rate'",
+        ),
+        "LTXVEmptyLatentAudio": (
+            lambda _: lt_audio.LTXVEmptyLatentAudio.execute(25, 16.0, 1, ccl_tiny()[1]),
+            AttributeError,
+            "'Vocos' object has no attribute 'latent_frequency_bins'",
+        ),
+    },
     LTXVIDEO: {
         "MultimodalGuider": (multimodal, AttributeError, BLOCKS),
         "STGGuiderNode": (
@@ -124,7 +167,7 @@ CASES: dict[str, Cases] = {
     ("variable", "node"), [(variable, node) for variable, cases in CASES.items() for node in cases]
 )
 def test_a_node_for_ltx_2_stops_with_its_own_words(variable: str, node: str) -> None:
-    if not os.environ.get(variable):
+    if variable != HOST and not os.environ.get(variable):
         pytest.skip(f"{variable} names no checkout of the pack")
     call, kind, words = CASES[variable][node]
     with pytest.raises(kind) as caught:
