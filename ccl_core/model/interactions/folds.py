@@ -32,18 +32,22 @@ def out_is_folded(
     linear: Any, options: dict[str, Any], queries: int, seen: int, keys: int, heads: int
 ) -> bool:
     """Whether `Wo` goes into the values. seen: keys of one query, keys: of all of them."""
+    if not is_plain(linear, options):
+        return False
     d = linear.weight.shape[0]
     plain = queries * d * (d + seen)
-    return plain - keys * d * d - queries * seen * heads * d > WORTH and is_plain(linear, options)
+    return plain - keys * d * d - queries * seen * heads * d > WORTH
 
 
 def values_are_last(
     linear: Any, options: dict[str, Any], queries: int, seen: int, keys: int, heads: int
 ) -> bool:
     """Whether `Wv` comes behind the attention."""
+    if not is_plain(linear, options):
+        return False
     d, y = linear.weight.shape
     plain = keys * y * d + queries * seen * d
-    return plain - queries * (seen * heads + d) * y > WORTH and is_plain(linear, options)
+    return plain - queries * (seen * heads + d) * y > WORTH
 
 
 def is_plain(linear: Any, options: dict[str, Any]) -> bool:
@@ -52,6 +56,9 @@ def is_plain(linear: Any, options: dict[str, Any]) -> bool:
     Not where somebody put something in its place (bypass LoRA, object patch, hook) or in that of attention,
     where the host multiplies quantised weights, or where gradients are wanted.
     """
+    # The gated baseline has a function there.
+    if not isinstance(linear, torch.nn.Linear):
+        return False
     kind = type(linear)
     own = kind.forward is HostLinear.forward
     own = own and kind.forward_comfy_cast_weights is HostLinear.forward_comfy_cast_weights
