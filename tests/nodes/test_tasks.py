@@ -1,5 +1,5 @@
-"""CCLSetTask and CCLMaskAV: what each task keeps, on ccl-tiny and on small Ovi, MOVA and Prism, by KSampler
-and CCLJointSampler.
+"""CCLSetTask and CCLMaskAV: what each task keeps, on ccl-tiny and on small Ovi, MOVA and Prism, by KSampler,
+SamplerCustomAdvanced and CCLJointSampler.
 """
 
 from __future__ import annotations
@@ -11,6 +11,13 @@ from typing import Any
 import pytest
 import torch
 from comfy.nested_tensor import NestedTensor
+from comfy_extras.nodes_custom_sampler import (
+    BasicScheduler,
+    CFGGuider,
+    KSamplerSelect,
+    RandomNoise,
+    SamplerCustomAdvanced,
+)
 from torch import Tensor
 
 from ccl_pack.ccl_core.alignment.sizing import audio_tokens_of
@@ -103,7 +110,18 @@ def by_joint_sampler(model: Any, latent: dict[str, Any]) -> list[Tensor]:
     return made["samples"].unbind()
 
 
-SAMPLERS = pytest.mark.parametrize("sampled", [by_ksampler, by_joint_sampler])
+def by_custom_sampler(model: Any, latent: dict[str, Any]) -> list[Tensor]:
+    """SamplerCustomAdvanced with the guider of the host, and a sampler that adds noise in each step."""
+    positive, negative = texts(model)
+    guider = CFGGuider.execute(model, positive, negative, 3.0)[0]
+    sigmas = BasicScheduler.execute(model, "simple", 2, 1.0)[0]
+    sampler = KSamplerSelect.execute("euler_ancestral")[0]
+    noise = RandomNoise.execute(7)[0]
+    made = SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, dict(latent))[0]
+    return made["samples"].unbind()
+
+
+SAMPLERS = pytest.mark.parametrize("sampled", [by_ksampler, by_joint_sampler, by_custom_sampler])
 
 
 def states(latent: dict[str, Any]) -> tuple[State, State]:
