@@ -10,16 +10,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccl_bench.published_sizes import ovi
+from ccl_bench.gpu_cases import CASES, DTYPES, PROMISES, Case, Row, configuration, shapes
+from ccl_bench.plan import GB, planned
 from ccl_tools.console import ScriptError, Ticker, say
+from ccl_tools.quantise import FORMATS, Format
 from ccl_tools.tensor_file import Entry, Writer
 
 if TYPE_CHECKING:
@@ -28,80 +29,11 @@ if TYPE_CHECKING:
     from ccl_pack.ccl_core.config import CCLConfig
 
 COMMAND = Path(__file__).resolve().parents[1] / "gpu.py"
-GB = 10**9
 TEXT_TOKENS = 512
-DTYPES = {"bf16": "bfloat16", "fp8": "float8_e4m3fn"}
 # Numbers that every tensor is cut from, each at another place: a prime, so that no width repeats with it.
 PATTERN = 1_000_003
 # Short beside a step, long beside the question how much memory is free.
 WATCH_SECONDS = 0.02
-BEGIN, END = "<!-- gpu.py begin -->", "<!-- gpu.py end -->"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A clip to make: its size, and the guidance of a step (two passes)."""
-
-    title: str
-    width: int
-    height: int
-    frames: int
-    video_scale: float
-    audio_scale: float
-    skip_layers: str = ""
-
-
-CASES = {
-    "ovi": Case("Ovi, 960 x 960, 121 frames", 960, 960, 121, 4.0, 3.0, "11"),
-    "ccl": Case("CCL on Wan 14B, 640 x 352, 81 frames", 640, 352, 81, 5.0, 5.0),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement; `error` says why there is none."""
-
-    case: str
-    weights: str
-    limit_gb: float
-    gpu: str = ""
-    seconds_per_step: float | None = None
-    first_step_seconds: float | None = None
-    vram_gb: float | None = None
-    ram_gb: float | None = None
-    file_gb: float | None = None
-    error: str = ""
-
-
-def configuration(case: str) -> CCLConfig:
-    """Ovi as published; Wan 2.1 14B and an audio stream as large as Wan 1.3B, coupled by CCA in 30 layers."""
-    from ccl_pack.ccl_core.config import (
-        AudioLatentConfig,
-        CCAOptions,
-        CCLConfig,
-        InteractionConfig,
-        StreamConfig,
-    )
-
-    if case == "ovi":
-        return ovi()
-    return CCLConfig(
-        fps=Fraction(16),
-        video=StreamConfig(16, 16, 5120, 13824, 40, 40, 4096),
-        audio=StreamConfig(80, 80, 1536, 8960, 12, 30, 4096, patch_size=(1, 1, 1)),
-        interaction=InteractionConfig("cca", tuple(range(30)), CCAOptions()),
-        audio_latent=AudioLatentConfig("vocos", 80, Fraction(32), 16000),
-    )
-
-
-def shapes(config: CCLConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the model, without memory for any of them."""
-    import comfy.ops
-
-    from ccl_pack.ccl_core.model.joint import JointModel
-
-    model = JointModel(config, device="meta", operations=comfy.ops.disable_weight_init)
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
 def write_checkpoint(path: Path, config: CCLConfig, weights: str) -> None:
@@ -110,15 +42,29 @@ def write_checkpoint(path: Path, config: CCLConfig, weights: str) -> None:
 
     from ccl_pack.ccl_core.metadata import write_config
 
-    dtype = getattr(torch, DTYPES[weights])
+    wanted = shapes(config)
+    other = "bf16" if weights == "int8" else weights
+    dtype = getattr(torch, DTYPES[other])
     pattern = (0.02 * torch.randn(PATTERN, generator=torch.Generator().manual_seed(0))).to(dtype)
     ticker = Ticker(f"writing {path.name}")
-    entries = {name: Entry(DTYPES[weights], shape) for name, shape in shapes(config).items()}
+    entries: dict[str, Entry] = {}
+    for name, shape in wanted.items():
+        entries |= written(weights, name, shape).entries(name, shape)
     with Writer(path, entries, {"ccl_config": write_config(config)}) as writer:
-        for i, (name, entry) in enumerate(entries.items()):
-            writer.write(name, weight(name, entry.shape, pattern, i))
-            ticker.tick(f"{i + 1}/{len(entries)}")
+        for i, (name, shape) in enumerate(wanted.items()):
+            made = written(weights, name, shape).tensors(name, weight(name, shape, pattern, i))
+            for key, tensor in made.items():
+                writer.write(key, tensor)
+            ticker.tick(f"{i + 1}/{len(wanted)}")
     ticker.done()
+
+
+def written(weights: str, name: str, shape: Sequence[int]) -> Format:
+    """The form of a tensor in the file: the matrices of int8 have a scale for each row, the rest is bf16."""
+    layers = name.startswith(("blocks.", "audio.blocks.", "interaction."))
+    if weights == "int8" and layers and name.endswith(".weight") and len(shape) == 2:
+        return FORMATS["int8"]
+    return replace(FORMATS["bf16"], storage=DTYPES["bf16" if weights == "int8" else weights])
 
 
 def weight(name: str, shape: Sequence[int], pattern: Tensor, place: int) -> Tensor:
@@ -143,38 +89,56 @@ class Watcher(threading.Thread):
         self.file = 0
         self.ended = threading.Event()
 
-    def run(self) -> None:
+    def ram_now(self) -> int:
+        """RAM of this process; pages of the mapped file are counted apart, for the system may drop them."""
         import psutil
+
+        memory = psutil.Process().memory_info()
+        shared = getattr(memory, "shared", 0)
+        self.file = max(self.file, shared)
+        return memory.rss - shared
+
+    def run(self) -> None:
         import torch
 
-        process = psutil.Process()
         while not self.ended.wait(WATCH_SECONDS):
             if torch.cuda.is_available():
                 self.vram = max(self.vram, self.free_at_start - torch.cuda.mem_get_info()[0])
-            memory = process.memory_info()
-            # Pages of the mapped file are counted apart: the system may drop them.
-            shared = getattr(memory, "shared", 0)
-            self.ram = max(self.ram, memory.rss - shared)
-            self.file = max(self.file, shared)
+            self.ram = max(self.ram, self.ram_now())
 
     def stop(self) -> None:
         self.ended.set()
         self.join()
 
 
-def sample(path: Path, case: Case, steps: int) -> list[float]:
-    """Load the file and sample; the moment of the start and of the end of each step."""
-    import comfy.utils
+def latent_of(model: Any, case: Case) -> dict[str, Any]:
+    """The empty latent of the case; a given video has numbers, and a mask that keeps it."""
     import torch
+    from comfy.nested_tensor import NestedTensor
 
-    from ccl_pack.ccl_core.host.files.build import load_model
-    from ccl_pack.nodes.guidance import CCLJointSampler
     from ccl_pack.nodes.latents import CCLEmptyAVLatent
 
-    model = load_model(str(path))
     length = {"length": "frames", "frames": case.frames}
     size = {"size": "custom", "width": case.width, "height": case.height}
     latent = CCLEmptyAVLatent.execute(model=model, size=size, length=length, batch_size=1).result[0]
+    if not case.given:
+        return latent
+    video, audio = latent["samples"].unbind()
+    masks = [torch.zeros_like(video[:, :1]), torch.ones_like(audio[:, :1])]
+    return {
+        **latent,
+        "samples": NestedTensor([torch.ones_like(video), audio]),
+        "noise_mask": NestedTensor(masks),
+    }
+
+
+def sample(model: Any, latent: dict[str, Any], case: Case, steps: int) -> list[float]:
+    """The moment of the start and of the end of each step."""
+    import comfy.utils
+    import torch
+
+    from ccl_pack.nodes.guidance import CCLJointSampler
+
     texts = torch.randn(2, 1, TEXT_TOKENS, model.model.ccl_config.video.text_dim)
     moments = [time.perf_counter()]
 
@@ -203,15 +167,24 @@ def sample(path: Path, case: Case, steps: int) -> list[float]:
     return moments
 
 
-def measure(path: Path, case: Case, steps: int, free_at_start: int) -> dict[str, float]:
-    """The figures of one row, of this process."""
+def measure(
+    path: Path, case: Case, steps: int, free_at_start: int, prepare: Callable[[Any], Any] | None = None
+) -> dict[str, float]:
+    """The figures of one row, of this process, beside the plan's. prepare: changes the loaded MODEL."""
     import torch
 
+    from ccl_pack.ccl_core.host.files.build import load_model
+
     watcher = Watcher(free_at_start)
+    before = watcher.ram_now()
     watcher.start()
     # As the host's executor runs every node.
     with torch.inference_mode():
-        moments = sample(path, case, steps)
+        model = load_model(str(path))
+        model = model if prepare is None else prepare(model)
+        latent = latent_of(model, case)
+        plan = planned(model, latent)
+        moments = sample(model, latent, case, steps)
     watcher.stop()
     durations = [after - before for before, after in pairwise(moments)]
     return {
@@ -219,7 +192,9 @@ def measure(path: Path, case: Case, steps: int, free_at_start: int) -> dict[str,
         "first_step_seconds": round(durations[0], 3),
         "vram_gb": round(watcher.vram / GB, 2),
         "ram_gb": round(watcher.ram / GB, 2),
+        "ram_start_gb": round(before / GB, 2),
         "file_gb": round(watcher.file / GB, 2),
+        **plan,
     }
 
 
@@ -271,43 +246,24 @@ def measure_apart(path: Path, case: str, weights: str, limit_gb: float, steps: i
         return Row(**row, **json.loads(output.read_text()))
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown, one line for each measurement."""
-    names = ("s/step", "first step s", "VRAM GB", "RAM GB", "mapped file GB")
-    lines = [f"| model | weights | limit GB | {' | '.join(names)} |", "|" + "---|" * (3 + len(names))]
-    for row in rows:
-        values = (row.seconds_per_step, row.first_step_seconds, row.vram_gb, row.ram_gb, row.file_gb)
-        cells = (
-            [row.error.replace("|", "/")[:80], "", "", "", ""]
-            if row.error
-            else [f"{value:g}" for value in values]
-        )
-        lines.append(f"| {CASES[row.case].title} | {row.weights} | {row.limit_gb:g} | {' | '.join(cells)} |")
-    gpus = sorted({row.gpu for row in rows if row.gpu})
-    return "\n".join([*lines, "", f"{', '.join(gpus)}; two passes a step; euler; random weights."])
-
-
-def insert(text: str, block: str) -> str:
-    """The page with this block in the place of the one the script wrote before, or at the end."""
-    block = f"{BEGIN}\n{block}\n{END}\n"
-    if BEGIN not in text:
-        return f"{text.rstrip()}\n\n{block}".lstrip()
-    before, rest = text.split(BEGIN, 1)
-    return before + block + rest.split(END, 1)[1].lstrip("\n")
-
-
 def benchmark(options: argparse.Namespace) -> list[Row]:
     """All cases, each file written once for its limits and deleted behind them."""
     rows: list[Row] = []
-    for case in options.cases:
-        for weights in options.weights:
-            path = options.folder / f"benchmark_{case}_{weights}.safetensors"
-            write_checkpoint(path, configuration(case), weights)
-            try:
-                for limit in options.limits:
-                    ticker = Ticker(f"{CASES[case].title}, {weights}, {limit:g} GB")
-                    rows.append(measure_apart(path, case, weights, limit, options.steps))
-                    ticker.done()
-            finally:
-                path.unlink()
+    for (case, weights), limits in wanted(options).items():
+        path = options.folder / f"benchmark_{case}_{weights}.safetensors"
+        write_checkpoint(path, configuration(case), weights)
+        try:
+            for limit in limits:
+                ticker = Ticker(f"{CASES[case].title}, {weights}, {limit:g} GB")
+                rows.append(measure_apart(path, case, weights, limit, options.steps))
+                ticker.done()
+        finally:
+            path.unlink()
     return rows
+
+
+def wanted(options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
+    """The limits of each file: those that were asked for, or what shall fit on the cards that people have."""
+    if not options.cases:
+        return {(case, weights): [limit] for case, weights, limit in PROMISES}
+    return {(case, weights): options.limits for case in options.cases for weights in options.weights}
