@@ -150,9 +150,9 @@ def ramp(steps: int) -> tuple[Fraction, ...]:
     return tuple(Fraction(i + 1, steps + 1) for i in range(steps))
 
 
-def nearest_token(seconds: Fraction, tokens: int, duration: Fraction) -> int:
-    """The audio token that begins nearest to a time, of so many in so many seconds."""
-    return math.floor(seconds * tokens / duration + HALF)
+def nearest_token(seconds: Fraction, audio_rate: Fraction) -> int:
+    """The audio token that begins nearest to a time."""
+    return math.floor(seconds * audio_rate + HALF)
 
 
 def frame_start(latent_frame: int) -> Fraction:

@@ -83,9 +83,9 @@ def test_the_nearest_border_is_none_further_than_another(frames: Fraction) -> No
     )
 
 
-def test_a_token_rounds_to_the_nearest_of_its_duration() -> None:
-    seconds = Fraction(121, 24)
-    assert [nearest_token(t, 157, seconds) for t in (Fraction(0), Fraction(1), seconds)] == [0, 31, 157]
+def test_the_nearest_token_to_a_time() -> None:
+    times = [Fraction(0), Fraction(1, 50), Fraction(1), Fraction(5)]
+    assert [nearest_token(time, Fraction(125, 4)) for time in times] == [0, 1, 31, 156]
 
 
 def test_a_ramp_is_even_and_leaves_out_both_ends() -> None:

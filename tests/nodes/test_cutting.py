@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
+from ccl_pack.ccl_core.alignment.agreement import disagreement
 from ccl_pack.ccl_core.host.files.build import load_checkpoint
 from ccl_pack.ccl_core.host.media.latents import AVLatent, split
+from ccl_pack.ccl_core.host.media.masks import Clip, token_rate_of
 from ccl_pack.ccl_core.training.world.evaluate import draw_clips
 from ccl_pack.nodes.cutting import CCLJoinAV, CCLTrimAV
 from ccl_pack.nodes.tasks import CCLSetTask
@@ -20,6 +23,7 @@ from support.by_hand import TINY
 
 # 17 frames at 16 fps, 32 tokens a second.
 LATENT_FRAMES, TOKENS = 5, 34
+OVI, MOVA = Fraction(125, 4), Fraction(50)  # tokens a second
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +142,61 @@ def test_a_clip_and_its_continuation_join_to_the_bit(kept: float) -> None:
     # .5 s are 8 frames, two latent frames, 16 tokens.
     assert whole.video.shape[2] == LATENT_FRAMES + 2 and whole.audio.shape[2] == TOKENS + 16
     assert (whole.video[:, :, LATENT_FRAMES:] == 1).all() and (whole.audio[..., TOKENS:] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("latent_frames", "tokens", "rate"),
+    [
+        (31, 157, Fraction(125, 4)),
+        (61, 314, Fraction(125, 4)),
+        (49, 403, Fraction(50)),
+        (52, 428, Fraction(50)),
+    ],
+    ids=["Ovi 5 s", "Ovi 10 s", "MOVA", "Prism"],
+)
+@pytest.mark.parametrize("kept", [0.5, 1.0, 2.0])
+def test_a_continuation_of_published_sizes_has_streams_that_agree(
+    latent_frames: int, tokens: int, rate: Fraction, kept: float
+) -> None:
+    video = torch.randn(1, 16, latent_frames, 1, 1)
+    latent = {"samples": NestedTensor([video, torch.randn(1, 8, tokens)]), "fps": 24.0}
+    task = {"task": "continuation", "kept_seconds": kept, "new_seconds": 4.0}
+    window = CCLSetTask.execute(latent, task)[0]
+    whole = joined(latent, window, kept)
+    for av in (split(window), whole):
+        assert disagreement(av.video.shape[2], av.audio.shape[2], Fraction(24), rate) is None
+    assert torch.equal(whole.audio[..., :tokens], streams(latent)[1])
+    longer = (whole.video.shape[2] - latent_frames) * 4 / 24
+    assert (whole.audio.shape[2] - tokens) / float(rate) == pytest.approx(longer, abs=0.04)
+
+
+def test_streams_do_not_drift_apart_over_many_continuations() -> None:
+    video = torch.randn(1, 16, 31, 1, 1)
+    latent = {"samples": NestedTensor([video, torch.randn(1, 8, 157)]), "fps": 24.0}
+    for _ in range(20):
+        task = {"task": "continuation", "kept_seconds": 0.7, "new_seconds": 1.3}
+        window = CCLSetTask.execute(latent, task)[0]
+        noise = [torch.randn_like(stream) for stream in streams(window)]
+        latent = CCLJoinAV.execute(latent, {**window, "samples": NestedTensor(noise)}, 0.7)[0]
+        del latent["noise_mask"]
+    av = split(latent)
+    assert av.video.shape[2] > 150
+    assert disagreement(av.video.shape[2], av.audio.shape[2], Fraction(24), OVI) is None
+
+
+def test_the_rate_of_the_tokens_is_stated_or_that_of_a_family() -> None:
+    assert token_rate_of(31, 157, Fraction(24)) == OVI and token_rate_of(49, 403, Fraction(24)) == MOVA
+    # 66 tokens in 49/24 s: of a model of 32 a second, sized at another rate of frames than its own.
+    assert token_rate_of(13, 66, Fraction(24), 32.0) == 32
+    # What a latent states and does not have, as a node may have cut it since.
+    assert token_rate_of(9, 40, Fraction(16), 32.0) == Fraction(40 * 16, 33)
+
+
+def test_a_longer_clip_has_the_tokens_that_its_model_makes() -> None:
+    assert Clip(31, 157, Fraction(24), OVI).tokens_of(61) == 314  # as trained
+    assert Clip(9, 66, Fraction(16), Fraction(32)).tokens_of(12) == 90
+    # Eight for each latent frame, the short first one too, where the clock is the paper's.
+    assert Clip(9, 72, Fraction(16), Fraction(32)).tokens_of(12) == 96
 
 
 def test_an_overlap_is_faded_from_the_first_to_the_second() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from comfy.sd import VAE
 
-from ...alignment.timeline import frame_of_cut, frames_of, latent_frames_of, nearest_cut, nearest_token, ramp
+from ...alignment.timeline import frame_of_cut, frames_of, latent_frames_of, nearest_cut, ramp
 from ...notices import notice, told
 from ..vae.sockets import require_video_vae
 from .latents import AVLatent
@@ -67,8 +67,8 @@ def cut_streams(av: AVLatent, clip: Clip, first: int, last: int) -> AVLatent:
         start = frame_of_cut(first) / clip.fps
         stop = start + frames_of(last - first) / clip.fps
         # The end of the clip is that of its sound, which may go on for a part of a token.
-        to = clip.tokens if last == clip.latent_frames else nearest_token(stop, clip.tokens, clip.seconds)
-        audio = slice(nearest_token(start, clip.tokens, clip.seconds), max(1, to))
+        to = clip.tokens if last == clip.latent_frames else clip.nearest("audio", stop)
+        audio = slice(clip.nearest("audio", start), max(1, to))
         changed["audio"] = av.audio[:, :, audio].clone()
         if av.audio_mask is not None:
             changed["audio_mask"] = full_mask(av.audio, av.audio_mask)[:, :, audio]
@@ -102,7 +102,7 @@ def join_in_time(first: AVLatent, second: AVLatent, fps: Fraction, overlap: Frac
     made = {"video": _faded(first.video, second.video[:, :, 1:], start + 1)}
     begin = frame_of_cut(start) / fps
     if first.audio is not None:
-        made["audio"] = _faded(first.audio, second.audio, nearest_token(begin, clip.tokens, clip.seconds))
+        made["audio"] = _faded(first.audio, second.audio, clip.nearest("audio", begin))
     real = clip.seconds - begin
     if abs(real - overlap) > Fraction(1, 1000):
         asked = f"an overlap of {float(overlap):.3f} s"
@@ -116,7 +116,7 @@ def _joined_masks(
     """Masks of both clips one behind the other, where one of the two has any."""
     both = {"video": clip.latent_frames - start}
     if first.audio is not None:
-        both["audio"] = clip.tokens - nearest_token(begin, clip.tokens, clip.seconds)
+        both["audio"] = clip.tokens - clip.nearest("audio", begin)
     found = {}
     for stream, places in both.items():
         name = f"{stream}_mask"
@@ -164,10 +164,9 @@ def continued(av: AVLatent, fps: Fraction, kept: Fraction, new: Fraction) -> AVL
     end = replace(av, video_mask=None, audio_mask=None)
     end = cut_streams(end, clip, start, clip.latent_frames)
     length = latent_frames_of(frames_of(end.video.shape[2]) + int(new * fps))
-    tokens = nearest_token(frames_of(length) / fps, clip.tokens, clip.seconds)
     changed = dict(zip(("video", "video_mask"), _lengthened(end.video, length), strict=True))
     if end.audio is not None:
-        tokens = max(tokens, end.audio.shape[2])
+        tokens = max(clip.tokens_of(length), end.audio.shape[2])
         changed |= dict(zip(("audio", "audio_mask"), _lengthened(end.audio, tokens), strict=True))
     real = frames_of(end.video.shape[2]) / fps
     if abs(real - min(kept, clip.seconds)) > Fraction(1, 1000):

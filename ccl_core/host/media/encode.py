@@ -19,7 +19,7 @@ from ...notices import notice, told
 from ..out_of_memory import advising
 from ..vae.channels import to_channels
 from ..vae.sockets import input_sample_rate, require_audio_vae, require_video_vae, token_rate
-from .latents import AVLatent, ones_mask
+from .latents import AUDIO_RATE, AVLatent, ones_mask
 from .picture import Film, Frames, Picture
 from .source import original_sound
 
@@ -164,7 +164,7 @@ def add_audio(av: AVLatent, vae: VAE, fps: Fraction) -> AVLatent:
     rate = token_rate(vae)
     tokens = audio_tokens_of(av.video.shape[2], fps, rate, pinned_at(fps, rate))
     audio = av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens)
-    return replace(av, audio=audio, fps=float(fps))
+    return replace(av, audio=audio, fps=float(fps), rest={**av.rest, AUDIO_RATE: float(rate)})
 
 
 def fit_images(images: torch.Tensor, width: int, height: int, how: str) -> torch.Tensor:

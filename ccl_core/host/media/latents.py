@@ -23,6 +23,8 @@ from .pair import Pair
 
 # What this file reads and writes of a latent dict. `fps` is this pack's; nodes of the host carry it along.
 KEYS = ("samples", "noise_mask", "fps")
+# Audio tokens a second: of cutting and joining, which count in seconds.
+AUDIO_RATE = "audio_rate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,8 @@ def empty(size: AVSize, video_channels: int, audio_channels: int, batch: int) ->
         batch, video_channels, size.latent_frames, size.latent_height, size.latent_width, device=device
     )
     audio = torch.zeros(batch, audio_channels, size.audio_tokens, device=device)
-    return AVLatent(video, audio, fps=float(size.fps))
+    rate = float(size.audio_tokens / size.audio_seconds)
+    return AVLatent(video, audio, fps=float(size.fps), rest={AUDIO_RATE: rate})
 
 
 def ones_mask(samples: torch.Tensor) -> torch.Tensor:

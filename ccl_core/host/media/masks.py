@@ -14,14 +14,18 @@ from itertools import pairwise
 import comfy.utils
 import torch
 
+from ...alignment.agreement import disagreement
+from ...alignment.sizing import audio_tokens_of, pinned_at
 from ...alignment.timeline import (
     frames_before,
     frames_of,
     nearest_latent_frame,
     nearest_token,
+    tokens_per_latent_frame,
 )
+from ...families import FAMILIES
 from ...notices import told
-from .latents import AVLatent, ones_mask
+from .latents import AUDIO_RATE, AVLatent, ones_mask
 
 STREAMS = ("video", "audio")
 # Beyond it a cut is worth telling of.
@@ -35,20 +39,25 @@ class Clip:
     latent_frames: int
     tokens: int
     fps: Fraction
+    token_rate: Fraction  # a second
 
     @classmethod
     def of(cls, av: AVLatent, fps: Fraction) -> Clip:
         require_wan_clock(av)
-        return cls(av.video.shape[2], 0 if av.audio is None else av.audio.shape[2], fps)
+        frames, tokens = av.video.shape[2], 0 if av.audio is None else av.audio.shape[2]
+        return cls(frames, tokens, fps, token_rate_of(frames, tokens, fps, av.rest.get(AUDIO_RATE)))
 
     @property
     def seconds(self) -> Fraction:
         return frames_of(self.latent_frames) / self.fps
 
-    @property
-    def token_rate(self) -> Fraction:
-        """Audio tokens a second, as many as the video's duration has here: Ovi's 157 in 121/24 s."""
-        return self.tokens / self.seconds
+    def tokens_of(self, latent_frames: int) -> int:
+        """Audio tokens of a clip of the same model with so many latent frames."""
+        c = tokens_per_latent_frame(self.fps, self.token_rate)
+        # The paper gives the short first latent frame as many tokens as the others.
+        exact_c = c * self.latent_frames == self.tokens
+        pinned = pinned_at(self.fps, self.token_rate)
+        return audio_tokens_of(latent_frames, self.fps, self.token_rate, pinned, exact_c)
 
     def places(self, stream: str) -> int:
         """Latent frames or audio tokens."""
@@ -59,12 +68,24 @@ class Clip:
         if stream == "video":
             found = nearest_latent_frame(seconds * self.fps)
         else:
-            found = nearest_token(seconds, self.tokens, self.seconds)
+            found = nearest_token(seconds, self.token_rate)
         return max(0, min(self.places(stream), found))
 
     def time(self, stream: str, place: int) -> Fraction:
         """Where a latent frame or audio token begins, in seconds."""
         return frames_before(place) / self.fps if stream == "video" else place / self.token_rate
+
+
+def token_rate_of(latent_frames: int, tokens: int, fps: Fraction, stated: float | None = None) -> Fraction:
+    """Audio tokens a second: as the latent states, of a family that they fit, or as many as the video has."""
+    # Not by the counts alone: Ovi's 157 tokens are short of its rate by half a token, and streams of clips
+    # that are joined again and again would drift apart.
+    families = (family.published for family in FAMILIES.values() if family.published)
+    known = [fields["audio_latent"].rate for fields in families if fields.get("fps") == fps]
+    rates = known if stated is None else [Fraction(stated).limit_denominator(1_000_000)]
+    fitting = [rate for rate in rates if disagreement(latent_frames, tokens, fps, rate) is None]
+    seconds = frames_of(latent_frames) / fps
+    return min(fitting, key=lambda rate: abs(tokens - seconds * rate), default=tokens / seconds)
 
 
 @dataclass(frozen=True)
