@@ -219,9 +219,23 @@ def run_of(
     masks = [None] * len(shapes) if mask is None else unpack(mask, shapes)
     whole = _states(masks, streams)
     clips = [_states(_of_clip(masks, i), _of_clip(streams, i)) for i in range(shapes[0][0])]
-    keeps = options.get(KEEP_GIVEN, True) and model.diffusion_model.kind.routed
+    routed = model.diffusion_model.kind.routed
+    if not routed:
+        _require_same_streams(clips)
+    keeps = options.get(KEEP_GIVEN, True) and routed
     noisy = noisy_parts(model.ccl_config.family, masks, by_step, options.get(KEPT_PARTS))
     return Run(tuple(map(tuple, shapes)), *whole, tuple(clips), noisy, keeps)
+
+
+def _require_same_streams(clips: Sequence[tuple[State, State]]) -> None:
+    """ValueError where some clips lack a stream, which a coupling without routes cannot leave out of them."""
+    for stream, states in zip(("video", "audio"), zip(*clips, strict=True), strict=True):
+        absent = [number for number, state in enumerate(states, 1) if state is State.ABSENT]
+        if absent and len(absent) < len(states):
+            raise ValueError(
+                f"latent_image: of {len(states)} clips {absent} have no {stream} and the others have: sample "
+                "them apart (LatentFromBatch at both streams)"
+            )
 
 
 def _of_clip(parts: Sequence[Tensor | None], clip: int) -> list[Tensor | None]:

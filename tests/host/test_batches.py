@@ -193,3 +193,26 @@ def test_context_windows_of_a_batch_are_refused_in_a_sentence(sound: bool) -> No
         run(ALL, ALL, ALL)
     run(slice(1), ALL, ALL)
     run(ALL, slice(4), slice(26))
+
+
+@pytest.mark.parametrize("coupling", ["cca", "fusion", "bridge"])
+def test_a_batch_of_clips_with_and_without_sound_is_what_each_is_alone_or_refused(coupling: str) -> None:
+    def run(clips: slice) -> list[Tensor]:
+        video, audio = tiny.latents(batch=CLIPS)
+        audio[0] = 0.0
+        samples = NestedTensor([video[clips], audio[clips]])
+        mask = NestedTensor([part[clips] for part in masks_of_two_tasks()])
+        latent = {"samples": samples, "noise_mask": mask, "batch_index": [0, 1][clips]}
+        texts = tiny.conditioning(1), tiny.conditioning(2)
+        made = common_ksampler(model(coupling), 1, 2, 3.0, "euler", "simple", *texts, latent)[0]["samples"]
+        return list(made.unbind())
+
+    if coupling != "cca":
+        with pytest.raises(
+            ValueError, match=r"of 2 clips \[1\] have no audio and the others have: sample them"
+        ):
+            run(ALL)
+        return
+    both = run(ALL)
+    for clip in (slice(0, 1), slice(1, 2)):
+        assert all((x[clip] - y).abs().max() < ROUNDING * 10 for x, y in zip(both, run(clip), strict=True))
