@@ -245,12 +245,14 @@ class JointModel(VideoStream):
         return Link(video, audio, plan, *tables, *inputs.routes, inputs.options, keep)
 
     def _layers(self, link: Link) -> list[Layer]:
-        """All layers; the deeper stream runs its last ones alone.
+        """All layers; the deeper stream runs its last ones alone. What hands out ends with the coupling.
 
         Looked up at each pass: a compiled block stands in `blocks` for the length of a call only.
         """
         streams = (self, link.video), (self.audio, link.audio)
         depth = max(len(stream.blocks) for stream, running in streams if running is not None)
+        if link.keep:
+            depth = min(depth, max(self.ccl_config.interaction.layers) + 1)
         return [self._layer(i, link) for i in range(depth)]
 
     @staticmethod

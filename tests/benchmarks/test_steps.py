@@ -57,8 +57,9 @@ def test_steps_behind_the_first_are_alike_and_the_filling_pass_is_apart(
 
 
 def test_a_given_video_costs_its_pass_once(found: dict[str, steps.Count]) -> None:
+    """Of its three layers the two that are coupled."""
     alone = found["t2v"].later
-    assert 0.8 * alone < found["v2a"].fill < 1.2 * alone
+    assert 0.6 * alone < found["v2a"].fill < 0.8 * alone
 
 
 def test_a_pass_is_traced_once_and_counted_each_time() -> None:

@@ -22,7 +22,8 @@ from ccl_pack.ccl_core.model.kept import Kept
 from support.tiny import CONFIG, av_latent, conditioning, count_blocks, given, patcher
 
 STEPS = 4
-DEPTH = {"video": CONFIG.video.num_layers, "audio": CONFIG.audio.num_layers}
+# A pass of a given stream ends with the coupling.
+COUPLED = len(CONFIG.interaction.layers)
 STREAMS = pytest.mark.parametrize("stream", ["video", "audio"])
 
 
@@ -64,7 +65,7 @@ def test_a_given_stream_that_changes_is_computed_again(stream: str) -> None:
     wanted = sample(model, latent, keep=False)
     calls = count_blocks(model.model.diffusion_model)
     assert equal(sample(model, latent), wanted)
-    assert calls[stream] == 2 * DEPTH[stream]
+    assert calls[stream] == 2 * COUPLED
 
 
 def by_step(args: dict[str, Any]) -> Tensor:
@@ -78,7 +79,7 @@ def test_under_a_patch_inside_a_block_nothing_is_kept() -> None:
     latent = av_latent(masks=given("video"))
     wanted = sample(model, latent, keep=False)
     calls = count_blocks(model.model.diffusion_model)
-    assert equal(sample(model, latent), wanted) and calls["video"] == STEPS * DEPTH["video"]
+    assert equal(sample(model, latent), wanted) and calls["video"] == STEPS * CONFIG.video.num_layers
 
 
 def test_under_a_patch_of_a_method_nothing_is_kept() -> None:
@@ -101,7 +102,7 @@ def test_an_object_patch_of_something_else_does_not_stop_it() -> None:
     model.add_object_patch("model_sampling", model.get_model_object("model_sampling"))
     calls = count_blocks(model.model.diffusion_model)
     sample(model, av_latent(masks=given("video")))
-    assert calls["video"] == DEPTH["video"]
+    assert calls["video"] == COUPLED
 
 
 def test_clips_of_a_batch_of_which_one_is_given_as_a_whole() -> None:
@@ -110,7 +111,7 @@ def test_clips_of_a_batch_of_which_one_is_given_as_a_whole() -> None:
     model, latent = patcher(), av_latent(masks=masks, batch=2)
     wanted = sample(model, latent, keep=False)
     calls = count_blocks(model.model.diffusion_model)
-    assert equal(sample(model, latent), wanted) and calls["video"] == DEPTH["video"]
+    assert equal(sample(model, latent), wanted) and calls["video"] == COUPLED
 
 
 # ---- for how long

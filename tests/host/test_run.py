@@ -43,6 +43,8 @@ SIGMAS = torch.tensor([1.0, 0.8, 0.4, 0.0])
 STEPS = 3
 OTHER = {"video": "audio", "audio": "video"}
 DEPTH = {"video": CONFIG.video.num_layers, "audio": CONFIG.audio.num_layers}
+# A pass of a given stream ends with the coupling.
+COUPLED = len(CONFIG.interaction.layers)
 STREAMS = pytest.mark.parametrize("stream", ["video", "audio"])
 Callback = Callable[..., None]
 
@@ -153,7 +155,7 @@ def test_a_given_stream_runs_once_in_every_mode_of_guidance(mode: str, stream: s
     wanted = sample(computing(model), latent, mode)
     each, calls[stream], calls[OTHER[stream]] = calls[OTHER[stream]], 0, 0
     assert equal(sample(model, latent, mode), wanted)
-    assert calls == {stream: DEPTH[stream], OTHER[stream]: each}
+    assert calls == {stream: COUPLED, OTHER[stream]: each}
 
 
 @STREAMS
@@ -163,7 +165,7 @@ def test_negative_passes_that_skip_a_layer_keep_a_set_of_their_own(stream: str) 
     calls = count_blocks(model.model.diffusion_model)
     made = sample(model, latent, skip_layers=(1,), callback=seen_runs(model, runs))
     assert equal(made, wanted)
-    assert calls[stream] == 2 * DEPTH[stream] - 1 and len(runs[-1].kept) == 2
+    assert calls[stream] == 2 * COUPLED - 1 and len(runs[-1].kept) == 2
     whole, skipped = sorted(runs[-1].kept.values(), key=lambda kept: kept.sources[1] is None)
     assert whole.sources[1] is not None and skipped.sources[1] is None
 
@@ -209,7 +211,7 @@ def test_each_context_window_keeps_its_own(stream: str) -> None:
     windows = calls[stream] // DEPTH[stream] // STEPS
     calls[stream] = 0
     assert equal(sample(model, latent, callback=seen_runs(model, runs)), wanted)
-    assert windows > 1 and calls[stream] == windows * DEPTH[stream] and len(runs[-1].kept) == windows
+    assert windows > 1 and calls[stream] == windows * COUPLED and len(runs[-1].kept) == windows
 
 
 def test_each_video_expert_keeps_its_own() -> None:
@@ -219,7 +221,7 @@ def test_each_video_expert_keeps_its_own() -> None:
     wanted = sample(computing(model), latent)
     calls = [count_blocks(expert.model.diffusion_model) for expert in (model, low)]
     assert equal(sample(model, latent), wanted)
-    assert [counted["video"] for counted in calls] == [DEPTH["video"]] * 2
+    assert [counted["video"] for counted in calls] == [COUPLED] * 2
     assert [counted["audio"] for counted in calls] == [DEPTH["audio"], 2 * DEPTH["audio"]]
 
 

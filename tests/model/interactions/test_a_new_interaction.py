@@ -271,7 +271,7 @@ def test_what_it_reads_of_a_given_stream_is_kept(stream: str) -> None:
     model.model_options["transformer_options"][KEEP_GIVEN] = True
     calls = tiny.count_blocks(model.model.diffusion_model)
     assert equal(sample(model, latent), wanted)
-    assert calls[stream] == getattr(tiny.CONFIG, stream).num_layers
+    assert calls[stream] == len(tiny.CONFIG.interaction.layers)
 
 
 def test_its_size_is_counted() -> None:
