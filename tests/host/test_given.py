@@ -12,6 +12,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_easycache import EasyCacheNode
 from torch import Tensor
 
 from ccl_pack.ccl_core.host import given as module
@@ -19,6 +20,7 @@ from ccl_pack.ccl_core.host.given import release
 from ccl_pack.ccl_core.host.run import KEEP_GIVEN, Run
 from ccl_pack.ccl_core.model.interactions import KV
 from ccl_pack.ccl_core.model.kept import Kept
+from ccl_pack.ccl_core.tasks import State
 from support.tiny import CONFIG, av_latent, conditioning, count_blocks, given, patcher
 
 STEPS = 4
@@ -281,3 +283,55 @@ def test_dynamic_loading_frees_its_range_and_not_what_was_loaded_beside_it() -> 
     model = Dynamic()
     release(model, "diffusion_model.blocks.")
     assert model.freed == (None, 100)
+
+
+# ---- beside what skips steps
+
+
+def test_easycache_skips_no_step_where_the_video_is_given() -> None:
+    """It looks at the video alone, and would take one that does not change for steps that do not."""
+    model, latent = patcher(), av_latent(masks=given("video"))
+    cached = EasyCacheNode.execute(model, 0.2, 0.0, 1.0, False).args[0]
+    calls = count_blocks(model.model.diffusion_model)
+    made = sample(cached, latent)
+    assert calls["audio"] == STEPS * CONFIG.audio.num_layers
+    assert equal(made, sample(model, latent))
+
+
+# ---- the card
+
+
+class Loaded:
+    """What `Vram` reads of a patcher; memory is what the host says."""
+
+    load_device = torch.device("cpu")
+
+    def get_free_memory(self, _: torch.device) -> int:
+        return 150
+
+
+@pytest.mark.parametrize(
+    ("free", "waiting", "goes"), [(100, 0, False), (99, 0, True), (100, 1, True), (200, 100, False)]
+)
+def test_weights_leave_where_what_is_free_is_less_than_a_pass_needs(
+    monkeypatch: pytest.MonkeyPatch, free: int, waiting: int, goes: bool
+) -> None:
+    gone: list[str] = []
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda _: free)
+    monkeypatch.setattr(module, "release", lambda _, prefix: gone.append(prefix))
+    card = module.Vram(Loaded(), 100, "diffusion_model.blocks.")
+    assert card.room() == 50
+    card.release(waiting)
+    assert gone == (["diffusion_model.blocks."] if goes else [])
+
+
+def test_a_card_keeps_what_the_host_wants_free_for_a_batch() -> None:
+    model = patcher()
+    run = Run(((1, 16, 3, 4, 6), (1, 8, 18)), State.GIVEN, State.GENERATED)
+    model.model.run = run
+    model.load_device = torch.device("cuda", 0)
+    numbers = 16 * 3 * 4 * 6 + 8 * 18
+    needed = model.model.memory_required([2, 1, numbers])
+    card = module._memory_of(run, model, 2)
+    reserve = int(1.5 * needed) + comfy.model_management.extra_reserved_memory()
+    assert card.reserve == reserve and card.given == "diffusion_model.blocks."
