@@ -17,9 +17,10 @@ from torch import Tensor
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.kept_parts import noisy_parts
+from ccl_pack.ccl_core.host.run import KEEP_GIVEN
 from ccl_pack.nodes.guidance import CCLJointSampler
 from nodes import common_ksampler
-from support.tiny import av_latent, conditioning, given, patcher
+from support.tiny import av_latent, conditioning, count_blocks, given, patcher
 
 # What of each family is shown clean where a part of it is kept.
 CLEAN = {"ccl": {"video", "audio"}, "ovi": {"video"}, "mova": set(), "prism": set()}
@@ -162,3 +163,18 @@ def test_a_mask_of_ones_is_no_mask_to_the_bit(family: str) -> None:
         done = common_ksampler(model_of(family), 1, 3, 3.0, "euler", "simple", *texts, latent)[0]
         made.append(done["samples"].unbind())
     assert all(map(torch.equal, *made))
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_a_given_stream_is_computed_once_beside_one_that_is_kept_in_part(stream: str) -> None:
+    other = {"video": "audio", "audio": "video"}[stream]
+    masks = [torch.minimum(*pair) for pair in zip(given(stream), a_part_of(other), strict=True)]
+    texts, made, calls = (conditioning(1), conditioning(2)), [], []
+    for once in (True, False):
+        model = patcher()
+        model.model_options["transformer_options"][KEEP_GIVEN] = once
+        calls.append(count_blocks(model.model.diffusion_model))
+        done = common_ksampler(model, 1, 3, 3.0, "euler", "simple", *texts, av_latent(masks=tuple(masks)))[0]
+        made.append(done["samples"].unbind())
+    assert all(map(torch.equal, *made))
+    assert 0 < calls[0][stream] <= calls[1][stream] / 3 and calls[0][other] == calls[1][other]
