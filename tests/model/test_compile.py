@@ -165,3 +165,12 @@ def test_the_whole_model_compiled_with_breaks_equals_the_eager_run() -> None:
     whole = compiled(model, graphs, ["diffusion_model"], fullgraph=False)
     assert equal(sample(whole, latent()), sample(model, latent()))
     assert len(graphs) > 0
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_the_whole_model_compiled_with_breaks_keeps_a_given_video() -> None:
+    model, graphs = model_of("cca", video_layers=1), Graphs()
+    given = latent(given="video")
+    whole = compiled(model, graphs, ["diffusion_model"], fullgraph=False)
+    assert equal(sample(whole, given), sample(model, given))
+    assert len(graphs) > 0
