@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -30,7 +30,7 @@ from ..ccl_core.host.media.encode import read_picture
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_agreement, require_finite, split
 from ..ccl_core.host.media.listening import tell_of_sound
 from ..ccl_core.host.media.picture import Film, Frames, first_seconds
-from ..ccl_core.host.media.remux import save_with_picture, save_with_sound
+from ..ccl_core.host.media.remux import save_with_picture, save_with_sound, written
 from ..ccl_core.host.media.source import Source, original_sound, source_of
 from ..ccl_core.host.media.states import is_absent
 from ..ccl_core.host.vae.channels import to_channels
@@ -205,7 +205,7 @@ def _video(
     source: Source, images: torch.Tensor, audio: dict[str, Any], rate: Fraction, seconds: Fraction
 ) -> Input.Video:
     """A VIDEO with the originals in it, so far as the clip goes; what a file has is copied from it."""
-    picture, sound = source.picture, source.sound
+    picture, sound, write = source.picture, source.sound, None
     if isinstance(picture, Film) and picture == sound:
         return _part_of(first_seconds(picture, seconds))
     if isinstance(picture, Film):
@@ -214,12 +214,15 @@ def _video(
             **audio,
             "waveform": audio["waveform"][..., : samples_of(film.seconds, audio["sample_rate"])],
         }
-        return _file(lambda path: save_with_sound(film, audio, path))
-    if isinstance(picture, Frames):
+        write = partial(save_with_sound, film, audio)
+    elif isinstance(picture, Frames):
         images, rate = picture.images[: math.ceil(seconds * picture.fps)], picture.fps
-    if isinstance(sound, Film):
-        film = first_seconds(sound, seconds)
-        return _file(lambda path: save_with_picture(images, rate, film, path))
+    if isinstance(sound, Film) and not isinstance(picture, Film):
+        write = partial(save_with_picture, images, rate, first_seconds(sound, seconds))
+    if write is not None:
+        path = _temporary()
+        if written(write, path):
+            return InputImpl.VideoFromFile(path)
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=rate))
 
 
@@ -229,13 +232,11 @@ def _part_of(film: Film) -> Input.Video:
     return InputImpl.VideoFromFile(film.file, start_time=float(film.start), duration=float(film.seconds))
 
 
-def _file(write: Callable[[str], None]) -> Input.Video:
-    """A VIDEO of a file among the host's temporary ones. Its SaveVideo copies the packets."""
+def _temporary() -> str:
+    """A new path among the host's temporary files. Its SaveVideo copies the packets of what lies there."""
     folder = folder_paths.get_temp_directory()
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, f"ccl_{uuid.uuid4().hex}.mp4")
-    write(path)
-    return InputImpl.VideoFromFile(path)
+    return os.path.join(folder, f"ccl_{uuid.uuid4().hex}.mp4")
 
 
 def _tiling(vae: VAE, choice: dict[str, Any]) -> Tiling | None:

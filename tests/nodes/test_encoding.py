@@ -15,6 +15,7 @@ from comfy_api.latest import Input, InputImpl, Types
 
 from ccl_pack.ccl_core.host.media.latents import split
 from ccl_pack.ccl_core.host.media.sound_file import read_sound
+from ccl_pack.nodes import decoding
 from ccl_pack.nodes.decoding import CCLDecodeAV
 from ccl_pack.nodes.encoding import CCLEncodeAV
 from ccl_pack.nodes.latents import CCLEmptyAVLatent
@@ -174,6 +175,18 @@ def test_images_come_back_at_their_own_rate_and_size() -> None:
     assert "images, 1.03 s, 128x96 -> 64x48, 32 -> 16 fps" in report
     made = decode(latent)[2].get_components()
     assert made.frame_rate == 32 and torch.equal(made.images, images)
+
+
+def test_a_clip_whose_original_cannot_be_written_is_given_as_it_was_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = film(tmp_path / "a.mp4")
+    latent, _ = encode(like(video=video), video=video)
+    monkeypatch.setattr(decoding, "_temporary", lambda: str(tmp_path / "not there" / "made.mp4"))
+    images, _, made = decode(latent)
+    parts = made.get_components()
+    assert torch.equal(parts.images, images) and parts.frame_rate == 16
+    assert "the original could not be put back" in caplog.text
 
 
 def test_decoded_is_what_the_vae_makes(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -63,6 +63,20 @@ def save_with_picture(images: torch.Tensor, fps: Fraction, film: Film, path: str
         while waiting is not None:
             output.mux(waiting)
             waiting = next(packets, None)
+
+
+def written(write: Callable[[str], None], path: str) -> bool:
+    """Whether a file was written. Where it was not, that is told: the clip is there all the same."""
+    try:
+        write(path)
+    except (av.error.FFmpegError, OSError) as error:
+        notice(
+            f"the original could not be put back ({error}): video holds frames and sound as the model saw or "
+            "made them. Free the disk of ComfyUI's temporary files, or convert your file to H.264 and AAC in "
+            "an mp4"
+        )
+        return False
+    return True
 
 
 def film_is_copied(film: Film, stream: Any, output: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from comfy_api.latest import InputImpl
 
 from ccl_pack.ccl_core.host.media.picture import first_seconds, open_film
-from ccl_pack.ccl_core.host.media.remux import save_with_picture, save_with_sound
+from ccl_pack.ccl_core.host.media.remux import save_with_picture, save_with_sound, written
 from ccl_pack.ccl_core.host.media.sound_file import read_sound
 from support.films import Recipe, grey, packets, turned, write
 
@@ -146,3 +147,10 @@ def test_a_part_of_a_turned_film_is_encoded_as_it_is_shown(tmp_path: Path) -> No
     path = turned(write(tmp_path / "a.mp4", Recipe(audio=None)), tmp_path / "b.mp4", 90)
     save_with_sound(open_film(str(path), start=0.5, seconds=1.0), clicks(), str(tmp_path / "made.mp4"))
     assert open_film(str(tmp_path / "made.mp4")).sides == (48, 64)
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    film = open_film(str(write(tmp_path / "a.mp4")))
+    assert written(partial(save_with_sound, film, clicks()), str(tmp_path / "made.mp4"))
+    assert not written(partial(save_with_sound, film, clicks()), str(tmp_path / "not there" / "made.mp4"))
+    assert "the original could not be put back" in caplog.text
