@@ -154,3 +154,11 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.Lo
     assert written(partial(save_with_sound, film, clicks()), str(tmp_path / "made.mp4"))
     assert not written(partial(save_with_sound, film, clicks()), str(tmp_path / "not there" / "made.mp4"))
     assert "the original could not be put back" in caplog.text
+
+
+def test_the_frames_of_a_transport_stream_stay_what_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ts", Recipe(rate=48000))
+    save_with_sound(open_film(str(path)), clicks(), str(tmp_path / "made.mp4"))
+    with av.open(str(path)) as before, av.open(str(tmp_path / "made.mp4")) as after:
+        pairs = zip(before.decode(video=0), after.decode(video=0), strict=True)
+        assert all(np.array_equal(one.to_ndarray(), other.to_ndarray()) for one, other in pairs)
