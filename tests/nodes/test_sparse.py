@@ -141,6 +141,7 @@ def test_reference_tokens_are_not_of_the_grid() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.long
 def test_a_compiled_block_equals_the_eager_one_with_a_break_of_its_graph() -> None:
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 

@@ -139,6 +139,7 @@ def test_faults_of_the_configuration_are_said_in_words(tmp_path: Path) -> None:
         script.main(script.arguments(["--config", str(path), "--phase", "train", "--cpu"]))
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -> None:
     """SIGKILL to a real process between two checkpoints."""
     how = {
