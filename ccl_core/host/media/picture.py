@@ -15,6 +15,7 @@ import torch
 
 from ...alignment.timeline import HALF
 from ...notices import notice
+from .sound_file import sound_stream
 
 File = str | io.BytesIO
 # Frames that are converted at once: at 4K they take 1.6 GB in float32.
@@ -129,14 +130,20 @@ def picture_stream(container: av.container.InputContainer) -> Any:
     return next((stream for stream in streams if stream.codec_context is not None), None)
 
 
-def open_film(file: File, start: float = 0, seconds: float = 0) -> Film:
-    """What a file holds. start, seconds: of a window, 0 for the whole, as the host's VIDEO states it."""
+def open_film(file: File, start: float = 0, seconds: float = 0, of_sound: bool = False) -> Film:
+    """What a file holds. start, seconds: of a window, 0 for the whole, as the host's VIDEO states it.
+
+    of_sound: it lasts as long as its sound, not as its picture.
+    """
     with open_file(file) as container:
         picture, sounds = picture_stream(container), container.streams.audio
         if picture is None and not sounds:
             raise ValueError(f"{name_of(file)} holds neither a picture nor a sound: choose another file")
         begin = _begin(container)
-        end = _end(container, picture or sounds[0], file)
+        pixel = Fraction((picture and picture.sample_aspect_ratio) or 1)
+        sides = (0, 0) if picture is None else _sides(container, picture, pixel, name_of(file))
+        by_sound = picture is None or (of_sound and sounds)
+        end = _end(container, sound_stream(container, name_of(file)) if by_sound else picture, file)
         first = max(begin, Fraction(start).limit_denominator(SECOND))
         length = end - first
         if seconds:
@@ -146,12 +153,11 @@ def open_film(file: File, start: float = 0, seconds: float = 0) -> Film:
                 f"{name_of(file)} lasts from {float(begin):g} to {float(end):g} s, and the part from "
                 f"{start:g} s on holds nothing: choose another part, or another file"
             )
-        pixel = Fraction((picture and picture.sample_aspect_ratio) or 1)
         return Film(
             file=file,
             start=first,
             seconds=length,
-            sides=(0, 0) if picture is None else _sides(container, picture, pixel),
+            sides=sides,
             pixel=pixel,
             fps=Fraction(picture.average_rate or 1) if picture else Fraction(1),
             picture=picture is not None,
@@ -180,7 +186,7 @@ def decoded(container: Any, stream: Any, name: str) -> Iterator[av.VideoFrame]:
             yield from (frame for frame in frames if frame.pts is not None)
     finally:
         if damaged:
-            notice(f"{name} is damaged: {damaged} packets of its picture could not be read and are left out")
+            notice(f"{name} is damaged: packets of its picture left out as unreadable: {damaged}")
 
 
 def rgb(frame: av.VideoFrame, pixel: Fraction) -> np.ndarray:
@@ -197,9 +203,9 @@ def _begin(container: Any) -> Fraction:
     return Fraction(container.start_time or 0, SECOND)
 
 
-def _sides(container: Any, stream: Any, pixel: Fraction) -> tuple[int, int]:
+def _sides(container: Any, stream: Any, pixel: Fraction, name: str) -> tuple[int, int]:
     """Width and height as shown: only a frame knows how it is turned."""
-    frame = next(decoded(container, stream, "the video"), None)
+    frame = next(decoded(container, stream, name), None)
     if frame is None:
         return stream.width, stream.height
     sides = round(frame.width * pixel), frame.height
@@ -213,7 +219,6 @@ def _end(container: Any, stream: Any, file: File) -> Fraction:
     ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
     if not ends:
         raise ValueError(f"{name_of(file)} has a stream without packets: it is cut off, get it again")
-    container.seek(0)
     return max(ends) * stream.time_base
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -23,19 +24,16 @@ LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 # faststart puts the index in front, for players on the web; the tags are those of the host.
 OPTIONS = {"movflags": "use_metadata_tags+faststart"}
 PICTURE, SOUND = "h264", "aac"
+# How FFmpeg names a layout of which it knows the number alone.
+UNNAMED = " channels"
 
 
 def save_with_sound(film: Film, audio: dict[str, Any], path: str) -> None:
     """Write an mp4 of the film's picture and a sound: an AUDIO, of which the first clip is taken."""
-    with open_file(film.file) as container, av.open(path, "w", format="mp4", options=OPTIONS) as output:
-        output.metadata.update(container.metadata)
-        stream = picture_stream(container)
-        copies = film_is_copied(film, stream, output)
-        target = output.add_stream_from_template(stream) if copies else _picture_target(output, film)
+    with open_file(film.file) as container, _new(container, path) as output:
+        packets = _picture_packets(container, film, output)
         sound = Sound(output, audio)
-        packets = _window(container, stream, film) if copies else _recoded(film, target)
         for packet in packets:
-            packet.stream = target
             sound.write_until(float((packet.dts or 0) * packet.time_base))
             output.mux(packet)
         sound.write_until(float("inf"))
@@ -43,33 +41,55 @@ def save_with_sound(film: Film, audio: dict[str, Any], path: str) -> None:
 
 def save_with_picture(images: torch.Tensor, fps: Fraction, film: Film, path: str) -> None:
     """Write an mp4 of frames (f, h, w, 3) and the film's sound."""
-    with open_file(film.file) as container, av.open(path, "w", format="mp4", options=OPTIONS) as output:
-        output.metadata.update(container.metadata)
-        stream = sound_stream(container, film.name)
-        target = _h264(output, images.shape[2], images.shape[1], fps)
-        if codec_of(stream) in output.supported_codecs:
-            copied = output.add_stream_from_template(stream)
-        else:
-            copied = output.add_stream(SOUND, rate=_aac_rate(stream.rate), layout=stream.layout.name)
-            _tell(film, "sound", codec_of(stream), SOUND)
-        packets = _sound_packets(container, stream, film, copied)
-        waiting = next(packets, None)
-        for index, image in enumerate(images):
-            while waiting is not None and (waiting.dts or 0) * waiting.time_base <= index / fps:
-                output.mux(waiting)
-                waiting = next(packets, None)
-            output.mux(target.encode(_frame(image)))
-        output.mux(target.encode(None))
-        while waiting is not None:
-            output.mux(waiting)
-            waiting = next(packets, None)
+    with open_file(film.file) as container, _new(container, path) as output:
+        target = _h264(output, *_even(images.shape[2], images.shape[1]), fps)
+        _mux(output, _encoded(target, images), _sound_packets(container, film, output))
+
+
+def save_both(film: Film, sound: Film, path: str) -> None:
+    """Write an mp4 of the picture of one film and the sound of another, or of the same."""
+    with open_file(film.file) as container, _new(container, path) as output, open_file(sound.file) as other:
+        pictures = _picture_packets(container, film, output)
+        _mux(output, pictures, _sound_packets(other, sound, output))
+
+
+def _new(container: Any, path: str) -> Any:
+    output = av.open(path, "w", format="mp4", options=OPTIONS)
+    output.metadata.update(container.metadata)
+    return output
+
+
+def _mux(output: Any, *streams: Iterator[Any]) -> None:
+    """Write the packets of several streams, side by side as players want them."""
+    for packet in heapq.merge(*streams, key=lambda packet: (packet.dts or 0) * packet.time_base):
+        output.mux(packet)
+
+
+def _encoded(target: Any, images: torch.Tensor) -> Iterator[Any]:
+    for image in images:
+        yield from target.encode(_frame(image))
+    yield from target.encode(None)
+
+
+def _picture_packets(container: Any, film: Film, output: Any) -> Iterator[Any]:
+    stream = picture_stream(container)
+    if film_is_copied(film, stream, output):
+        return _of(_window(container, stream, film), output.add_stream_from_template(stream, opaque=True))
+    return _recoded(film, _picture_target(output, film))
+
+
+def _of(packets: Iterator[Any], target: Any) -> Iterator[Any]:
+    """The packets, as those of another stream."""
+    for packet in packets:
+        packet.stream = target
+        yield packet
 
 
 def written(write: Callable[[str], None], path: str) -> bool:
     """Whether a file was written. Where it was not, that is told: the clip is there all the same."""
     try:
         write(path)
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, OverflowError, ValueError) as error:
         notice(
             f"the original could not be put back ({error}): video holds frames and sound as the model saw or "
             "made them. Free the disk of ComfyUI's temporary files, or convert your file to H.264 and AAC in "
@@ -145,21 +165,36 @@ def _with_times(packets: Iterable[Any]) -> Iterator[Any]:
 def _recoded(film: Film, target: Any) -> Iterator[Any]:
     """The picture of the window encoded again, each frame at its own time."""
     base = target.codec_context.time_base
+    before = None
     for time, frame in film.shown():
-        if time >= film.start:
-            new = _frame(torch.from_numpy(rgb(frame, film.pixel).copy()))
-            new.pts, new.time_base = round((time - film.start) / base), base
-            yield from target.encode(new)
+        if time < film.start:
+            before = frame
+            continue
+        # What is on the screen where the window begins, if it stays there for long.
+        if before is not None and time - film.start > 1 / film.fps:
+            yield from target.encode(_at(before, Fraction(0), film, base))
+        before = None
+        yield from target.encode(_at(frame, time - film.start, film, base))
     yield from target.encode(None)
 
 
+def _at(frame: av.VideoFrame, time: Fraction, film: Film, base: Fraction) -> av.VideoFrame:
+    new = _frame(torch.from_numpy(rgb(frame, film.pixel).copy()))
+    new.pts, new.time_base = round(time / base), base
+    return new
+
+
 def _picture_target(output: Any, film: Film) -> Any:
-    width, height = film.sides
-    target = _h264(output, width // 2 * 2, height // 2 * 2, film.fps)
+    target = _h264(output, *_even(*film.sides), film.fps)
     # Of frames at uneven times.
     target.codec_context.time_base = Fraction(1, 90000)
     target.codec_context.max_b_frames = 0
     return target
+
+
+def _even(width: int, height: int) -> tuple[int, int]:
+    """The sides that yuv420p wants."""
+    return width // 2 * 2, height // 2 * 2
 
 
 def _h264(output: Any, width: int, height: int, fps: Fraction) -> Any:
@@ -178,12 +213,21 @@ def _frame(image: torch.Tensor) -> av.VideoFrame:
     )
 
 
-def _sound_packets(container: Any, stream: Any, film: Film, target: Any) -> Iterator[Any]:
-    if codec_of(stream) == codec_of(target):
-        copied = _window(container, stream, film)
-        yield from (_of(packet, target) for packet in copied)
-        return
-    resampler = av.AudioResampler(format="fltp", layout=target.layout.name, rate=target.rate)
+def _sound_packets(container: Any, film: Film, output: Any) -> Iterator[Any]:
+    """The film's sound: copied, or encoded again where mp4 takes no such codec or channels."""
+    stream = sound_stream(container, film.name)
+    codec, layout = codec_of(stream), stream.layout.name
+    named = not layout.endswith(UNNAMED)
+    if codec in output.supported_codecs and named:
+        return _of(_window(container, stream, film), output.add_stream_from_template(stream, opaque=True))
+    _tell(film, "sound", codec if named else f"{codec} of {layout}", SOUND)
+    layout = layout if named else LAYOUTS.get(stream.layout.nb_channels, "stereo")
+    target = output.add_stream(SOUND, rate=_aac_rate(stream.rate), layout=layout)
+    return _recoded_sound(container, stream, film, target, layout)
+
+
+def _recoded_sound(container: Any, stream: Any, film: Film, target: Any, layout: str) -> Iterator[Any]:
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=target.rate)
     for frame in container.decode(stream):
         if frame.pts is None or frame.time < film.start:
             continue
@@ -193,11 +237,6 @@ def _sound_packets(container: Any, stream: Any, film: Film, target: Any) -> Iter
         for resampled in resampler.resample(frame):
             yield from target.encode(resampled)
     yield from target.encode(None)
-
-
-def _of(packet: Any, target: Any) -> Any:
-    packet.stream = target
-    return packet
 
 
 def _aac_rate(rate: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -225,4 +226,4 @@ def _opened(path: str | io.BytesIO) -> Iterator[InputContainer]:
 
 
 def _name(path: str | io.BytesIO) -> str:
-    return "the given video" if isinstance(path, io.BytesIO) else str(path)
+    return "the given video" if isinstance(path, io.BytesIO) else os.path.basename(path)

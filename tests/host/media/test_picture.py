@@ -134,4 +134,4 @@ def test_a_damaged_film_is_read_as_far_as_it_goes(tmp_path: Path, caplog: pytest
     path.write_bytes(path.read_bytes().replace(broken, b"\xff" * len(broken)))
     film = open_film(str(path))
     assert torch.cat(list(film.at(NTSC, 60))).shape == (60, 48, 64, 3)
-    assert "a.mkv is damaged: 1 packets of its picture could not be read" in caplog.text
+    assert "a.mkv is damaged: packets of its picture left out as unreadable: 1" in caplog.text

@@ -45,6 +45,7 @@ def onsets(path: Path) -> list[float]:
         ("a.mkv", "h264", "flac"),
         ("a.mov", "h264", "pcm_s16le"),
         ("a.webm", "vp9", "libopus"),
+        ("a.webm", "libsvtav1", "libopus"),
         ("a.avi", "mpeg4", "mp3"),
         ("a.mpg", "mpeg2video", "mp2"),
     ],
@@ -162,3 +163,13 @@ def test_the_frames_of_a_transport_stream_stay_what_they_are(tmp_path: Path) -> 
     with av.open(str(path)) as before, av.open(str(tmp_path / "made.mp4")) as after:
         pairs = zip(before.decode(video=0), after.decode(video=0), strict=True)
         assert all(np.array_equal(one.to_ndarray(), other.to_ndarray()) for one, other in pairs)
+
+
+def test_a_part_of_uneven_frames_begins_with_the_one_that_is_shown(tmp_path: Path) -> None:
+    times = (0.0, 0.1, 0.2, 1.0, 1.1, 1.2, 1.3, 1.4)
+    path = write(tmp_path / "a.mkv", Recipe(frames=8, times=times, audio=None))
+    save_with_sound(open_film(str(path), start=0.5, seconds=0.8), clicks(), str(tmp_path / "made.mp4"))
+    with av.open(str(tmp_path / "made.mp4")) as container:
+        shown = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert [time for time, _ in shown] == pytest.approx([0.0, 0.5, 0.6, 0.7], abs=0.002)
+    assert grey([image for _, image in shown]) == pytest.approx([2, 3, 4, 5], abs=1.2)
