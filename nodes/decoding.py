@@ -30,8 +30,8 @@ from ..ccl_core.host.media.encode import read_picture
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, require_agreement, require_finite, split
 from ..ccl_core.host.media.listening import tell_of_sound
 from ..ccl_core.host.media.picture import Film, Frames, first_seconds
-from ..ccl_core.host.media.remux import save_with_picture, save_with_sound, written
-from ..ccl_core.host.media.source import Source, original_sound, source_of
+from ..ccl_core.host.media.remux import save_both, save_with_picture, save_with_sound, written
+from ..ccl_core.host.media.source import Source, lost_of, original_sound, source_of
 from ..ccl_core.host.media.states import is_absent
 from ..ccl_core.host.vae.channels import to_channels
 from ..ccl_core.host.vae.sockets import (
@@ -41,7 +41,7 @@ from ..ccl_core.host.vae.sockets import (
     require_video_vae,
     token_rate,
 )
-from ..ccl_core.notices import notice
+from ..ccl_core.notices import notice, told
 from .inputs import latent_fps_input, tiling_input
 from .node import CCLNode, known_choices
 
@@ -141,10 +141,16 @@ class CCLDecodeAV(CCLNode):
 def _originals(av: AVLatent, given: str) -> Source:
     """What of the originals is put back: all there is for one clip, nothing for a batch of clips."""
     source = source_of(av) if given == ORIGINAL else Source()
+    lost = lost_of(av) if given == ORIGINAL else []
+    if lost:
+        told(
+            f"The original {' and '.join(lost)} is not put back: the latent was cut, joined or changed since "
+            "Encode. What comes is decoded"
+        )
     if av.video.shape[0] > 1 and (source.picture or source.sound):
         notice(
             f"{av.video.shape[0]} clips follow one another in video, so what was given is the decoded latent "
-            "in each. Decode one clip (LatentFromBatch) to have the original put back"
+            "in each. Make one clip at a time to have the original put back"
         )
         return Source()
     return source
@@ -206,9 +212,9 @@ def _video(
 ) -> Input.Video:
     """A VIDEO with the originals in it, so far as the clip goes; what a file has is copied from it."""
     picture, sound, write = source.picture, source.sound, None
-    if isinstance(picture, Film) and picture == sound:
-        return _part_of(first_seconds(picture, seconds))
-    if isinstance(picture, Film):
+    if isinstance(picture, Film) and isinstance(sound, Film):
+        write = partial(save_both, first_seconds(picture, seconds), first_seconds(sound, seconds))
+    elif isinstance(picture, Film):
         film = first_seconds(picture, seconds)
         audio = {
             **audio,
@@ -216,7 +222,10 @@ def _video(
         }
         write = partial(save_with_sound, film, audio)
     elif isinstance(picture, Frames):
-        images, rate = picture.images[: math.ceil(seconds * picture.fps)], picture.fps
+        # H.264 wants even sides.
+        height, width = (side // 2 * 2 for side in picture.images.shape[1:3])
+        images = picture.images[: math.ceil(seconds * picture.fps), :height, :width]
+        rate = picture.fps
     if isinstance(sound, Film) and not isinstance(picture, Film):
         write = partial(save_with_picture, images, rate, first_seconds(sound, seconds))
     if write is not None:
@@ -224,12 +233,6 @@ def _video(
         if written(write, path):
             return InputImpl.VideoFromFile(path)
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=rate))
-
-
-def _part_of(film: Film) -> Input.Video:
-    if film.whole:
-        return InputImpl.VideoFromFile(film.file)
-    return InputImpl.VideoFromFile(film.file, start_time=float(film.start), duration=float(film.seconds))
 
 
 def _temporary() -> str:

@@ -61,7 +61,9 @@ def picture_of(video: Input.Video) -> Picture:
     """The frames of a VIDEO; ValueError where it has none."""
     if isinstance(video, InputImpl.VideoFromComponents):
         components = video.get_components()
-        return Frames(components.images, Fraction(components.frame_rate))
+        # A rate may be a float, whose own fraction has a denominator that no file can state.
+        rate = Fraction(components.frame_rate).limit_denominator(1001)
+        return Frames(components.images, rate)
     film = film_of(video)
     if not film.picture:
         raise ValueError(
@@ -76,7 +78,7 @@ def sound_of(video: Input.Video) -> dict[str, Any] | Film:
         sound = video.get_components().audio
         name = "video"
     else:
-        film = film_of(video)
+        film = film_of(video, of_sound=True)
         sound, name = film if film.sound else None, film.name
     if sound is None:
         raise ValueError(
@@ -85,6 +87,6 @@ def sound_of(video: Input.Video) -> dict[str, Any] | Film:
     return sound
 
 
-def film_of(video: Input.Video) -> Film:
-    """A VIDEO of a file, or of what else can be read as one."""
-    return open_film(video.get_stream_source(), *video.get_active_trim_window())
+def film_of(video: Input.Video, of_sound: bool = False) -> Film:
+    """A VIDEO of a file, or of what else can be read as one. of_sound: it lasts as long as its sound."""
+    return open_film(video.get_stream_source(), *video.get_active_trim_window(), of_sound)

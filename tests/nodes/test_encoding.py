@@ -14,6 +14,8 @@ import torch
 from comfy_api.latest import Input, InputImpl, Types
 
 from ccl_pack.ccl_core.host.media.latents import split
+from ccl_pack.ccl_core.host.media.picture import open_film
+from ccl_pack.ccl_core.host.media.remux import save_both
 from ccl_pack.ccl_core.host.media.sound_file import read_sound
 from ccl_pack.nodes import decoding
 from ccl_pack.nodes.decoding import CCLDecodeAV
@@ -158,6 +160,91 @@ def test_both_of_a_film_are_the_film(tmp_path: Path) -> None:
     path = saved(decode(latent)[2], tmp_path / "made.mp4")
     for kind in ("video", "audio"):
         assert packets(path, kind) == packets(tmp_path / "a.mp4", kind)
+
+
+@pytest.mark.parametrize(("name", "sound_codec"), [("a.mkv", "flac"), ("a.avi", "mp3"), ("a.flv", "aac")])
+def test_both_of_another_container_are_copied(tmp_path: Path, name: str, sound_codec: str) -> None:
+    """Matroska leaves out times of decoding that the host's own copy needs."""
+    codec = "mpeg4" if name == "a.avi" else "h264"
+    video = film(tmp_path / name, video=codec, audio=sound_codec)
+    latent, _ = encode(like(video=video), video=video, keep="picture and sound")
+    path = saved(decode(latent)[2], tmp_path / "made.mp4")
+    for kind in ("video", "audio"):
+        assert packets(path, kind) == packets(tmp_path / name, kind)
+    assert InputImpl.VideoFromFile(str(path)).get_components().images.shape[0] == 60
+
+
+def test_channels_without_names_are_encoded_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    video = film(tmp_path / "a.avi", video="mpeg4", audio="pcm_s16le")
+    latent, _ = encode(like(video=video), video=video, keep="sound")
+    path = saved(decode(latent)[2], tmp_path / "made.mp4")
+    assert "mp4 takes no pcm_s16le of 2 channels: the sound of a.avi is encoded again as aac" in caplog.text
+    assert read_sound(str(path), Fraction(0), Fraction(2)).waveform.abs().max() > 0.2
+
+
+def test_a_sound_longer_than_its_picture_is_heard_to_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "long.mp4", Recipe(frames=60))
+    write(tmp_path / "short.mp4", Recipe(frames=15, audio=None))
+    picture, voice = (open_film(str(tmp_path / name)) for name in ("short.mp4", "long.mp4"))
+    save_both(picture, voice, str(tmp_path / "a.mp4"))
+    video = InputImpl.VideoFromFile(str(tmp_path / "a.mp4"))
+    latent, report = encode(empty(), video=video, keep="sound")
+    assert "a.mp4, 2.00 s" in report and not [r for r in caplog.records if r.levelname == "WARNING"]
+    path = saved(decode(latent)[2], tmp_path / "made.mp4")
+    assert packets(path, "audio") == packets(tmp_path / "a.mp4", "audio")
+    encode(like(video=video), video=video, keep="sound")
+    assert "a.mp4 is 2.002 s long" in caplog.text and "the rest of the sound is cut off" in caplog.text
+
+
+def test_a_sound_shorter_than_its_picture_can_be_gone_on_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "long.mp4", Recipe(frames=60, audio=None))
+    write(tmp_path / "short.mp4", Recipe(frames=15))
+    picture, voice = (open_film(str(tmp_path / name)) for name in ("long.mp4", "short.mp4"))
+    save_both(picture, voice, str(tmp_path / "a.mp4"))
+    video = InputImpl.VideoFromFile(str(tmp_path / "a.mp4"))
+    encode(like(video=video), video=video, keep="sound")
+    assert "silence is added" in caplog.text
+    latent, _ = encode(like(video=video), "generate", video=video, keep="sound")
+    kept = (split(latent).audio_mask == 0).float().mean()
+    assert 0.2 < kept < 0.3
+
+
+def test_a_changed_latent_gives_no_original_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = film(tmp_path / "a.mp4")
+    latent, _ = encode(like(video=video), video=video)
+    again, report = encode(latent, start_image=frames(1))
+    assert "Picture kept" not in report and decode(again)[2].get_components().frame_rate == 16
+    parts = latent["samples"].unbind()
+    flipped = {**latent, "samples": type(latent["samples"])([parts[0].flip(-1), parts[1]])}
+    assert decode(flipped)[2].get_components().frame_rate == 16
+    assert "The original picture is not put back: the latent was cut, joined or changed" in caplog.text
+
+
+def test_one_clip_of_a_batch_has_its_original(tmp_path: Path) -> None:
+    video = film(tmp_path / "a.mp4", frames=10)
+    sides = {"size": "custom", "width": 64, "height": 48}
+    blank = CCLEmptyAVLatent.execute(model(), sides, {"length": "from material"}, 2, video=video)[0]
+    latent, _ = encode(blank, video=video)
+    one = {**latent, "samples": latent["samples"][1:], "noise_mask": latent["noise_mask"][1:]}
+    path = saved(decode(one)[2], tmp_path / "made.mp4")
+    assert packets(path, "video") == packets(tmp_path / "a.mp4", "video")
+
+
+def test_frames_of_a_typed_rate_and_odd_sides_become_a_file(tmp_path: Path) -> None:
+    made = Types.VideoComponents(images=frames(33, 47, 65), audio=None, frame_rate=Fraction(29.97))
+    video = InputImpl.VideoFromComponents(made)
+    voice = film(tmp_path / "a.mp4")
+    first, _ = encode(empty(), video=video)
+    both, _ = encode(first, video=voice, keep="sound")
+    path = saved(decode(both)[2], tmp_path / "made.mp4")
+    assert packets(path, "audio")[:5] == packets(tmp_path / "a.mp4", "audio")[:5]
+    assert saved(decode(first)[2], tmp_path / "silent.mp4").stat().st_size > 1000
 
 
 def test_a_sound_of_the_host_comes_back_at_its_own_rate() -> None:

@@ -268,8 +268,8 @@ def given_film() -> dict[str, Any]:
     """A latent that remembers the originals of both streams, which are kept."""
     latent = set_task(clip(), "v2a")
     latent["noise_mask"].unbind()[1].zero_()
-    shapes = tuple(stream.shape for stream in latent["samples"].unbind())
-    return {**latent, "source": Source(picture="the picture", sound="the sound", shapes=shapes)}
+    latents = tuple(latent["samples"].unbind())
+    return {**latent, "source": Source(picture="the picture", sound="the sound", latents=latents)}
 
 
 def test_the_original_of_what_was_renewed_is_not_put_back_later() -> None:

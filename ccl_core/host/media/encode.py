@@ -199,7 +199,8 @@ def _scaled(rgb: torch.Tensor, width: int, height: int, crop: bool) -> torch.Ten
 
 def _fit_length(count: int, frames: int, length: str) -> tuple[int, int]:
     """How many of so many frames are used, and the number of whole latent frames that they fill."""
-    if length == "refuse" and count != frames:
+    # Within a latent frame it is the rounding of a latent as long as the material.
+    if length == "refuse" and (count > frames or frames - count >= TEMPORAL_STRIDE):
         raise ValueError(
             f"images or video hold {count} frames at its rate, the latent {frames}: give {frames}, or set "
             "length_fit to pad or generate"

@@ -24,37 +24,47 @@ class Source:
     """The originals of the streams that are given whole.
 
     picture: at its own rate and size. sound: an AUDIO, or a film that has it. image_fit: how the frames met
-    the size of the latent. shapes: of both latents, which a node may cut later.
+    the size of the latent. latents: of both streams, which a node may cut or change later.
     """
 
     picture: Picture | None = None
     sound: dict[str, Any] | Film | None = None
     image_fit: str = "crop"
-    shapes: tuple[torch.Size | None, torch.Size | None] = (None, None)
+    latents: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
 
 
 def remember(av: AVLatent, source: Source) -> AVLatent:
-    """The latent with the originals in it, if there are any."""
+    """The latent with the originals in it, and without those it had before."""
+    rest = {name: value for name, value in av.rest.items() if name != KEY}
     if source.picture is None and source.sound is None:
-        return av
-    return replace(av, rest={**av.rest, KEY: replace(source, shapes=_shapes(av))})
+        return replace(av, rest=rest)
+    return replace(av, rest={**rest, KEY: replace(source, latents=(av.video, av.audio))})
 
 
 def source_of(av: AVLatent) -> Source:
-    """The originals that are in the latent still: a node may have cut it, or taken a mask away, since."""
+    """The originals that are in the latent still: a node may have changed it, or taken a mask away, since."""
     source = av.rest.get(KEY, Source())
-    video, audio = (ours == theirs for ours, theirs in zip(source.shapes, _shapes(av), strict=True))
-    picture = source.picture if video and _kept_whole(av.video_mask) else None
-    sound = source.sound if audio and _kept_whole(av.audio_mask) else None
+    video, audio = source.latents
+    picture = source.picture if _kept_whole(av.video_mask) and _same(av.video, video) else None
+    sound = source.sound if _kept_whole(av.audio_mask) and _same(av.audio, audio) else None
     return replace(source, picture=picture, sound=sound)
+
+
+def lost_of(av: AVLatent) -> list[str]:
+    """What the latent was given whole and does not hold any more: picture, sound."""
+    before, now = av.rest.get(KEY, Source()), source_of(av)
+    return [name for name in ("picture", "sound") if getattr(before, name) and not getattr(now, name)]
 
 
 def _kept_whole(mask: torch.Tensor | None) -> bool:
     return mask is not None and not mask.any()
 
 
-def _shapes(av: AVLatent) -> tuple[torch.Size, torch.Size | None]:
-    return av.video.shape, None if av.audio is None else av.audio.shape
+def _same(now: torch.Tensor | None, before: torch.Tensor | None) -> bool:
+    """Whether a stream holds what was encoded, each clip of a batch of it too."""
+    if now is None or before is None or now.shape[1:] != before.shape[1:]:
+        return False
+    return torch.equal(now, before[:1].to(now).expand_as(now))
 
 
 def original_sound(sound: dict[str, Any] | Film, seconds: Fraction) -> dict[str, Any]:
