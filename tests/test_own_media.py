@@ -103,9 +103,8 @@ def made_of(
 def measured(path: Path, clip: Clip) -> dict[str, Any]:
     film = open_film(str(path))
     heard = read_sound(str(path), Fraction(0), film.seconds)
-    fps = round(film.fps, 3) if film.fps.denominator > 1 else film.fps
     images = torch.cat(list(film.at(film.fps, int(film.seconds * film.fps + Fraction(1, 2)))))
-    return measure(clip, Result(images, heard.waveform.mean(0), heard.sample_rate), float(fps))
+    return measure(clip, Result(images, heard.waveform.mean(0), heard.sample_rate), float(film.fps))
 
 
 def length(path: Path, kind: str) -> float:
