@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,9 +14,8 @@ import torch
 
 from ...alignment.timeline import HALF
 from ...notices import notice
-from .sound_file import sound_stream
+from .container import File, name_of, open_file, picture_stream, sound_stream
 
-File = str | io.BytesIO
 # Frames that are converted at once: at 4K they take 1.6 GB in float32.
 AT_ONCE = 16
 SECOND = av.time_base
@@ -104,30 +102,6 @@ class Film:
 
 
 Picture = Film | Frames
-
-
-def open_file(file: File) -> av.container.InputContainer:
-    """ValueError where PyAV cannot open it."""
-    if isinstance(file, io.BytesIO):
-        file.seek(0)
-    try:
-        return av.open(file)
-    except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(
-            f"{name_of(file)} cannot be opened as a video ({error}): choose a video file, such as mp4, mov, "
-            "mkv or webm"
-        ) from error
-
-
-def name_of(file: File) -> str:
-    return "the video" if isinstance(file, io.BytesIO) else file.replace("\\", "/").rsplit("/", 1)[-1]
-
-
-def picture_stream(container: av.container.InputContainer) -> Any:
-    """The first stream of moving pictures, None for a file that has none. A cover is no such stream."""
-    cover = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-    return next((stream for stream in streams if stream.codec_context is not None), None)
 
 
 def open_film(file: File, start: float = 0, seconds: float = 0, of_sound: bool = False) -> Film:

@@ -14,8 +14,8 @@ import torchaudio
 
 from ...notices import notice
 from ..vae.channels import to_channels
-from .picture import Film, open_file, picture_stream, rgb
-from .sound_file import sound_stream
+from .container import open_file, picture_stream, sound_stream
+from .picture import Film, rgb
 
 # Sample rates of AAC, in Hz.
 AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,6 +19,7 @@ from av.error import FFmpegError
 
 from ...notices import notice
 from ..out_of_memory import require_ram
+from .container import name_of, open_file, sound_stream
 
 # Time stamps are rounded (1 ms in Matroska) and uneven (MP3 in AVI); a larger step is a gap or an overlap.
 TOLERANCE = Fraction(1, 100)  # s
@@ -43,33 +42,17 @@ def read_sound(path: str | io.BytesIO, start: Fraction, seconds: Fraction) -> So
     Times are those of the streams' own time stamps, the video's and the sound's. The delay of an encoder is
     taken off as the container states it. ValueError, with the file's name, for a file without sound.
     """
-    with _opened(path) as container:
-        stream = sound_stream(container, _name(path))
-        window = _Window(start, seconds, _name(path))
+    with open_file(path) as container:
+        stream = sound_stream(container, name_of(path))
+        window = _Window(start, seconds, name_of(path))
         if start > PREROLL:
             window.learn_grid(container, stream)
             if _seek(container, stream, start - PREROLL) and window.fill(container, stream):
                 return window.sound()
         # Some demuxers land behind the place that was asked for, and a sound may have a hole there.
-        with _opened(path) as again:
-            window.fill(again, sound_stream(again, _name(path)))
+        with open_file(path) as again:
+            window.fill(again, sound_stream(again, name_of(path)))
     return window.sound()
-
-
-def sound_stream(container: InputContainer, name: str) -> av.AudioStream:
-    """The sound that a player starts with; ValueError where the file has none that can be decoded."""
-    # Decoding a stream that FFmpeg has no decoder for (spatial sound of a telephone) crashes the process.
-    usable = [stream for stream in container.streams.audio if stream.codec_context is not None]
-    if usable:
-        best = container.streams.best("audio")
-        return best if best in usable else usable[0]
-    if container.streams.audio:
-        raise ValueError(
-            f"{name} holds a sound that FFmpeg cannot decode: convert it, for example to AAC in an mp4"
-        )
-    raise ValueError(
-        f"{name} holds no sound stream: give a file with sound, or leave the sound out to have it made"
-    )
 
 
 class _Window:
@@ -209,21 +192,3 @@ def _seek(container: InputContainer, stream: av.AudioStream, time: Fraction) -> 
     except FFmpegError:
         return False
     return True
-
-
-@contextmanager
-def _opened(path: str | io.BytesIO) -> Iterator[InputContainer]:
-    if isinstance(path, io.BytesIO):
-        path.seek(0)
-    try:
-        container = av.open(path)
-    except FFmpegError as error:
-        raise ValueError(
-            f"{_name(path)} cannot be read as a media file ({error}): load it again or convert it"
-        ) from error
-    with container:
-        yield container
-
-
-def _name(path: str | io.BytesIO) -> str:
-    return "the given video" if isinstance(path, io.BytesIO) else os.path.basename(path)

@@ -127,7 +127,7 @@ def test_what_is_no_media_file_is_told_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "notes.mp4"
     path.write_bytes(b"no media")
     for missing in (path, tmp_path / "gone.mp4"):
-        with pytest.raises(ValueError, match=rf"{missing.name} cannot be read as a media file"):
+        with pytest.raises(ValueError, match=rf"{missing.name} cannot be opened as a video or sound"):
             whole(missing, 1)
 
 
