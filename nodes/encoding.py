@@ -187,7 +187,9 @@ class CCLEncodeAV(CCLNode):
         fit = Fit(image_fit, length_fit)
         if picture is not None:
             vae = require_connected(video_vae, "video_vae", "video" if images is None else "images")
-            av = write_picture(av, vae, picture, own or picture.fps, fit)
+            # A video says its rate, so that of the latent has to be known too.
+            rate = own or (picture.fps if video is None else frame_rate(av, fps))
+            av = write_picture(av, vae, picture, rate, fit)
         if start_image is not None:
             vae = require_connected(video_vae, "video_vae", "start_image")
             # Whatever length_fit says: the frames behind the start are what is wanted.
@@ -199,7 +201,7 @@ class CCLEncodeAV(CCLNode):
             av = write_sound(av, vae, sound, fit)
         old = before.picture if start_image is None and end_image is None else None
         av = remember(av, Source(picture or old, sound or before.sound, image_fit))
-        text = report(av, own, video_vae, audio_vae)
+        text = report(av, Source(picture, sound, image_fit), own, video_vae, audio_vae)
         told(text)
         return io.NodeOutput(join(av), text)
 

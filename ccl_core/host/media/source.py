@@ -76,9 +76,13 @@ def original_sound(sound: dict[str, Any] | Film, seconds: Fraction) -> dict[str,
     return {**sound, "waveform": sound["waveform"][..., :count]}
 
 
-def report(av: AVLatent, fps: Fraction | None, video_vae: VAE | None, audio_vae: VAE | None) -> str:
-    """What was done with the originals, in a line for each stream, and what is made. fps: of the latent."""
-    source = av.rest.get(KEY, Source())
+def report(
+    av: AVLatent, source: Source, fps: Fraction | None, video_vae: VAE | None, audio_vae: VAE | None
+) -> str:
+    """What was done with the originals of a source, in a line for each, and what is made of the latent.
+
+    fps: of the latent. The VAEs: those that encoded the originals.
+    """
     lines = []
     if source.picture is not None:
         lines.append(_picture_line(source, av, fps or source.picture.fps, video_vae))
