@@ -13,7 +13,7 @@ from ..ccl_core.host.media.cut import join_in_time, trim
 from ..ccl_core.host.media.latents import AVLatent, frame_rate, join, require_finite, split
 from ..ccl_core.host.media.masks import Part
 from ..ccl_core.host.media.states import settled
-from .inputs import latent_fps_input, seconds_input
+from .inputs import latent_fps_input, part_inputs, seconds_input
 from .node import CCLNode
 
 CATEGORY = "CCL/latent"
@@ -33,8 +33,7 @@ class CCLTrimAV(CCLNode):
             ],
             inputs=[
                 io.Latent.Input("latent", tooltip="An audio-video latent, or a plain Wan video latent."),
-                seconds_input("start", 0.0, "Where the part starts, in seconds."),
-                seconds_input("end", 0.0, "Where it ends, in seconds; 0: at the end of the clip."),
+                *part_inputs(),
                 io.Vae.Input(
                     "video_vae",
                     optional=True,

@@ -22,7 +22,7 @@ from ..ccl_core.host.media.states import (
     settled,
 )
 from ..ccl_core.tasks import CHOICES
-from .inputs import given, latent_fps_input, seconds_input
+from .inputs import given, latent_fps_input, part_inputs, seconds_input
 from .node import CCLNode, known_choices
 
 CATEGORY = "CCL/latent"
@@ -209,8 +209,7 @@ class CCLMaskAV(CCLNode):
                 io.Combo.Input(
                     "streams", options=["both", *STREAMS], default="both", tooltip="Of which stream."
                 ),
-                seconds_input("start", 0.0, "Where the part starts, in seconds."),
-                seconds_input("end", 0.0, "Where it ends, in seconds; 0: at the end of the clip."),
+                *part_inputs(),
                 strength_input(),
                 io.Mask.Input(
                     "mask",

@@ -15,6 +15,7 @@ d width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import comfy.ops
@@ -147,7 +148,7 @@ def _routed(reading: Reading, q: Tensor, route: Routes, place: Place) -> Tensor:
     return out
 
 
-class Reading:
+class Reading(ABC):
     """What the queries of one direction read in a pass: context tokens, and on an open route a source.
 
     source: tokens of the other stream, or `kept` keys and values, both None where it is absent. Keys and
@@ -183,13 +184,13 @@ class Reading:
         seen = self.way.seen.stop - self.way.seen.start
         return queries, context + self._in_view(seen), context + q.shape[0] * seen
 
+    @abstractmethod
     def _in_view(self, seen: int) -> int:
         """Tokens of the source that one query sees, of so many."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, q: Tensor, samples: list[int] | slice, place: Place) -> Tensor:
         """Queries of these samples on the context tokens and the source: (b, n, d)."""
-        raise NotImplementedError
 
     # A closed direction: softmax(q Kc^T / sqrt(dh)) Vc, which the other stream cannot change.
     def anchored(self, q: Tensor, place: Place | None) -> Tensor:
