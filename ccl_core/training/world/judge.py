@@ -15,13 +15,12 @@ from ...metrics.matching import WIDE, SyncSummary, match_events, summarise_sync
 from ...metrics.onsets import detect_onsets, to_mono
 from .contacts import JUMP, Track, contacts_of, track_colours, track_foreground
 from .scene import PALETTE, Attributes, Object
-from .sounds import SAMPLE_RATE, SOUNDS, strike
+from .sounds import SAMPLE_RATE, SILENT, SOUNDS, strike
 
 STILL = "still"
 NO_COLOUR = "none"
 # Share of the shape's usual brightness from which a frame counts as showing it.
 PRESENT = 0.3
-SILENT = "silent"
 BANDS = 24
 # Share of what rang before an onset that is taken off; all of it would hide a sound that comes again.
 FADED = 0.7

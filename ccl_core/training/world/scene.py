@@ -22,7 +22,7 @@ from .motions import (
     Path,
     sample_path,
 )
-from .sounds import SAMPLE_RATE, SOUNDS, synthesise
+from .sounds import SAMPLE_RATE, SILENT, SOUNDS, synthesise
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (230, 30, 45),
@@ -83,13 +83,24 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Object:
-    """One object of a clip; contacts are seconds, exact to a sample of the sound."""
+    """One object of a clip; contacts are seconds, exact to a sample of the sound.
+
+    sound: one of SOUNDS, or SILENT for a distractor, whose contacts are seen and not heard.
+    """
 
     colour: str
     shape: str
     motion: str
     sound: str
     contacts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class OffScreen:
+    """A sound that nothing in the picture makes; onsets are seconds."""
+
+    sound: str
+    onsets: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -100,11 +111,18 @@ class Clip:
     waveform: np.ndarray  # (n,) float32
     objects: tuple[Object, ...]  # one or two, in the order of the caption
     caption: str
+    offscreen: tuple[OffScreen, ...] = ()
+    bed: float = 0.0  # root mean square of the noise under the whole clip
 
     @property
     def contacts(self) -> list[float]:
-        """Those of all objects, sorted."""
-        return sorted(time for thing in self.objects for time in thing.contacts)
+        """Those of all objects that sound, sorted."""
+        return sorted(time for thing in self.objects if thing.sound != SILENT for time in thing.contacts)
+
+    @property
+    def onsets(self) -> list[float]:
+        """When anything is heard to begin, sorted."""
+        return sorted([*self.contacts, *(time for sound in self.offscreen for time in sound.onsets)])
 
 
 @dataclass(frozen=True)

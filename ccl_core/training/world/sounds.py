@@ -68,3 +68,5 @@ def horn(_rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
 
 NOTES = {"drum": drum, "bell": bell, "click": click, "beep": beep, "horn": horn}
 SOUNDS = tuple(NOTES)
+# What an object without a sound makes.
+SILENT = "silent"
