@@ -31,7 +31,7 @@ PUBLISHED_SHAPE = (100, 1024)
 
 
 class VocosVAE(NativeAudioVAE):
-    """Latent: log-mel spectrogram normalised per band, (b, mels, tokens). Audio: (b, samples, 1)."""
+    """Latent: log-mel spectrogram normalised per band, (b, channels, tokens). Audio: (b, samples, 1)."""
 
     what = "vocoder"
 
@@ -54,23 +54,16 @@ class VocosVAE(NativeAudioVAE):
         wanted = Vocos(config, device="meta", operations=torch.nn).state_dict()
         check_state_dict(sd, wanted, self.what, OPTIONAL_KEYS)
         self.config = config
-        # "center" makes (tokens - 1) * hop samples, so one token is no sound.
-        self.least_tokens = 2 if config.padding == "center" else 1
-        self._set_interface(config.sample_rate, config.mels, config.hop)
+        # A token of one frame in the middle of its window is no sound.
+        self.least_tokens = 1 if config.samples(1) else 2
+        self._set_interface(config.sample_rate, config.channels, config.token_hop)
         # Fixed tensors stay float32: a half precision window would be audible.
         sd = {key: value.float() if key in OPTIONAL_KEYS else value for key, value in sd.items()}
         self._set_network(Vocos(config, dtype=self.vae_dtype, operations=comfy.ops.manual_cast), sd)
 
     def get_sd(self) -> StateDict:
         """What the host's VAESave writes: the weights, and the configuration as a tensor."""
-        config = self.config
-        sizes = {
-            "sample_rate": config.sample_rate,
-            "hop_length": config.hop,
-            "padding": config.padding,
-            "mel_n_fft": config.mel_n_fft,
-        }
-        return super().get_sd() | {"vocos_config": as_tensor(json.dumps(sizes))}
+        return super().get_sd() | {"vocos_config": as_tensor(stated_sizes(self.config))}
 
     # Numbers that live at once: of windows that overlap n_fft / hop times, and of the widths of a block.
     def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
@@ -78,11 +71,25 @@ class VocosVAE(NativeAudioVAE):
 
     def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
         config = self.config
-        return (6 * config.dim + 2 * config.intermediate_dim + 8 * config.n_fft) * shape[2] * dtype.itemsize
+        frames = shape[2] * config.frames_per_token
+        return (6 * config.dim + 2 * config.intermediate_dim + 8 * config.n_fft) * frames * dtype.itemsize
+
+
+def stated_sizes(config: VocosConfig) -> str:
+    """The entry `vocos_config`: what no shape of a tensor tells."""
+    return json.dumps(
+        {
+            "sample_rate": config.sample_rate,
+            "hop_length": config.hop,
+            "padding": config.padding,
+            "mel_n_fft": config.mel_n_fft,
+            "frames_per_token": config.frames_per_token,
+        }
+    )
 
 
 def vocos_config(sd: StateDict, metadata: Mapping[str, str]) -> VocosConfig:
-    """Sizes from the shapes; sample rate, hop, padding from the metadata `vocos_config` or `ccl_config`."""
+    """Sizes from the shapes, the others from the metadata `vocos_config` or `ccl_config`."""
     what = VocosVAE.what
     dim, mels, _ = shape_of(sd, "backbone.embed.weight", 3, what)
     intermediate_dim, _ = shape_of(sd, "backbone.convnext.0.pwconv1.weight", 2, what)
@@ -99,6 +106,7 @@ def vocos_config(sd: StateDict, metadata: Mapping[str, str]) -> VocosConfig:
         hop = int(given["hop_length"])
         mel_n_fft = int(mel_n_fft)
         padding = given["padding"]
+        frames_per_token = int(given.get("frames_per_token", 1))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the vocos_config metadata {given} is incomplete or of the wrong type "
@@ -114,6 +122,7 @@ def vocos_config(sd: StateDict, metadata: Mapping[str, str]) -> VocosConfig:
         dim=dim,
         intermediate_dim=intermediate_dim,
         layers=layers,
+        frames_per_token=frames_per_token,
     )
 
 

@@ -1,8 +1,8 @@
 """Vocos (arXiv 2306.00814), an audio autoencoder: log-mel features, ConvNeXt, and an inverse-STFT head.
 
-Axes: `b` batch, `n` samples, `a` audio tokens (mel frames), `m` mel bands, `d` width, `k` STFT bins. Module
-names give the keys of the published checkpoints. STFT, mel and inverse STFT run in float32 whatever the type
-of the layers.
+Axes: `b` batch, `n` samples, `f` mel frames, `a` audio tokens of `p` frames each, `m` mel bands, `d` width,
+`k` STFT bins. Module names give the keys of the published checkpoints. STFT, mel and inverse STFT run in
+float32 whatever the type of the layers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torchaudio
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +21,9 @@ from torch.nn import functional as F
 KERNEL = 7
 LOG_FLOOR = math.log(1e-7)
 MAGNITUDE_LIMIT = 1e2
+# Frame after frame: the first m channels of a token are the spectrum of its first frame.
+FOLDED = "b m (a p) -> b (p m) a"
+UNFOLDED = "b (p m) a -> b m (a p)"
 PADDINGS = ("center", "same")
 
 
@@ -27,8 +31,9 @@ PADDINGS = ("center", "same")
 class VocosConfig:
     """Sizes of a vocoder. `mel_n_fft` is the window of the features, `n_fft` that of the synthesis.
 
-    `padding` is the framing. `center`: token j lies at sample j * hop, a tokens are (a - 1) * hop samples.
-    `same`: token j lies at (j + 0.5) * hop, a tokens are exactly a * hop samples.
+    A token is `frames_per_token` mel frames, `hop` samples apart.
+    `padding` is the framing. `center`: frame j lies at sample j * hop, f frames are (f - 1) * hop samples.
+    `same`: frame j lies at (j + 0.5) * hop, f frames are exactly f * hop samples.
     """
 
     sample_rate: int
@@ -40,6 +45,7 @@ class VocosConfig:
     intermediate_dim: int
     layers: int
     padding: str
+    frames_per_token: int = 1
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
@@ -53,10 +59,24 @@ class VocosConfig:
                 )
         if self.sample_rate < 1:
             raise ValueError(f"the vocoder's sample rate is {self.sample_rate}, wanted a positive number")
+        if self.frames_per_token < 1:
+            raise ValueError(
+                f"the vocoder's frames_per_token is {self.frames_per_token}, wanted 1 or more mel frames"
+            )
 
     @property
-    def receptive_tokens(self) -> int:
-        """Tokens to either side that the spectrum of a token depends on."""
+    def channels(self) -> int:
+        """Of the latent: the bands of all frames of a token."""
+        return self.mels * self.frames_per_token
+
+    @property
+    def token_hop(self) -> int:
+        """Samples from one token to the next."""
+        return self.hop * self.frames_per_token
+
+    @property
+    def receptive_frames(self) -> int:
+        """Frames to either side that the spectrum of a frame depends on."""
         return (KERNEL // 2) * (self.layers + 1)
 
     def margin(self, size: int) -> int:
@@ -64,10 +84,12 @@ class VocosConfig:
         return size // 2 if self.padding == "center" else (size - self.hop) // 2
 
     def tokens(self, samples: int) -> int:
-        return samples // self.hop + 1 if self.padding == "center" else -(-samples // self.hop)
+        frames = samples // self.hop + 1 if self.padding == "center" else -(-samples // self.hop)
+        return -(-frames // self.frames_per_token)
 
     def samples(self, tokens: int) -> int:
-        return self.hop * (tokens - 1 if self.padding == "center" else tokens)
+        frames = tokens * self.frames_per_token
+        return self.hop * (frames - 1 if self.padding == "center" else frames)
 
 
 class _Fixed(nn.Module):
@@ -103,13 +125,13 @@ class MelFeatures(nn.Module):
             self._bands(padded[:, start * hop : (min(start + step, frames) - 1) * hop + size])
             for start in range(0, frames, step)
         ]
-        return torch.cat(parts, dim=-1).clamp(min=floor.to(padded).exp()).log()  # (b, m, a)
+        return torch.cat(parts, dim=-1).clamp(min=floor.to(padded).exp()).log()  # (b, m, f)
 
     def _padded(self, waveform: Tensor) -> Tensor:
-        hop = self.config.hop
+        samples = waveform.shape[-1]
         margin = self.config.margin(self.config.mel_n_fft)
-        if self.config.padding == "same":
-            waveform = F.pad(waveform, (0, -waveform.shape[-1] % hop))
+        # Silence fills the last token.
+        waveform = F.pad(waveform, (0, max(0, self.config.samples(self.config.tokens(samples)) - samples)))
         # A reflection can be no longer than what it reflects.
         if waveform.shape[-1] <= margin:
             raise ValueError(
@@ -122,8 +144,8 @@ class MelFeatures(nn.Module):
         window = self.mel_spec["spectrogram"].window.to(padded)
         spectrum = torch.stft(
             padded, self.config.mel_n_fft, self.config.hop, window=window, center=False, return_complex=True
-        ).abs()  # (b, k, a)
-        return self.mel_spec["mel_scale"].fb.to(padded).T @ spectrum  # (b, m, a)
+        ).abs()  # (b, k, f)
+        return self.mel_spec["mel_scale"].fb.to(padded).T @ spectrum  # (b, m, f)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -142,13 +164,13 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), scale, **kw))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x).transpose(1, 2))  # (b, a, d)
+        y = self.norm(self.dwconv(x).transpose(1, 2))  # (b, f, d)
         y = self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x + (self.gamma.to(y) * y).transpose(1, 2)  # (b, d, a)
+        return x + (self.gamma.to(y) * y).transpose(1, 2)  # (b, d, f)
 
 
 class Backbone(nn.Module):
-    """Vocos §3.2: the network at the rate of the tokens, without upsampling."""
+    """Vocos §3.2: the network at the rate of the frames, without upsampling."""
 
     def __init__(self, config: VocosConfig, dtype: Any, device: Any, operations: Any) -> None:
         super().__init__()
@@ -162,10 +184,10 @@ class Backbone(nn.Module):
         self.final_layer_norm = operations.LayerNorm(config.dim, eps=1e-6, **kw)
 
     def forward(self, mel: Tensor) -> Tensor:
-        x = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)  # (b, d, a)
+        x = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)  # (b, d, f)
         for block in self.convnext:
             x = block(x)
-        return self.final_layer_norm(x.transpose(1, 2))  # (b, a, d)
+        return self.final_layer_norm(x.transpose(1, 2))  # (b, f, d)
 
 
 class ISTFTHead(nn.Module):
@@ -180,11 +202,11 @@ class ISTFTHead(nn.Module):
     def spectrum(self, x: Tensor) -> Tensor:
         # n_fft + 2 numbers: n_fft / 2 + 1 bins, each with a log magnitude and an angle.
         log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
-        return torch.polar(log_magnitude.exp().clamp(max=MAGNITUDE_LIMIT), phase)  # (b, k, a)
+        return torch.polar(log_magnitude.exp().clamp(max=MAGNITUDE_LIMIT), phase)  # (b, k, f)
 
     def synthesis(self, spectrum: Tensor) -> Tensor:
         window = self.istft.window.to(spectrum.real)[:, None]
-        frames = torch.fft.irfft(spectrum, self.config.n_fft, dim=1) * window  # (b, n_fft, a)
+        frames = torch.fft.irfft(spectrum, self.config.n_fft, dim=1) * window  # (b, n_fft, f)
         # Not torch.istft, whose check of the envelope refuses the framing "same" (as in Vocos' own code).
         waveform = self._overlap_add(frames)
         envelope = self._overlap_add((window**2).expand(1, -1, frames.shape[-1]))
@@ -201,7 +223,7 @@ class ISTFTHead(nn.Module):
 
 
 class Vocos(nn.Module):
-    """Audio autoencoder whose latent is the log-mel spectrogram, normalised per band."""
+    """Audio autoencoder whose latent is the log-mel spectrogram, normalised per band; a token is p frames."""
 
     def __init__(
         self, config: VocosConfig, *, dtype: Any = None, device: Any = None, operations: Any
@@ -217,30 +239,34 @@ class Vocos(nn.Module):
         self.register_buffer("latent_floor", torch.tensor(LOG_FLOOR))
 
     def mel(self, waveform: Tensor, tile: int | None = None) -> Tensor:
-        """(b, n) -> (b, m, a). `tile` tokens are transformed at a time, with the same result."""
+        """(b, n) -> (b, m, f), whole tokens. `tile` frames are transformed at a time, the result is the same."""
         return self.feature_extractor(waveform, self.latent_floor, tile)
 
     def synthesize(self, mel: Tensor, tile: int | None = None) -> Tensor:
-        """(b, m, a) -> (b, n). `tile` tokens run through the backbone at a time, with the same result."""
-        tokens = mel.shape[-1]
-        halo = self.config.receptive_tokens
+        """(b, m, f) -> (b, n). `tile` frames run through the backbone at a time, with the same result."""
+        frames = mel.shape[-1]
+        halo = self.config.receptive_frames
         mel = mel if self.dtype is None else mel.to(self.dtype)
-        step = tile or tokens
+        step = tile or frames
         parts = []
-        for start in range(0, tokens, step):
+        for start in range(0, frames, step):
             first = max(0, start - halo)
-            last = min(tokens, start + step + halo)
+            last = min(frames, start + step + halo)
             hidden = self.backbone(mel[..., first:last])[:, start - first : start - first + step]
             parts.append(self.head.spectrum(hidden))
         return self.head.synthesis(torch.cat(parts, dim=-1))
 
     def encode(self, audio: Tensor, tile: int | None = None) -> Tensor:
-        """(b, 1, n) -> (b, m, a)"""
-        mel = self.mel(audio[:, 0], tile)
-        return (mel - self.latent_mean.to(mel)[:, None]) / self.latent_std.to(mel)[:, None]
+        """(b, 1, n) -> (b, p m, a), `tile` tokens at a time."""
+        mel = self.mel(audio[:, 0], self._frames(tile))
+        mel = (mel - self.latent_mean.to(mel)[:, None]) / self.latent_std.to(mel)[:, None]
+        return rearrange(mel, FOLDED, p=self.config.frames_per_token)
 
     def decode(self, latent: Tensor, tile: int | None = None) -> Tensor:
-        """(b, m, a) -> (b, 1, n)"""
-        latent = latent.float()
-        mel = latent * self.latent_std.to(latent)[:, None] + self.latent_mean.to(latent)[:, None]
-        return self.synthesize(mel, tile)[:, None]
+        """(b, p m, a) -> (b, 1, n), `tile` tokens at a time."""
+        mel = rearrange(latent.float(), UNFOLDED, p=self.config.frames_per_token)
+        mel = mel * self.latent_std.to(mel)[:, None] + self.latent_mean.to(mel)[:, None]
+        return self.synthesize(mel, self._frames(tile))[:, None]
+
+    def _frames(self, tokens: int | None) -> int | None:
+        return tokens and tokens * self.config.frames_per_token

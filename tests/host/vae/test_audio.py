@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae, load_audio_vae_file
 from ccl_pack.ccl_core.host.vae.vocos import VocosVAE, vocos_config
+from ccl_pack.ccl_core.metadata import from_tensor
 from ccl_pack.ccl_core.model.audio.vocos import Vocos, VocosConfig
 from ccl_pack.nodes.audio_vae import CCLAudioVAELoader
 from support.tiny_vaes import audio_vae, image_vae, sound, video_vae
@@ -100,6 +101,26 @@ def test_tokens_are_exactly_a_hop(vae: VocosVAE, samples: int) -> None:
     latent = vae.encode(torch.randn(2, samples, 1))
     assert latent.shape == (2, 12, -(-samples // 500))
     assert vae.decode(latent).shape == (2, latent.shape[-1] * 500, 1)
+
+
+@pytest.mark.parametrize("padding", ["same", "center"])
+@pytest.mark.parametrize("samples", [1700, 2250, 45001])
+def test_a_token_of_two_frames_has_the_channels_of_both(padding: str, samples: int) -> None:
+    sizes = {"sample_rate": 16000, "hop_length": 250, "padding": padding, "frames_per_token": 2}
+    vae = load_audio_vae(small_file(), {"vocos_config": json.dumps(sizes)})
+    assert (vae.latent_channels, vae.downscale_ratio, vae.least_tokens) == (24, 500, 1)
+    latent = vae.encode(torch.randn(2, samples, 1))
+    assert latent.shape == (2, 24, vae.config.tokens(samples))
+    made = vae.decode(latent)
+    assert made.shape == (2, vae.config.samples(latent.shape[2]), 1)
+    torch.testing.assert_close(vae.decode_tiled(latent, tile_x=5), made, atol=1e-5, rtol=0)
+    tiled = vae.encode_tiled(made, tile_x=3500, tile_y=1, overlap=500)
+    torch.testing.assert_close(tiled, vae.encode(made), atol=1e-4, rtol=0)
+    saved = vae.get_sd()
+    entry = from_tensor(saved.pop("vocos_config"))
+    again = load_audio_vae(saved, {"vocos_config": entry})
+    assert again.config == vae.config
+    torch.testing.assert_close(again.decode(latent), made)
 
 
 def test_host_nodes_resample_and_mix_to_mono(vae: VocosVAE) -> None:
@@ -210,6 +231,12 @@ def without(key: str) -> StateDict:
             {"vocos_config": json.dumps({**SIZES, "padding": "left"})},
             "'left', known are center, same",
         ),
+        (
+            small_file(),
+            {"vocos_config": json.dumps({**SIZES, "frames_per_token": 0})},
+            "frames_per_token is 0, wanted 1 or more",
+        ),
+        (small_file(), {"vocos_config": json.dumps({**SIZES, "frames_per_token": "two"})}, "wrong type.*two"),
         (small_file(), {"ccl_config": "{}"}, "audio_latent in ccl_config is None"),
         (
             small_file(),

@@ -94,23 +94,59 @@ def test_fixed_tensors_are_computed_when_a_file_lacks_them(tensors: dict[str, to
         torch.testing.assert_close(fresh[key], tensors[f"weights/{key}"], atol=1e-6, rtol=0)
 
 
+# One frame a token, and two or three shorter ones.
+FRAMES = [{}, {"hop": 250, "frames_per_token": 2}, {"hop": 200, "frames_per_token": 3}]
+
+
+@pytest.mark.parametrize("frames", FRAMES)
 @pytest.mark.parametrize("padding", ["same", "center"])
-@pytest.mark.parametrize("samples", [500, 700, 5000, 33001])
-def test_lengths_follow_the_config(padding: str, samples: int) -> None:
-    vocos = small_vocos(padding=padding)
-    if padding == "center" and samples == 500:
-        with pytest.raises(ValueError, match=r"500 samples.*at least 501"):
-            vocos.encode(torch.randn(1, 1, samples))
-        return
+@pytest.mark.parametrize("samples", [700, 5000, 33001])
+def test_lengths_follow_the_config(padding: str, samples: int, frames: dict[str, int]) -> None:
+    vocos = small_vocos(padding=padding, **frames)
     latent = vocos.encode(torch.randn(2, 1, samples))
-    assert latent.shape == (2, 12, vocos.config.tokens(samples))
-    assert vocos.decode(latent).shape == (2, 1, vocos.config.samples(latent.shape[-1]))
+    assert latent.shape == (2, vocos.config.channels, vocos.config.tokens(samples))
+    made = vocos.decode(latent)
+    assert made.shape == (2, 1, vocos.config.samples(latent.shape[-1]))
+    assert abs(made.shape[-1] - samples) < vocos.config.token_hop
+
+
+def test_a_sound_shorter_than_half_a_window_is_named() -> None:
+    with pytest.raises(ValueError, match=r"500 samples.*at least 501"):
+        small_vocos(padding="center").encode(torch.randn(1, 1, 500))
 
 
 def test_same_padding_is_exactly_hop_samples_per_token() -> None:
     config = small_config()
     assert [config.tokens(n) for n in (1, 499, 500, 501, 45000)] == [1, 1, 1, 2, 90]
     assert config.samples(90) == 45000
+
+
+def test_a_token_of_two_frames_is_two_hops() -> None:
+    config = small_config(hop=250, frames_per_token=2)
+    assert (config.channels, config.token_hop) == (24, 500)
+    assert [config.tokens(n) for n in (1, 250, 251, 500, 501, 45000)] == [1, 1, 1, 1, 2, 90]
+    assert config.samples(90) == 45000
+    centred = small_config(hop=250, frames_per_token=2, padding="center")
+    assert [centred.tokens(n) for n in (249, 250, 499, 500, 1250)] == [1, 1, 1, 2, 3]
+    assert [centred.samples(n) for n in (1, 2, 3)] == [250, 750, 1250]
+
+
+def test_the_frames_of_a_token_lie_one_after_the_other_in_its_channels() -> None:
+    vocos = small_vocos(hop=250, frames_per_token=2)
+    audio = torch.randn(1, 1, 5000)
+    mel = vocos.mel(audio[:, 0])
+    assert mel.shape == (1, 12, 20)
+    latent = vocos.encode(audio)
+    assert torch.equal(latent[:, :12], mel[..., 0::2])
+    assert torch.equal(latent[:, 12:], mel[..., 1::2])
+    torch.testing.assert_close(vocos.decode(latent)[:, 0], vocos.synthesize(mel), atol=1e-6, rtol=0)
+
+
+def test_silence_fills_the_last_token() -> None:
+    vocos = small_vocos(hop=250, frames_per_token=2)
+    audio = torch.randn(1, 1, 5200)
+    filled = torch.nn.functional.pad(audio, (0, 300))
+    assert torch.equal(vocos.encode(audio), vocos.encode(filled))
 
 
 @pytest.mark.parametrize(("padding", "offset"), [("same", 250), ("center", 0)])
@@ -123,10 +159,11 @@ def test_an_impulse_is_seen_by_the_token_at_its_place(padding: str, offset: int)
     assert energy[5] < 1e-3 * energy[7]
 
 
+@pytest.mark.parametrize("frames", FRAMES)
 @pytest.mark.parametrize("padding", ["same", "center"])
 @pytest.mark.parametrize("tile", [1, 7, 500])
-def test_tiles_change_nothing(padding: str, tile: int) -> None:
-    vocos = small_vocos(padding=padding)
+def test_tiles_change_nothing(padding: str, tile: int, frames: dict[str, int]) -> None:
+    vocos = small_vocos(padding=padding, **frames)
     audio = torch.randn(2, 1, 20500)
     latent = vocos.encode(audio)
     torch.testing.assert_close(vocos.encode(audio, tile), latent, atol=1e-4, rtol=0)
@@ -170,6 +207,7 @@ def test_half_precision_layers_keep_a_float32_transform() -> None:
         ({"n_fft": 900}, "hop 500 does not fit n_fft 900"),
         ({"mel_n_fft": 1001}, "mel_n_fft 1001"),
         ({"sample_rate": 0}, "sample rate is 0"),
+        ({"frames_per_token": 0}, "frames_per_token is 0, wanted 1 or more"),
     ],
 )
 def test_sizes_that_cannot_work_are_refused(change: dict[str, object], message: str) -> None:
