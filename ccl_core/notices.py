@@ -6,9 +6,12 @@ A message goes into the log, and `nodes/notices.py` shows it on the node that ru
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 LOGGER = logging.getLogger("ccl")
 LOGGER.setLevel(logging.INFO)
+# What takes the notices of an earlier run off the node that runs.
+CLEARS: list[Callable[[], None]] = []
 
 
 def notice(text: str) -> None:
@@ -19,3 +22,9 @@ def notice(text: str) -> None:
 def told(text: str) -> None:
     """Tell what was done as it was asked for; the page shows no message of it beside the node."""
     LOGGER.info(text)
+
+
+def clear() -> None:
+    """Before notices of a node of the host, which begins its runs with those of the last one."""
+    for take_off in CLEARS:
+        take_off()

@@ -7,11 +7,11 @@ import logging
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from ..ccl_core.notices import LOGGER
+from ..ccl_core.notices import CLEARS, LOGGER
 
 EVENT = "ccl_notice"
-# Nodes that show notices, with their texts, by prompt-wide id: each run of the node begins without.
-shown: dict[str, list[str]] = {}
+# By node the prompt that it ran in, and its texts: in another prompt a node begins without.
+shown: dict[str, tuple[str, list[str]]] = {}
 
 
 class OnNode(logging.Handler):
@@ -30,7 +30,9 @@ class OnNode(logging.Handler):
 
 def show(node_id: str, prompt_id: str, text: str, message: bool = True) -> None:
     """Below the other notices of this run of the node, and as a message of the page."""
-    texts = shown.setdefault(node_id, [])
+    if node_id not in shown or shown[node_id][0] != prompt_id:
+        shown[node_id] = (prompt_id, [])
+    texts = shown[node_id][1]
     if text in texts:
         return
     texts.append(text)
@@ -42,9 +44,12 @@ def show(node_id: str, prompt_id: str, text: str, message: bool = True) -> None:
 
 
 def clear_node() -> None:
-    """Take the notices of an earlier run off the node that runs now."""
+    """Take the notices of an earlier prompt off the node that runs now."""
     context = get_executing_context()
-    if context is not None and shown.pop(context.node_id, None) and running_server() is not None:
+    if context is None or shown.get(context.node_id, (context.prompt_id,))[0] == context.prompt_id:
+        return
+    del shown[context.node_id]
+    if running_server() is not None:
         # The page takes no empty text.
         running_server().send_progress_text(" ", context.node_id)
 
@@ -56,3 +61,4 @@ def running_server() -> PromptServer | None:
 
 if not any(isinstance(handler, OnNode) for handler in LOGGER.handlers):
     LOGGER.addHandler(OnNode(logging.INFO))
+    CLEARS.append(clear_node)

@@ -120,4 +120,4 @@ def test_a_notice_goes_to_the_node_of_its_thread(monkeypatch: pytest.MonkeyPatch
             notice(f"of node {number}")
 
     together([partial(of_node, number) for number in range(THREADS)])
-    assert notices.shown == {str(number): [f"of node {number}"] for number in range(THREADS)}
+    assert notices.shown == {str(number): ("run", [f"of node {number}"]) for number in range(THREADS)}

@@ -12,6 +12,7 @@ import sentencepiece
 import torch
 
 from ..files.values import fault_of_type
+from .taught_words import taught_words, tokenizer_class
 
 # Before the keys of Wan's text encoder in the host, whatever its size.
 TRANSFORMER_PREFIX = "umt5xxl.transformer."
@@ -46,7 +47,7 @@ def load_text_encoder(
     _check_weights(weights, model_config)
     _check_vocabulary(vocabulary, model_config)
     target = comfy.supported_models_base.ClipTarget(
-        comfy.text_encoders.wan.WanT5Tokenizer,
+        tokenizer_class(taught_words(config)),
         comfy.text_encoders.wan.te(dtype_t5=weights["shared.weight"].dtype),
     )
     # Options whose names begin with umt5xxl reach the host's classes of Wan's tokenizer and encoder.
