@@ -38,18 +38,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--objects", type=int, choices=(1, 2), help="in each of those clips (default: one or two)"
     )
-    parser.add_argument("--minutes", type=float, help="length of the video_vae stage")
-    parser.add_argument("--steps", type=int, help="length of the joint and vocoder stages")
+    parser.add_argument("--minutes", type=float, help="length of the video_vae and vocoder stages")
+    parser.add_argument("--steps", type=int, help="length of the joint, video_vae and vocoder stages")
     parser.add_argument(
         "--start",
         type=Path,
-        help="checkpoint whose encoders --work gets if it has none, and whose weights joint begins from",
+        help="checkpoint whose encoders --work gets if it has none, and that video_vae and joint begin from",
     )
     parser.add_argument(
         "--rate", type=float, default=1.0, help="of the joint stage, over that of a fresh model"
     )
     parser.add_argument("--batch", type=int, help="clips per step of the joint stage")
-    parser.add_argument("--threads", type=int, default=2, help="of the joint stage")
+    parser.add_argument("--threads", type=int, default=2, help="of a training stage")
     parser.add_argument("--gpu", action="store_true", help="run the joint stage, and it alone, on a GPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -39,7 +39,10 @@ def overrides(args: argparse.Namespace, *names: str) -> dict:
 def video_vae(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.tiny.video_vae import VideoVAERecipe, train_video_vae
 
-    train_video_vae(args.work / "video_vae.safetensors", VideoVAERecipe(**overrides(args, "minutes")))
+    recipe = VideoVAERecipe(**overrides(args, "steps", "minutes", "threads"))
+    out = args.work / "video_vae.safetensors"
+    # The encoders of `start` lie there already.
+    train_video_vae(out, recipe, out if args.start else None)
 
 
 def text_encoder(args: argparse.Namespace) -> None:
@@ -51,7 +54,8 @@ def text_encoder(args: argparse.Namespace) -> None:
 def vocoder(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.tiny.vocoder import VocoderRecipe, train_vocoder
 
-    train_vocoder(args.work / "audio_vae.safetensors", VocoderRecipe(**overrides(args, "steps")))
+    recipe = VocoderRecipe(**overrides(args, "steps", "minutes", "threads"))
+    train_vocoder(args.work / "audio_vae.safetensors", recipe)
 
 
 def data(args: argparse.Namespace) -> None:
