@@ -123,8 +123,8 @@ def motion_curves(clip: dict[str, Any], prompt: str) -> list[Curve]:
     """Where each object of the prompt is along its motion, or its light if it blinks; else nothing."""
     import torch
 
+    from ccl_pack.ccl_core.training.world.clip import PALETTE
     from ccl_pack.ccl_core.training.world.contacts import track_colours, track_foreground
-    from ccl_pack.ccl_core.training.world.scene import PALETTE
 
     asked = asked_objects(prompt)
     palette = torch.tensor([PALETTE[thing.colour] for thing in asked]) / 255
@@ -134,7 +134,7 @@ def motion_curves(clip: dict[str, Any], prompt: str) -> list[Curve]:
 
 
 def motion_curve(thing: Any, track: Any) -> Curve:
-    from ccl_pack.ccl_core.training.world.scene import PALETTE
+    from ccl_pack.ccl_core.training.world.clip import PALETTE
 
     red, green, blue = (part / 255 for part in PALETTE[thing.colour])
     # Yellow and white would be lost on white paper.

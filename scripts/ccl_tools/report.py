@@ -38,7 +38,7 @@ def read_clip(path: Path) -> dict[str, Any]:
 
 def asked_objects(prompt: str) -> list[Any]:
     """What the prompt states of each object, if it is a whole caption of ccl-tiny's world."""
-    from ccl_pack.ccl_core.training.world.scene import read_caption
+    from ccl_pack.ccl_core.training.world.wording import read_caption
 
     asked = list(read_caption(prompt))
     complete = all(None not in thing.values()[1:] for thing in asked)

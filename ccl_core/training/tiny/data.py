@@ -19,6 +19,7 @@ from torch import Tensor
 from ..flow import Batch
 from ..world import scene
 from ..world.captions import held_out, paraphrase
+from ..world.clip import Attributes, Clip
 from .video_vae import encode_moments, pixels_of, use_channels_last
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class WorldEncoders:
     audio: comfy.sd.VAE
     text: comfy.sd.CLIP
 
-    def encode_clips(self, clips: list[scene.Clip], rng: random.Random) -> dict[str, Tensor]:
+    def encode_clips(self, clips: list[Clip], rng: random.Random) -> dict[str, Tensor]:
         pixels = pixels_of(np.stack([clip.frames for clip in clips])).contiguous(
             memory_format=torch.channels_last_3d
         )
@@ -53,7 +54,7 @@ class WorldEncoders:
     def normalise(latent: Tensor) -> Tensor:
         return comfy.latent_formats.Wan21().process_in(latent)
 
-    def encode_caption(self, rng: random.Random, clip: scene.Clip) -> Tensor:
+    def encode_caption(self, rng: random.Random, clip: Clip) -> Tensor:
         """A caption of the clip that fits the shortest context, so that all have the same length."""
         caption = caption_of(rng, clip)
         return self.encode_text(caption if self.fits(caption) else clip.caption)
@@ -139,18 +140,18 @@ def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return tensors
 
 
-def trained_clips(seed: int, frames: int, objects: int | None = None) -> Iterator[scene.Clip]:
+def trained_clips(seed: int, frames: int, objects: int | None = None) -> Iterator[Clip]:
     """World clips without the held-out combinations, alone or beside another object."""
     drawn = scene.clips(seed, frames=frames, objects=objects)
     return (clip for clip in drawn if not any(map(held_out, clip.objects)))
 
 
-def caption_of(rng: random.Random, clip: scene.Clip) -> str:
+def caption_of(rng: random.Random, clip: Clip) -> str:
     """The world's own caption, or a paraphrase of what it says, in either order of the objects."""
     if rng.random() < 0.5:
         return clip.caption
     stated = [
-        scene.Attributes(colour=thing.colour, shape=thing.shape, motion=thing.motion, sound=thing.sound)
+        Attributes(colour=thing.colour, shape=thing.shape, motion=thing.motion, sound=thing.sound)
         for thing in clip.objects
     ]
     return paraphrase(rng, *rng.sample(stated, len(stated)))

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ...metrics.matching import NARROW, SyncSummary, f1, match_events, summarise_sync
 from .captions import held_out
+from .clip import KINDS, Attributes, Clip, Object
 from .judge import Seen, judge_clip
-from .scene import KINDS, Attributes, Clip, Object, sample_clip
+from .scene import sample_clip
 
 # Seconds, one frame at 16 fps: for recall and precision against the exact contacts.
 TOLERANCE = NARROW

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...metrics.matching import WIDE, SyncSummary, match_events, summarise_sync
 from ...metrics.onsets import detect_onsets, to_mono
+from .clip import PALETTE, Attributes, Object
 from .contacts import JUMP, Track, contacts_of, track_colours, track_foreground
-from .scene import PALETTE, Attributes, Object
 from .sounds import SAMPLE_RATE, SILENT, SOUNDS, strike
 
 STILL = "still"

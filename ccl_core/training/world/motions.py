@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ RIGHT_WALL = 61.0
 SHELF = 38.0
 # Pixels per second squared: a bounce over the free height of the room takes about a second.
 GRAVITY = 300.0
+# Least seconds by which neighbouring periods of an irregular rhythm differ; a match forgives .0625 s.
+UNEVEN = 0.08
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,16 @@ class Path:
 
 
 def sample_path(
-    rng: np.random.Generator, motion: str, radius: float, lane: Lane, frames: int, fps: float, rate: int
+    rng: np.random.Generator,
+    motion: str,
+    radius: float,
+    lane: Lane,
+    frames: int,
+    fps: float,
+    rate: int,
+    rhythm: str = "regular",
 ) -> Path:
-    """Random period and phase, redrawn until every contact lies between two seen frames on either side.
+    """Random periods and phase, redrawn until every contact lies between two seen frames on either side.
 
     Contacts are rounded to a sample of the sound, whose rate is `rate`.
     """
@@ -52,68 +62,108 @@ def sample_path(
     first = 0.1
     last = (frames - 1) / fps - 0.1
     while True:
-        path = PATHS[motion](rng, radius, lane, times)
+        path = PATHS[motion](rng, radius, lane, times, rhythm)
         near = [t for t in path.contacts if -0.1 < t < times[-1] + 0.15]
         if near and near[0] >= first and near[-1] <= last:
             return Path(path.x, path.y, path.brightness, tuple(round(t * rate) / rate for t in near))
 
 
-def bounce(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray) -> Path:
-    """Parabolas between elastic hits of the floor, as high as the lane allows."""
+def beats(draw: Callable[[], float], rng: np.random.Generator, rhythm: str, last: float) -> np.ndarray:
+    """Times from some periods before 0 to one period after `last` or more, all in seconds.
+
+    A regular rhythm has one period. In an irregular one each period differs from the one before, so that a
+    shift by one period brings few beats onto others.
+    """
+    period = draw()
+    times = [-(3 + rng.random()) * period]
+    # No period is as long as 2 s.
+    while times[-1] < last + 2:
+        times.append(times[-1] + period)
+        period = NEXT[rhythm](draw, period)
+    return np.array(times)  # (n,)
+
+
+def same(_draw: Callable[[], float], period: float) -> float:
+    return period
+
+
+def another(draw: Callable[[], float], period: float) -> float:
+    """A period that is longer or shorter by more than a match forgives."""
+    while True:
+        drawn = draw()
+        if abs(drawn - period) > UNEVEN:
+            return drawn
+
+
+NEXT = {"regular": same, "irregular": another}
+RHYTHMS = tuple(NEXT)
+
+
+def latest(hits: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At each time the number of the last hit, the seconds since, and those from it to the next; all (f,)."""
+    number = np.searchsorted(hits, times, side="right") - 1
+    return number, times - hits[number], np.diff(hits)[number]
+
+
+def bounce(
+    rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray, rhythm: str = "regular"
+) -> Path:
+    """Parabolas between hits of the floor, as high as the lane allows; elastic if the rhythm is regular."""
     # Up and down over a height h takes sqrt(8 h / g).
     longest = math.sqrt(8 * (lane.floor - 2 * radius - 1) / GRAVITY)
     # No motion has a period below .5 s, twice the longest note: notes of one object never overlap.
-    period = rng.uniform(0.55, min(0.9, longest))
-    start = rng.uniform(-period, 0)
-    since = np.mod(times - start, period)
+    hits = beats(lambda: rng.uniform(0.55, min(0.9, longest)), rng, rhythm, times[-1])
+    _, since, period = latest(hits, times)
     y = lane.floor - radius - GRAVITY / 2 * since * (period - since)
     x = np.full_like(times, place(rng, radius, lane))
-    return Path(x, y, np.ones_like(times), regular(start, period, times))
+    return Path(x, y, np.ones_like(times), tuple(hits))
 
 
-def fall(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray) -> Path:
+def fall(
+    rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray, rhythm: str = "regular"
+) -> Path:
     """Held at the top, dropped, at rest on the floor, and again from the top."""
     top = radius + 2
-    hold = rng.uniform(0.1, 0.35)
-    rest = rng.uniform(0.25, 0.5)
     # A fall from rest over a height h takes sqrt(2 h / g).
     drop = math.sqrt(2 * (lane.floor - radius - top) / GRAVITY)
-    period = hold + drop + rest
-    start = rng.uniform(-period, 0)
-    falling = np.clip(np.mod(times - start, period) - hold, 0, drop)
-    y = top + GRAVITY / 2 * falling**2
+    hits = beats(lambda: drop + rng.uniform(0.1, 0.35) + rng.uniform(0.25, 0.5), rng, rhythm, times[-1])
+    _, since, period = latest(hits, times)
+    rest = split(rng.random(), period - drop, (0.25, 0.5), (0.1, 0.35))
+    falling = np.clip(since - period + drop, 0, drop)
+    y = np.where(since < rest, lane.floor - radius, top + GRAVITY / 2 * falling**2)
     x = np.full_like(times, place(rng, radius, lane))
-    return Path(x, y, np.ones_like(times), regular(start + hold + drop, period, times))
+    return Path(x, y, np.ones_like(times), tuple(hits))
 
 
-def slide(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray) -> Path:
-    """Constant speed along the floor, turned round by each wall."""
-    period = rng.uniform(0.5, 0.85)
-    start = rng.uniform(-2 * period, 0)
+def slide(
+    rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray, rhythm: str = "regular"
+) -> Path:
+    """Along the floor, at constant speed from wall to wall."""
+    hits = beats(lambda: rng.uniform(0.5, 0.85), rng, rhythm, times[-1])
+    number, since, period = latest(hits, times)
     # Two periods there and back: 0 is the left wall, 1 the right.
-    phase = np.mod((times - start) / period, 2)
+    phase = np.mod(number + rng.integers(2) + since / period, 2)
     left = lane.left + radius
     right = lane.right - radius
     x = left + (right - left) * np.minimum(phase, 2 - phase)
-    return Path(
-        x, np.full_like(times, lane.floor - radius), np.ones_like(times), regular(start, period, times)
-    )
+    return Path(x, np.full_like(times, lane.floor - radius), np.ones_like(times), tuple(hits))
 
 
-def blink(rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray) -> Path:
+def blink(
+    rng: np.random.Generator, radius: float, lane: Lane, times: np.ndarray, rhythm: str = "regular"
+) -> Path:
     """Dark and lit in turn.
 
     The light grows over one frame, so that a partly lit frame tells when within it the light came on.
     """
-    lit = rng.uniform(0.25, 0.45)
-    dark = rng.uniform(0.25, 0.45)
-    start = rng.uniform(-lit - dark, 0)
-    since = np.mod(times - start, lit + dark)
+    hits = beats(lambda: rng.uniform(0.25, 0.45) + rng.uniform(0.25, 0.45), rng, rhythm, times[-1])
+    _, since, period = latest(hits, times)
+    lit = split(rng.random(), period, (0.25, 0.45), (0.25, 0.45))
     ramp = times[1] - times[0]
     brightness = np.clip(since / ramp, 0, 1) * np.clip((lit + ramp - since) / ramp, 0, 1)
     x = np.full_like(times, place(rng, radius, lane))
     y = np.full_like(times, rng.uniform(radius + 3, lane.floor - radius - 1))
-    return Path(x, y, brightness, regular(start, lit + dark, times))
+    return Path(x, y, brightness, tuple(hits))
 
 
 PATHS = {"bounces": bounce, "falls": fall, "slides": slide, "blinks": blink}
@@ -125,8 +175,10 @@ def place(rng: np.random.Generator, radius: float, lane: Lane) -> float:
     return rng.uniform(lane.left + radius + 1, lane.right - radius - 1)
 
 
-def regular(start: float, period: float, times: np.ndarray) -> tuple[float, ...]:
-    """Every start + k * period from shortly before the first to shortly after the last frame."""
-    # `start` may lie up to two periods before the first frame or, after a hold, within the clip.
-    count = math.ceil((times[-1] - start) / period) + 2
-    return tuple(start + k * period for k in range(-2, count))
+def split(
+    share: float, whole: np.ndarray, first: tuple[float, float], second: tuple[float, float]
+) -> np.ndarray:
+    """The first of two parts of a whole, each within its bounds; share 0: as short as can be, 1: as long."""
+    low = np.maximum(first[0], whole - second[1])
+    high = np.minimum(first[1], whole - second[0])
+    return low + share * (high - low)

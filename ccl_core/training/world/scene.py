@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from ...alignment.timeline import fills_latent_frames
-from .motions import (
-    COLUMNS,
-    FLOOR,
-    LEFT_WALL,
-    MOTIONS,
-    RIGHT_WALL,
-    ROOM,
-    SHELF,
-    UPPER,
-    Lane,
-    Path,
-    sample_path,
-)
-from .sounds import SAMPLE_RATE, SILENT, SOUNDS, synthesise
+from .clip import KINDS, SIZES, STATED, Ambience, Attributes, Clip, Object, OffScreen
+from .motions import COLUMNS, RHYTHMS, ROOM, UPPER, Lane, Path, beats, sample_path
+from .render import render
+from .shares import EASY, World
+from .sounds import BED, FAR, SAMPLE_RATE, SILENT, make_bed, synthesise
+from .wording import read_ambience, read_caption, say
 
-PALETTE: dict[str, tuple[int, int, int]] = {
-    "red": (230, 30, 45),
-    "orange": (245, 125, 15),
-    "yellow": (240, 225, 50),
-    "green": (40, 195, 60),
-    "cyan": (40, 215, 225),
-    "blue": (45, 85, 245),
-    "purple": (185, 55, 230),
-    "white": (240, 240, 240),
-}
-COLOURS = tuple(PALETTE)
-SHAPES = ("ball", "square", "triangle")
-SIZES = ("small", "big")
-KINDS = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "sound": SOUNDS}
-
-BACKGROUND = (18, 20, 28)
-LINE = (58, 60, 66)
 # Pixels of a 64 x 64 frame, of the only object of a clip.
 RADII = {None: (8.0, 11.0), "small": (8.0, 8.8), "big": (10.2, 11.0)}
 # How much smaller objects are when there are two: a column is 27 pixels wide, the room 58.
 CROWDED = 0.75
-PAIR_SHARE = 0.4
 # Frames of a clip: a second at 16 fps, in which any motion can have a contact.
 SHORTEST = 17
 # Least seconds between contacts of two objects: the onset detector hears notes up to .12 s apart as one.
@@ -53,85 +27,17 @@ APART = 0.18
 # About four of five drawn pairs of paths have contacts closer than that.
 TRIES = 3000
 
-GERUNDS = {"bounces": "bouncing", "falls": "falling", "slides": "sliding", "blinks": "blinking"}
-GERUND_OF = {gerund: motion for motion, gerund in GERUNDS.items()}
-CLAUSES = (
-    "{article} {size}{colour} {shape} {motion}, {sound}",
-    "{article} {size}{colour} {shape} {motion} with a {sound}",
-    "{article} {size}{colour} {shape} {motion} with a {sound} sound",
-    "{article} {size}{colour} {shape} is {gerund}, {sound} sound",
-    "{article} {size}{colour} {shape} is {gerund} with a {sound} sound",
-    "{size}{colour} {shape} {gerund}, {sound}",
-)
-TEMPLATES = (*CLAUSES, "a video of {article} {size}{colour} {shape} that {motion}, we hear a {sound}")
-JOINTS = (", and ", " and ", " while ", "; ", ". ")
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """What a caption states of one object; None is what it leaves open."""
-
-    size: str | None = None
-    colour: str | None = None
-    shape: str | None = None
-    motion: str | None = None
-    sound: str | None = None
-
-    def values(self) -> tuple[str | None, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
-
-
-@dataclass(frozen=True)
-class Object:
-    """One object of a clip; contacts are seconds, exact to a sample of the sound.
-
-    sound: one of SOUNDS, or SILENT for a distractor, whose contacts are seen and not heard.
-    """
-
-    colour: str
-    shape: str
-    motion: str
-    sound: str
-    contacts: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class OffScreen:
-    """A sound that nothing in the picture makes; onsets are seconds."""
-
-    sound: str
-    onsets: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip with everything that is known about it."""
-
-    frames: np.ndarray  # (f, h, w, 3) uint8
-    waveform: np.ndarray  # (n,) float32
-    objects: tuple[Object, ...]  # one or two, in the order of the caption
-    caption: str
-    offscreen: tuple[OffScreen, ...] = ()
-    bed: float = 0.0  # root mean square of the noise under the whole clip
-
-    @property
-    def contacts(self) -> list[float]:
-        """Those of all objects that sound, sorted."""
-        return sorted(time for thing in self.objects if thing.sound != SILENT for time in thing.contacts)
-
-    @property
-    def onsets(self) -> list[float]:
-        """When anything is heard to begin, sorted."""
-        return sorted([*self.contacts, *(time for sound in self.offscreen for time in sound.onsets)])
-
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says, and what it leaves open: sizes and places."""
+    """What a caption says, and what it leaves open: sizes, places, rhythm."""
 
     words: tuple[Attributes, ...]
+    ambience: Ambience
     radii: tuple[float, ...]
     lanes: tuple[Lane, ...]
+    rhythm: str
+    apart: float  # least seconds between contacts of two objects
     caption: str
 
 
@@ -143,25 +49,47 @@ def sample_clip(
     fps: float = 16,
     objects: int | None = None,
     caption: str | None = None,
+    ambience: Ambience | None = None,
+    rhythm: str | None = None,
+    world: World = EASY,
 ) -> Clip:
     """One random clip.
 
-    The clip has what is asked of its objects or stated by the caption; everything else is drawn.
+    The clip has what is asked of its objects or stated by the caption; everything else is drawn, as often as
+    the world has it. A caption states the ambience by saying nothing of it, too.
     """
     check_length(frames)
-    scene = sample_scene(rng, *asked, objects=objects, caption=caption)
+    scene = sample_scene(
+        rng, *asked, objects=objects, caption=caption, ambience=ambience, rhythm=rhythm, world=world
+    )
     paths = sample_paths(rng, scene, frames, fps)
     things = tuple(
         Object(words.colour, words.shape, words.motion, words.sound, path.contacts)
         for words, path in zip(scene.words, paths, strict=True)
     )
-    notes = [(thing.sound, thing.contacts) for thing in things]
+    offscreen = sample_offscreen(rng, scene.ambience, frames / fps)
+    bed = float(10 ** rng.uniform(*np.log10(BED))) if scene.ambience.bed else 0.0
     return Clip(
-        frames=render(scene, paths, size),
-        waveform=synthesise(rng, notes, round(frames / fps * SAMPLE_RATE)),
+        frames=render(scene.words, scene.radii, paths, size, shelf=UPPER in scene.lanes),
+        waveform=mix(rng, things, offscreen, bed, round(frames / fps * SAMPLE_RATE)),
         objects=things,
         caption=scene.caption,
+        offscreen=offscreen,
+        bed=bed,
     )
+
+
+def mix(
+    rng: np.random.Generator,
+    objects: Sequence[Object],
+    offscreen: Sequence[OffScreen],
+    bed: float,
+    samples: int,
+) -> np.ndarray:
+    """Notes of the objects, softer ones of what is off screen, and noise under both; (n,) within -1..1."""
+    near = synthesise(rng, [(thing.sound, thing.contacts) for thing in objects], samples)
+    far = synthesise(rng, [(sound.sound, sound.onsets) for sound in offscreen], samples, FAR)
+    return near + far + (make_bed(rng, samples, bed) if bed else 0)
 
 
 def check_length(frames: int) -> None:
@@ -173,42 +101,100 @@ def check_length(frames: int) -> None:
 
 
 def sample_scene(
-    rng: np.random.Generator, *asked: Attributes, objects: int | None = None, caption: str | None = None
+    rng: np.random.Generator,
+    *asked: Attributes,
+    objects: int | None = None,
+    caption: str | None = None,
+    ambience: Ambience | None = None,
+    rhythm: str | None = None,
+    world: World = EASY,
 ) -> Scene:
-    """Draw what is left open: the number of objects (one or two), words, sizes, places, the caption."""
+    """Draw what is left open: the number of objects, words, sizes, places, rhythm, ambience, the caption."""
+    if rhythm not in (None, *RHYTHMS):
+        raise ValueError(f"rhythm {rhythm!r} is not part of the world; use one of {', '.join(RHYTHMS)}")
     asked = asked or read_caption(caption or "")
-    count = max(len(asked), objects or (2 if not asked and rng.random() < PAIR_SHARE else 1))
+    count = max(len(asked), objects or (2 if not asked and rng.random() < world.pairs else 1))
     if count > len(COLUMNS):
         raise ValueError(f"a clip shows one or two objects, got {count}: leave the others out")
-    words = complete(rng, [*asked, *[Attributes()] * (count - len(asked))])
+    asked = silence(rng, [*asked, *[Attributes()] * (count - len(asked))], world)
+    words = complete(rng, asked, world)
     if caption is None:
         # A caption of a person mostly says nothing of the size.
         sizes = [None, *SIZES]
         words = tuple(replace(w, size=w.size or sizes[rng.choice(3, p=[0.6, 0.2, 0.2])]) for w in words)
+        ambience = ambience or sample_ambience(rng, words, world)
+    ambience = ambience or read_ambience(caption)
+    if ambience.offscreen in {w.sound for w in words}:
+        raise ValueError(
+            f"an object makes the off-screen sound {ambience.offscreen}: ask for another one off screen"
+        )
     scale = 1.0 if count == 1 else CROWDED
     return Scene(
         words=words,
+        ambience=ambience,
         radii=tuple(float(rng.uniform(*RADII[w.size])) * scale for w in words),
         lanes=sample_lanes(rng, words),
-        caption=say(rng, words) if caption is None else caption,
+        rhythm=rhythm or ("irregular" if rng.random() < world.irregular else "regular"),
+        apart=0.0 if rng.random() < world.close else APART,
+        caption=say(rng, words, ambience) if caption is None else caption,
     )
 
 
-def complete(rng: np.random.Generator, asked: Sequence[Attributes]) -> tuple[Attributes, ...]:
+def silence(rng: np.random.Generator, asked: list[Attributes], world: World) -> list[Attributes]:
+    """Now and then one object whose sound nobody asked for is silent."""
+    chosen = rng.integers(len(asked))
+    chance = world.silent if len(asked) == 2 else world.silent_alone
+    if rng.random() < chance and asked[chosen].sound is None:
+        asked[chosen] = replace(asked[chosen], sound=SILENT)
+    return asked
+
+
+def complete(
+    rng: np.random.Generator, asked: Sequence[Attributes], world: World = EASY
+) -> tuple[Attributes, ...]:
     """Draw the words nobody asked for; two objects never share a drawn colour or sound."""
+    alike = rng.random() < world.same_motion
     columns = {}
-    for kind, options in KINDS.items():
+    for kind in KINDS:
         words = [getattr(attributes, kind) for attributes in asked]
-        for unknown in set(words) - {None, *options}:
-            raise ValueError(f"{kind} {unknown!r} is not part of the world; use one of {', '.join(options)}")
+        for unknown in set(words) - {None, *STATED[kind]}:
+            raise ValueError(
+                f"{kind} {unknown!r} is not part of the world; use one of {', '.join(STATED[kind])}"
+            )
         for i, word in enumerate(words):
-            taken = words if kind in ("colour", "sound") else ()
-            words[i] = word or str(rng.choice([option for option in options if option not in taken]))
+            words[i] = word or str(rng.choice(left_open(kind, set(words) - {None}, alike)))
         columns[kind] = words
     if len(set(columns["colour"])) < len(asked):
         raise ValueError(f"two objects need two colours, got {columns['colour'][0]} for both")
     drawn = (dict(zip(columns, words, strict=True)) for words in zip(*columns.values(), strict=True))
     return tuple(replace(attributes, **words) for attributes, words in zip(asked, drawn, strict=True))
+
+
+def left_open(kind: str, others: set[str], alike: bool) -> list[str]:
+    """What an object may be beside these words of another; they move alike or not."""
+    if kind == "shape" or not others:
+        return list(KINDS[kind])
+    return [word for word in KINDS[kind] if (word in others) == (alike and kind == "motion")]
+
+
+def sample_ambience(rng: np.random.Generator, words: Sequence[Attributes], world: World) -> Ambience:
+    """An off-screen sound that no object makes, or none, and a bed of noise, or none."""
+    free = left_open("sound", {w.sound for w in words}, alike=False)
+    sound = str(rng.choice(free)) if rng.random() < world.offscreen else None
+    return Ambience(sound, bool(rng.random() < world.bed))
+
+
+def sample_offscreen(rng: np.random.Generator, ambience: Ambience, seconds: float) -> tuple[OffScreen, ...]:
+    """Onsets at a rhythm of their own, which knows nothing of the picture; each a whole sample."""
+    if ambience.offscreen is None:
+        return ()
+    rhythm = str(rng.choice(RHYTHMS))
+    # The first note has silence before it, and the last can be heard.
+    heard = []
+    while not heard:
+        times = beats(lambda: rng.uniform(0.5, 0.9), rng, rhythm, seconds)
+        heard = [round(float(t) * SAMPLE_RATE) / SAMPLE_RATE for t in times if 0.05 <= t <= seconds - 0.15]
+    return (OffScreen(ambience.offscreen, tuple(heard)),)
 
 
 def sample_lanes(rng: np.random.Generator, words: Sequence[Attributes]) -> tuple[Lane, ...]:
@@ -223,55 +209,15 @@ def sample_lanes(rng: np.random.Generator, words: Sequence[Attributes]) -> tuple
     return (ROOM, UPPER) if first_below else (UPPER, ROOM)
 
 
-def say(rng: np.random.Generator, words: Sequence[Attributes]) -> str:
-    """A caption; half of them have the canonical form, so that short prompts work best."""
-    canonical = rng.random() < 0.5
-    pool = TEMPLATES if len(words) == 1 else CLAUSES
-    said = [fill(pool[0] if canonical else pool[rng.integers(1, len(pool))], w) for w in words]
-    return (JOINTS[0] if canonical else str(rng.choice(JOINTS))).join(said)
-
-
-def fill(template: str, words: Attributes) -> str:
-    size = f"{words.size} " if words.size else ""
-    return template.format(
-        article="an" if (size or words.colour)[0] in "aeiou" else "a",
-        size=size,
-        colour=words.colour,
-        shape=words.shape,
-        motion=words.motion,
-        sound=words.sound,
-        gerund=GERUNDS[words.motion],
-    )
-
-
-def read_caption(caption: str) -> tuple[Attributes, ...]:
-    """What a caption in the world's own words says of each object; a second colour begins a second object."""
-    kinds = {word: kind for kind, options in {"size": SIZES, **KINDS}.items() for word in options}
-    found: list[dict[str, str]] = []
-    size = {}
-    for raw in caption.lower().translate(str.maketrans(",.;!", "    ")).split():
-        word = GERUND_OF.get(raw, raw)
-        kind = kinds.get(word)
-        if kind == "size":
-            size = {"size": word}
-        elif kind is not None:
-            if not found or (kind == "colour" and "colour" in found[-1]):
-                found.append({})
-            # The size is said before the colour, so it waits for the object that the next word begins.
-            found[-1] = {**size, kind: word, **found[-1]}
-            size = {}
-    return tuple(Attributes(**words) for words in found)
-
-
 def sample_paths(rng: np.random.Generator, scene: Scene, frames: int, fps: float) -> list[Path]:
-    """Every object's path, redrawn until no contact comes close to one of another object."""
+    """Every object's path, redrawn until no contact comes too close to one of another object."""
     for _ in range(TRIES):
         paths = [
-            sample_path(rng, words.motion, radius, lane, frames, fps, SAMPLE_RATE)
+            sample_path(rng, words.motion, radius, lane, frames, fps, SAMPLE_RATE, scene.rhythm)
             for words, radius, lane in zip(scene.words, scene.radii, scene.lanes, strict=True)
         ]
         times = sorted(time for path in paths for time in path.contacts)
-        if all(later - earlier >= APART for earlier, later in pairwise(times)):
+        if all(later - earlier >= scene.apart for earlier, later in pairwise(times)):
             return paths
     raise ValueError(
         f"{frames} frames are too many for two objects with contacts {APART} s apart: "
@@ -279,61 +225,16 @@ def sample_paths(rng: np.random.Generator, scene: Scene, frames: int, fps: float
     )
 
 
-def render(scene: Scene, paths: Sequence[Path], size: int) -> np.ndarray:
-    """Anti-aliased frames of the shapes in the dark room."""
-    frames = draw_room(size, shelf=UPPER in scene.lanes)[None]
-    grid = np.arange(size, dtype=np.float32) + 0.5
-    for words, radius, path in zip(scene.words, scene.radii, paths, strict=True):
-        dx = grid - path.x.astype(np.float32)[:, None] * size / 64  # (f, w)
-        dy = grid - path.y.astype(np.float32)[:, None] * size / 64  # (f, h)
-        cover = COVERS[words.shape](dx[:, None, :], dy[:, :, None], radius * size / 64)  # (f, h, w)
-        cover = (cover * path.brightness.astype(np.float32)[:, None, None])[..., None]
-        # Later shapes lie over earlier ones; `cover` is the share of a pixel that the shape fills.
-        frames = frames + cover * (np.asarray(PALETTE[words.colour], dtype=np.float32) - frames)
-    return (frames + 0.5).astype(np.uint8)  # (f, h, w, 3)
-
-
-def cover_ball(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
-    return np.clip(half + 0.5 - np.sqrt(dx**2 + dy**2), 0, 1)
-
-
-def cover_square(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
-    """The square has the width of a ball of nearly the same area."""
-    side = 0.9 * half + 0.5
-    return np.clip(side - np.abs(dx), 0, 1) * np.clip(side - np.abs(dy), 0, 1)
-
-
-def cover_triangle(dx: np.ndarray, dy: np.ndarray, half: float) -> np.ndarray:
-    """On its base, as wide and as high as the ball."""
-    # Distance from the two upper edges: they lean 1 to 2, so their normal (1, 1/2) has the length 1.25 ** .5.
-    slope = ((dy + half) / 2 - np.abs(dx)) * 0.8**0.5
-    return np.clip(half - dy + 0.5, 0, 1) * np.clip(slope + 0.5, 0, 1)
-
-
-COVERS = {"ball": cover_ball, "square": cover_square, "triangle": cover_triangle}
-
-
-def draw_room(size: int, shelf: bool) -> np.ndarray:
-    """A dark room with a floor line and two walls, and a shelf for the upper of two objects."""
-    room = np.empty((size, size, 3), dtype=np.float32)
-    room[:] = BACKGROUND
-    floor = round(FLOOR * size / 64)
-    left = round(LEFT_WALL * size / 64)
-    right = round(RIGHT_WALL * size / 64)
-    board = round(SHELF * size / 64)
-    thick = max(1, round(size / 64))
-    room[floor : floor + thick] = LINE
-    room[:floor, left - thick : left] = LINE
-    room[:floor, right : right + thick] = LINE
-    if shelf:
-        room[board : board + thick, left:right] = LINE
-    return room  # (h, w, 3)
-
-
 def clips(
-    seed: int, frames: int = 45, size: int = 64, fps: float = 16, objects: int | None = None
+    seed: int,
+    frames: int = 45,
+    size: int = 64,
+    fps: float = 16,
+    objects: int | None = None,
+    rhythm: str | None = None,
+    world: World = EASY,
 ) -> Iterator[Clip]:
     """An endless stream of clips, the same for the same seed. objects: in each clip; None: one or two."""
     rng = np.random.default_rng(seed)
     while True:
-        yield sample_clip(rng, frames=frames, size=size, fps=fps, objects=objects)
+        yield sample_clip(rng, frames=frames, size=size, fps=fps, objects=objects, rhythm=rhythm, world=world)

@@ -17,6 +17,7 @@ from ccl_pack.ccl_core.training.tiny.export import (
     unpack,
     write_checkpoint,
 )
+from ccl_pack.ccl_core.training.world.evaluate import lesson
 from ccl_tools.environment import ROOT
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
@@ -35,6 +36,8 @@ def test_the_shipped_file_comes_apart_and_together_again(tmp_path: Path) -> None
     )
     said, found = metadata(CHECKPOINT), metadata(again)
     assert read_config(found.pop("ccl_config")) == read_config(said.pop("ccl_config"))
+    # The file was taught the combinations of an earlier world.
+    assert found.pop("lesson") == lesson().to_json() != said.pop("lesson")
     assert found == said
 
 

@@ -8,6 +8,7 @@ import torch
 
 from ccl_pack.ccl_core.training.world import evaluate
 from ccl_pack.ccl_core.training.world.captions import held_out
+from ccl_pack.ccl_core.training.world.clip import KINDS, Attributes, Clip
 from ccl_pack.ccl_core.training.world.evaluate import (
     Lesson,
     Result,
@@ -16,7 +17,6 @@ from ccl_pack.ccl_core.training.world.evaluate import (
     measure,
     unseen_objects,
 )
-from ccl_pack.ccl_core.training.world.scene import KINDS, Attributes, Clip
 from ccl_pack.ccl_core.training.world.sounds import synthesise
 
 
@@ -28,10 +28,12 @@ def stated(thing: Attributes) -> tuple[str, ...]:
     return tuple(getattr(thing, kind) for kind in KINDS)
 
 
-def test_one_in_eight_is_unseen_and_every_word_is_among_them() -> None:
+def test_one_in_five_is_unseen_and_four_pairs_of_motion_and_sound_are() -> None:
     unseen = [stated(thing) for thing in unseen_objects()]
-    assert len(set(unseen)) == 60 and set(unseen) < set(product(*KINDS.values()))
-    assert [set(words) for words in zip(*unseen, strict=True)] == [set(words) for words in KINDS.values()]
+    assert len(set(unseen)) == 96 and set(unseen) < set(product(*KINDS.values()))
+    colours, shapes, motions, sounds = (set(words) for words in zip(*unseen, strict=True))
+    assert (colours, shapes, motions) == (set(KINDS["colour"]), set(KINDS["shape"]), set(KINDS["motion"]))
+    assert len(sounds) == 4 and len({thing[2:] for thing in unseen}) == 4
 
 
 @pytest.mark.parametrize(("objects", "counts"), [("1", {1}), ("2", {2}), ("both", {1, 2})])
@@ -46,8 +48,8 @@ def test_asked_captions_are_held_out_and_follow_the_seed(objects: str, counts: s
 
 
 def test_no_combination_comes_twice_before_all_have_come() -> None:
-    asked = [stated(clip.objects[0]) for clip in draw_clips(3, 60, 17, 16)]
-    assert len(set(asked)) == 60
+    asked = [stated(clip.objects[0]) for clip in draw_clips(3, 96, 17, 16)]
+    assert len(set(asked)) == 96
     with pytest.raises(ValueError, match="objects must be one of 1, 2, both, got '3'"):
         draw_clips(3, 1, 17, 16, "3")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ccl_pack.ccl_core.metrics.matching import match_events
+from ccl_pack.ccl_core.training.world.clip import COLOURS, PALETTE, Attributes, Clip
 from ccl_pack.ccl_core.training.world.judge import (
     Onset,
     Seen,
@@ -16,18 +17,9 @@ from ccl_pack.ccl_core.training.world.judge import (
     judge_sounds,
     judge_video,
 )
-from ccl_pack.ccl_core.training.world.scene import (
-    APART,
-    COLOURS,
-    MOTIONS,
-    PALETTE,
-    SOUNDS,
-    Attributes,
-    Clip,
-    clips,
-    sample_clip,
-)
-from ccl_pack.ccl_core.training.world.sounds import synthesise
+from ccl_pack.ccl_core.training.world.motions import MOTIONS
+from ccl_pack.ccl_core.training.world.scene import APART, clips, sample_clip
+from ccl_pack.ccl_core.training.world.sounds import SOUNDS, synthesise
 
 RED_DRUM = Attributes(colour="red", shape="ball", motion="bounces", sound="drum")
 BLUE_BELL = Attributes(colour="blue", shape="square", motion="slides", sound="bell")

@@ -9,7 +9,9 @@ from ccl_pack.ccl_core.training.world.motions import (
     GRAVITY,
     MOTIONS,
     PATHS,
+    RHYTHMS,
     ROOM,
+    UNEVEN,
     UPPER,
     Lane,
     sample_path,
@@ -26,10 +28,13 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.parametrize("lane", LANES, ids=["room", "left", "right", "upper"])
 @pytest.mark.parametrize("motion", ["bounces", "falls", "slides"])
-def test_a_contact_is_where_the_shape_touches(rng: np.random.Generator, motion: str, lane: Lane) -> None:
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+def test_a_contact_is_where_the_shape_touches(
+    rng: np.random.Generator, rhythm: str, motion: str, lane: Lane
+) -> None:
     radius = 7.0
     for _ in range(10):
-        path = PATHS[motion](rng, radius, lane, FINE)
+        path = PATHS[motion](rng, radius, lane, FINE, rhythm)
         inside = [t for t in path.contacts if 0.01 < t < 1.99]
         assert inside
         for contact in inside:
@@ -40,10 +45,11 @@ def test_a_contact_is_where_the_shape_touches(rng: np.random.Generator, motion: 
 
 @pytest.mark.parametrize("lane", LANES, ids=["room", "left", "right", "upper"])
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_the_shape_keeps_to_its_lane(rng: np.random.Generator, motion: str, lane: Lane) -> None:
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+def test_the_shape_keeps_to_its_lane(rng: np.random.Generator, rhythm: str, motion: str, lane: Lane) -> None:
     radius = 8.25
     for _ in range(20):
-        path = PATHS[motion](rng, radius, lane, FINE)
+        path = PATHS[motion](rng, radius, lane, FINE, rhythm)
         assert path.x.min() >= lane.left + radius - 1e-6 and path.x.max() <= lane.right - radius + 1e-6
         assert path.y.min() >= radius and path.y.max() <= lane.floor - radius + 1e-6
 
@@ -58,11 +64,25 @@ def test_flight_is_under_gravity(rng: np.random.Generator) -> None:
         assert np.median(acceleration) == pytest.approx(GRAVITY, rel=0.01)
 
 
-def test_light_comes_on_at_the_contact(rng: np.random.Generator) -> None:
-    path = PATHS["blinks"](rng, 8.0, ROOM, FINE)
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+def test_light_comes_on_at_the_contact(rng: np.random.Generator, rhythm: str) -> None:
+    path = PATHS["blinks"](rng, 8.0, ROOM, FINE, rhythm)
     for contact in (t for t in path.contacts if 0.01 < t < 1.95):
         assert np.interp(contact - 0.002, FINE, path.brightness) == 0
         assert np.interp(contact + 0.002, FINE, path.brightness) == 1
+
+
+@pytest.mark.parametrize("lane", LANES, ids=["room", "left", "right", "upper"])
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_shift_by_one_period_of_an_irregular_rhythm_matches_nowhere_else(
+    rng: np.random.Generator, motion: str, lane: Lane
+) -> None:
+    for _ in range(20):
+        even = np.diff(PATHS[motion](rng, 8.0, lane, FINE).contacts)
+        assert np.allclose(even, even[0])
+        periods = np.diff(PATHS[motion](rng, 8.0, lane, FINE, "irregular").contacts)
+        assert (np.abs(np.diff(periods)) > UNEVEN - 1e-9).all() and periods.min() >= 0.5
+        assert UNEVEN > 0.0625  # seconds, one frame: what a match forgives
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
