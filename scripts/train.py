@@ -1,4 +1,4 @@
-"""Train a real model on videos with sound: the interaction of two streams, LoRA on them or their weights.
+"""Train a model on videos with sound: the interaction of two streams, LoRA on them, or weights.
 
     python scripts/train.py --config train.json
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ccl_tools.console import ScriptError, Ticker, exit_on_script_error, say
 from ccl_tools.environment import load_pack, reexec
+from ccl_tools.training_samples import sampler_of
 
 if TYPE_CHECKING:
     from ccl_pack.ccl_core.config import CCLConfig
@@ -27,7 +28,8 @@ CLIPS_REMEDY = "read the lines above, put other clips into data.clips, then star
 
 
 def cache(settings: Settings, config: CCLConfig) -> None:
-    from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
+    from ccl_pack.ccl_core.training.finetune.cache import Cache, Summary
+    from ccl_pack.ccl_core.training.finetune.encoders import Encoders
 
     ticker = Ticker("caching")
     summary = Summary()
@@ -43,24 +45,24 @@ def cache(settings: Settings, config: CCLConfig) -> None:
 def main(options: argparse.Namespace) -> None:
     import torch
 
-    load_pack(cpu=options.cpu or not torch.cuda.is_available())
+    # Which trains faster than the host's default on a CPU; on a GPU it is the default.
+    load_pack(cpu=options.cpu or not torch.cuda.is_available(), pytorch_attention=True)
     import comfy.model_management
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    from ccl_pack.ccl_core.host.files.build import put_together
-    from ccl_pack.ccl_core.host.files.identify import identify_files
-    from ccl_pack.ccl_core.host.files.read import read_files
+    from ccl_pack.ccl_core.training.finetune.load import read_model
     from ccl_pack.ccl_core.training.finetune.run import finetune
-    from ccl_pack.ccl_core.training.finetune.settings import read_settings
+    from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
 
     try:
         settings = read_settings(options.config)
-        assembly, config = put_together(identify_files(read_files(settings.model.parts)))
+        assembly, config = read_model(settings.model)
         if options.phase != "train":
             cache(settings, config)
             comfy.model_management.unload_all_models()
         if options.phase != "cache":
-            finetune(settings, assembly, config, comfy.model_management.get_torch_device())
+            device = comfy.model_management.get_torch_device()
+            finetune(settings, assembly, config, device, sampler_of(settings, config))
     except ValueError as error:
         raise ScriptError(str(error), CONFIG_REMEDY) from error
 

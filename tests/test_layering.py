@@ -138,7 +138,7 @@ ROOMS = {
     "flow": set(),
     "muon": set(),
     "world": set(),
-    "finetune": {"flow"},
+    "finetune": {"flow", "muon"},
     "tiny": {"flow", "muon", "world"},
 }
 TRAINING = [path for path in shipped() if layer_of(path) == "training" and path.name != "__init__.py"]

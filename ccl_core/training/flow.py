@@ -32,7 +32,8 @@ Moved = TypeVar("Moved", "Batch", "Draw")
 class Batch:
     """Clean latents of some clips and the weights of their losses.
 
-    video (b, c, t, h, w), audio (b, m, a), text (b, n, d).
+    video (b, c, t, h, w), audio (b, m, a), text (b, n, d). A video that is absent has no cells (h and w are
+    0), sound that is absent no tokens.
     """
 
     video: Tensor
@@ -73,7 +74,7 @@ def losses(
     Batch and draw lie on the CPU, wherever the model is, so that a seed draws the same everywhere. The model
     predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch of an
     interaction without routes takes SEPARATE for all its samples or for none. compute: type of the model's
-    input; conds: more arguments of the model.
+    input; conds: more arguments of the model. Of clips without one stream all have the task t2v, or t2a.
     """
     device = next(model.parameters()).device
     batch = on(batch, device)
@@ -83,7 +84,7 @@ def losses(
         [stream.latent.to(compute) for stream in streams],
         tuple(stream.time * TIMESTEPS for stream in streams),
         batch.text.to(compute),
-        transformer_options=switches(model, tasks),
+        transformer_options=switches(model, tasks) | absent(tasks),
         routes=routes(tasks),
         **conds,
     )
@@ -145,6 +146,17 @@ def as_one(opened: tuple[bool, ...]) -> Routes:
     return opened[0] if len(set(opened)) == 1 else opened
 
 
+def absent(tasks: Sequence[str]) -> dict[str, bool]:
+    """The transformer options that leave out the stream that a batch has not; ValueError for a mixed one."""
+    rows = {row_of(task) for task in tasks}
+    left_out = {row for row in rows if State.ABSENT in (row.video, row.audio)}
+    if left_out and len(rows) > 1:
+        raise ValueError(f"a batch of the tasks {sorted(set(tasks))}: t2v and t2a stand alone in theirs")
+    video = any(row.video is State.ABSENT for row in left_out)
+    audio = any(row.audio is State.ABSENT for row in left_out)
+    return ({"run_vx": False} if video else {}) | ({"run_ax": False} if audio else {})
+
+
 def switches(model: JointModel, tasks: Sequence[str]) -> dict[str, bool]:
     """The transformer options that stand for routes an interaction lacks; ValueError for a mixed batch."""
     if model.kind.routed or SEPARATE not in tasks:
@@ -152,6 +164,31 @@ def switches(model: JointModel, tasks: Sequence[str]) -> dict[str, bool]:
     if len(set(tasks)) > 1:
         raise ValueError(f"a batch of the tasks {sorted(set(tasks))}: without routes {SEPARATE} stands alone")
     return {"a2v_cross_attn": False, "v2a_cross_attn": False}
+
+
+def motion(video: Tensor) -> Tensor:
+    """Where something moves: distance of a latent (b, c, t, h, w) from its median over time. (b, 1, t, h, w)
+
+    The median is the empty room, where nothing stands at one place for half of the clip. At most 1.
+    """
+    still = video.median(dim=2, keepdim=True).values
+    return (video - still).square().mean(dim=1, keepdim=True).sqrt().clamp(max=1)
+
+
+def level(audio: Tensor) -> Tensor:
+    """How far a latent of log-mel bands (b, m, a) is above its quietest moment. (b, 1, a)"""
+    return (audio - audio.amin(dim=2, keepdim=True)).mean(dim=1, keepdim=True)
+
+
+def loudness(audio: Tensor, scale: float) -> Tensor:
+    """The level (b, 1, a) over its deviation among the clips of a training. At most 2."""
+    return (level(audio) / scale).clamp(max=2)
+
+
+def sample_lag(count: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Shifts of the audio's time over the video's, log-uniform between the bounds. (count,)"""
+    low, high = bounds
+    return low * (high / low) ** torch.rand(count, generator=generator)
 
 
 def shifted(time: Tensor, shift: float | Tensor) -> Tensor:
@@ -162,19 +199,24 @@ def shifted(time: Tensor, shift: float | Tensor) -> Tensor:
 def initialise(model: nn.Module) -> None:
     """Wan's initialisation; output heads and an interaction's `o` start at zero, context tokens at random."""
     for name, value in model.named_parameters():
-        # CCL without a gate: with `o` at zero, a fresh coupling leaves the two streams as they are.
-        if name.endswith(ZERO) or (".o." in name and name.startswith("interaction.")):
-            nn.init.zeros_(value)
-        elif value.ndim == 1:
-            nn.init.constant_(value, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        elif name.endswith("modulation"):
-            nn.init.normal_(value, std=value.shape[-1] ** -0.5)
-        elif name.endswith("context"):
-            nn.init.normal_(value)
-        elif "text_embedding" in name or "time_embedding" in name:
-            nn.init.normal_(value, std=0.02)
-        else:
-            nn.init.xavier_uniform_(value.flatten(1))
+        initialise_tensor(name, value)
+
+
+def initialise_tensor(name: str, value: Tensor) -> Tensor:
+    """The parameter of this name, with its first numbers in it."""
+    # CCL without a gate: with `o` at zero, a fresh coupling leaves the two streams as they are.
+    if name.endswith(ZERO) or (".o." in name and name.startswith("interaction.")):
+        return nn.init.zeros_(value)
+    if value.ndim == 1:
+        return nn.init.constant_(value, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
+    if name.endswith("modulation"):
+        return nn.init.normal_(value, std=value.shape[-1] ** -0.5)
+    if name.endswith("context"):
+        return nn.init.normal_(value)
+    if "text_embedding" in name or "time_embedding" in name:
+        return nn.init.normal_(value, std=0.02)
+    nn.init.xavier_uniform_(value.flatten(1))
+    return value
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.model_management
@@ -16,11 +17,16 @@ from ccl_pack.ccl_core.training.flow import (
     SEPARATE,
     Batch,
     Draw,
+    absent,
     initialise,
+    level,
     losses,
+    loudness,
+    motion,
     noised,
     on,
     routes,
+    sample_lag,
     save_atomically,
     shifted,
     switches,
@@ -92,6 +98,43 @@ def test_a_shift_keeps_the_ends_and_is_undone_by_its_inverse() -> None:
     time = torch.tensor([0.0, 0.25, 0.5, 1.0])
     assert shifted(time, 3.0).tolist() == pytest.approx([0.0, 0.5, 0.75, 1.0])
     torch.testing.assert_close(shifted(shifted(time, 5.0), 1 / 5.0), time)
+
+
+def test_a_stream_that_a_batch_has_not_is_left_out() -> None:
+    assert absent(["joint", SEPARATE]) == {}
+    assert absent(["t2a", "t2a"]) == {"run_vx": False} and absent(["t2v"]) == {"run_ax": False}
+    with pytest.raises(ValueError, match="stand alone"):
+        absent(["t2a", "joint"])
+    model, data = model_of(CONFIG), random_batch()
+    draw = Draw(torch.randn_like(data.video), torch.randn_like(data.audio), *torch.full((2, 2), 0.5))
+    both = losses(model, data, [SEPARATE] * 2, draw)
+    nothing = replace(data, video=data.video[..., :0, :0])
+    found = losses(model, nothing, ["t2a"] * 2, replace(draw, video_noise=draw.video_noise[..., :0, :0]))
+    torch.testing.assert_close(found, {"t2a/audio": both[f"{SEPARATE}/audio"]})
+    silent = replace(data, audio=data.audio[..., :0])
+    found = losses(model, silent, ["t2v"] * 2, replace(draw, audio_noise=draw.audio_noise[..., :0]))
+    torch.testing.assert_close(found, {"t2v/video": both[f"{SEPARATE}/video"]})
+
+
+def test_weights_are_larger_where_something_moves_or_sounds() -> None:
+    video, audio = torch.zeros(1, 16, 5, 4, 4), torch.zeros(1, 8, 34)
+    video[0, :, 2, 1, 1] = 1
+    audio[0, :, 10] = 1
+    assert motion(video)[0, 0, 2, 1, 1] == 1 and motion(video).sum() == 1
+    assert (
+        loudness(audio, 0.7)[0, 0, 10] == pytest.approx(1 / 0.7) and loudness(audio, 0.7).count_nonzero() == 1
+    )
+    assert loudness(audio, 0.1).max() == 2
+    assert torch.equal(level(audio - 3), level(audio))
+
+
+def test_the_audio_lags_by_a_factor_of_the_shift() -> None:
+    lag = sample_lag(1000, (0.5, 4.0), torch.Generator().manual_seed(0))
+    assert 0.5 <= lag.min() < 0.55 and 3.6 < lag.max() <= 4
+    assert lag.median().item() == pytest.approx(2**0.5, rel=0.1)  # the middle of the octaves -1 to 2
+    time = torch.rand(1000)
+    torch.testing.assert_close(shifted(shifted(time, 3.0), lag), shifted(time, 3.0 * lag))
+    assert sample_lag(3, (1.0, 1.0), torch.Generator()).tolist() == [1, 1, 1]
 
 
 def test_a_fresh_model_predicts_nothing_and_its_interaction_adds_nothing() -> None:

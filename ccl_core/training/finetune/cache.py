@@ -1,45 +1,29 @@
-"""Clips as latents and text embeddings on disk, encoded once by the host's own loaders."""
+"""Clips as latents and text embeddings on disk, encoded once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import comfy.sd
-import comfy.utils
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...alignment.sizing import Grid, size_av
-from ...alignment.timeline import TEMPORAL_STRIDE, fills_latent_frames, frames_of, latent_frames_of
-from ...config import CCLConfig
-from ...host.base_model import video_format
-from ...host.files.identify import stated_config
-from ...host.files.read import RawFile, naming, read
-from ...host.media.encode import Fit, write_audio, write_images
-from ...host.media.latents import AVLatent, empty, grid_of
-from ...host.vae.audio import load_audio_vae, load_audio_vae_file
-from ...host.vae.sockets import require_audio_vae, require_video_vae
-from ...host.vae.text_encoder import load_text_encoder
-from ...host.vae.video import load_video_vae
+from ..flow import level
 from . import stored
-from .media import Media, Refused, Shape, Source, find_clips, read_media
-from .settings import DataSettings, EncoderSettings
+from .encoders import Encoders
+from .media import Refused, Shape, Source, find_clips, read_media
+from .settings import DataSettings
 
-log = logging.getLogger(__name__)
-
-# Part of each clip's stamp: a new number makes every clip be encoded again.
-VERSION = 2
 INDEX = "index.json"
 NO_TEXT = "no_text.safetensors"
-# `read_media` has cut the frames to a length that fills latent frames: another length is a fault.
-REFUSE_LENGTH = Fit("crop", "refuse")
+# So many clips tell the deviation of the level within some per cent.
+LEVELS = 512
+# Of silence alone it would be 0.
+LEAST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,112 +39,6 @@ class Summary:
         return Summary(self.made + other.made, self.kept + other.kept, [*self.refused, *other.refused])
 
 
-class Encoders:
-    """The VAEs and the text encoder, loaded when the first clip needs them."""
-
-    def __init__(self, settings: EncoderSettings, config: CCLConfig) -> None:
-        self.settings = settings
-        self.config = config
-        self.latent_format = video_format(config.video.out_dim)
-
-    @cached_property
-    def _parts(self) -> tuple[comfy.sd.VAE, comfy.sd.VAE, comfy.sd.CLIP]:
-        chosen = self.settings
-        whole = None if chosen.checkpoint is None else read(chosen.checkpoint)
-        video = _video_vae(chosen, whole)
-        audio = _audio_vae(chosen, whole)
-        text = _text_encoder(chosen, whole)
-        require_video_vae(video, self.config.video.out_dim)
-        require_audio_vae(audio, self.config.audio_latent.channels)
-        return video, audio, text
-
-    @property
-    def grid(self) -> Grid:
-        return grid_of(self.config, self.latent_format)
-
-    def shape(self, data: DataSettings) -> Shape:
-        """The sizes of the settings on the model's grid; ValueError for one that is not."""
-        for width, height in data.sizes:
-            if width % self.grid.cell or height % self.grid.cell:
-                raise ValueError(
-                    f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}"
-                )
-        if wrong := [count for count in data.frames if not fills_latent_frames(count)]:
-            longer = frames_of(latent_frames_of(max(1, wrong[0])))
-            raise ValueError(
-                f"data.frames has {wrong[0]}: lengths are {TEMPORAL_STRIDE} k + 1 frames, such as {longer}"
-            )
-        # Stereo is read, and mixed by the VAE as it does in ComfyUI.
-        return Shape(self.config.fps, self.config.audio_latent.sample_rate, 2, data.sizes, data.frames)
-
-    @torch.no_grad()
-    def encode(self, media: Media) -> dict[str, Tensor]:
-        """Latents as the model reads them: video (c, t, h, w), audio (m, a), image to video's image."""
-        video_vae, audio_vae, _ = self._parts
-        count, height, width, _ = media.frames.shape
-        size = size_av(self.grid, width=width, height=height, frames=count)
-        av = empty(size, self.config.video.out_dim, self.config.audio_latent.channels, 1)
-        av = write_images(av, video_vae, media.frames, REFUSE_LENGTH)
-        sound = {"waveform": media.waveform[None], "sample_rate": self.config.audio_latent.sample_rate}
-        av = write_audio(av, audio_vae, sound, Fit("crop", "pad"))
-        latents = {"video": self.latent_format.process_in(av.video)[0], "audio": av.audio[0]}
-        # Wan's image to video reads more channels than it predicts: a mask and the latent of the first frame.
-        if self.config.video.in_dim > self.config.video.out_dim:
-            latents["image"] = self._first_frame(replace(av, video_mask=None), media.frames)
-        return latents
-
-    def _first_frame(self, av: AVLatent, frames: Tensor) -> Tensor:
-        """The channels that tell image to video its first frame, (4 + c, t, h, w)."""
-        video_vae = self._parts[0]
-        still = frames.clone()
-        # Grey, as the host's image to video fills what is not given.
-        still[1:] = 0.5
-        image = write_images(av, video_vae, still, REFUSE_LENGTH).video
-        # A channel for each pixel frame of a latent frame; 1 is given.
-        mask = torch.zeros_like(image[:, :TEMPORAL_STRIDE])
-        mask[:, :, 0] = 1
-        return torch.cat([mask, self.latent_format.process_in(image)], dim=1)[0]
-
-    @torch.no_grad()
-    def encode_text(self, caption: str) -> Tensor:  # (n, d)
-        text = self._parts[2]
-        return text.encode_from_tokens_scheduled(text.tokenize(caption))[0][0][0]
-
-    def stamp(self) -> dict[str, object]:
-        """Names and sizes of the encoders' files: a clip with another stamp is encoded again."""
-        files = [Path(path) for path in asdict(self.settings).values() if path is not None]
-        if gone := next((path for path in files if not path.is_file()), None):
-            raise ValueError(f"{gone} is not there: encoders names it")
-        return {"version": VERSION, "encoders": [[path.name, path.stat().st_size] for path in files]}
-
-
-def _video_vae(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.VAE:
-    if chosen.video_vae is None:
-        weights = whole.bundle("vae.", "video VAE")
-        with naming(whole.name):
-            return load_video_vae(weights, whole.metadata)
-    sd, metadata = comfy.utils.load_torch_file(chosen.video_vae, safe_load=True, return_metadata=True)
-    with naming(Path(chosen.video_vae).name):
-        return load_video_vae(sd, metadata)
-
-
-def _audio_vae(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.VAE:
-    if chosen.audio_vae is not None:
-        return load_audio_vae_file(chosen.audio_vae, chosen.vocoder)
-    weights = whole.bundle("audio_vae.", "audio VAE")
-    with naming(whole.name):
-        return load_audio_vae(weights, whole.metadata)
-
-
-def _text_encoder(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.CLIP:
-    if chosen.text_encoder is not None:
-        return comfy.sd.load_clip([chosen.text_encoder], clip_type=comfy.sd.CLIPType.WAN)
-    weights = whole.bundle("text_encoders.", "text encoder")
-    config = stated_config(whole)
-    with naming(whole.name):
-        return load_text_encoder(weights, {} if config is None else config.text_encoder or {})
-
-
 @dataclass(frozen=True, eq=False)
 class EncodedClip:
     """An encoded clip as the trainer reads it. text (n, d); image: for image to video, else None."""
@@ -170,6 +48,13 @@ class EncodedClip:
     audio: Tensor
     text: Tensor
     image: Tensor | None
+
+    @property
+    def only_task(self) -> str | None:
+        """The one task of a clip that has one stream alone."""
+        if not self.video.numel():
+            return "t2a"
+        return None if self.audio.numel() else "t2v"
 
 
 @dataclass(frozen=True)
@@ -189,6 +74,13 @@ class Entry:
 def padded(text: Tensor, rows: int) -> Tensor:
     """Rows of zeros behind a text (n, d), as Wan's text encoder leaves them."""
     return torch.nn.functional.pad(text, (0, 0, 0, rows - text.shape[0]))
+
+
+def level_deviation(entries: Sequence[Entry]) -> float:
+    """Deviation of the sounds' level (flow.py) among the first clips by name."""
+    clips = (entry.load() for entry in sorted(entries, key=lambda entry: entry.name)[:LEVELS])
+    levels = [level(clip.audio[None]).flatten() for clip in clips if clip.audio.numel()]
+    return max(float(torch.cat(levels).std()), LEAST_DEVIATION) if levels else 1.0
 
 
 class Cache:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import comfy.ops
@@ -13,12 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 from ...config import CCLConfig
 from ...host.files.assemble import Assembly
-from ...host.files.check import check_keys
-from ...host.files.identify import section
+from ...host.files.build import put_together
+from ...host.files.check import check_keys, wanted_tensors
+from ...host.files.identify import identify_files, section, sections
+from ...host.files.read import read_files
+from ...metadata import read_config
 from ...model.interactions import INTERACTIONS, Link
 from ...model.joint import JointModel
 from ...model.layer import Layer, run_layer
-from ..flow import initialise
+from ..flow import initialise_tensor
+from .settings import ModelSettings
 
 TRAINABLE = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -64,11 +70,33 @@ def _rotate_back(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
     return comfy.quant_ops.ck.apply_rope_split_half1(gradient.contiguous(), back), None
 
 
-def load(assembly: Assembly, config: CCLConfig, checkpointing: bool, device: torch.device) -> JointModel:
-    """The model of some files; it computes in the type of its input. ValueError for what cannot train."""
-    sd = assembly.sd
+def read_model(model: ModelSettings) -> tuple[Assembly, CCLConfig]:
+    """The files of a model put together, or no tensors and what a configuration says of them."""
+    if model.config is None:
+        return put_together(identify_files(read_files(model.parts)))
+    path = Path(model.config)
+    try:
+        config = read_config(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model.config: {path} cannot be read as a configuration: {error}") from error
+    wanted = sections(wanted_tensors(config))
+    return Assembly({}, {}, dict.fromkeys(wanted, path.name), config.family, False), config
+
+
+def load(
+    assembly: Assembly,
+    config: CCLConfig,
+    checkpointing: bool,
+    device: torch.device,
+    random: Sequence[str] = (),
+    seed: int = 0,
+) -> JointModel:
+    """The model of some files; it computes in the type of its input. ValueError for what cannot train.
+
+    random: parts of it (`part_of`) that start anew, from this seed.
+    """
     sources = assembly.sources
-    for key, value in sd.items():
+    for key, value in assembly.sd.items():
         if value.dtype not in TRAINABLE or assembly.gguf:
             raise ValueError(
                 f"{sources.get(section(key), 'the model')} is quantised ({key} is {value.dtype}): "
@@ -84,15 +112,26 @@ def load(assembly: Assembly, config: CCLConfig, checkpointing: bool, device: tor
     # On meta, so that the weights of the file are the only copy.
     kind = CheckpointedModel if checkpointing else JointModel
     model = kind(config, device="meta", operations=comfy.ops.manual_cast)
-    check_keys(sd, model.state_dict(), sources["video"], sources)
-    model.load_state_dict(dict(sd), assign=True)
+    wanted = model.state_dict()
+    sd = assembly.sd | fresh_tensors(wanted, random, seed)
+    check_keys(sd, wanted, sources["video"], sources)
+    model.load_state_dict(sd, assign=True)
     return model.to(device)
 
 
-def renew(model: JointModel, seed: int) -> None:
-    """Start the interaction anew, as scripts/new_interaction.py does."""
-    # A fork, so that the run draws the same with a fresh interaction and without.
-    with torch.random.fork_rng(), torch.no_grad():
+def fresh_tensors(wanted: Mapping[str, Tensor], parts: Sequence[str], seed: int) -> dict[str, Tensor]:
+    """First numbers for the tensors of these parts, in single precision."""
+    # A fork, so that a run draws the same with fresh parts and without.
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        fresh = model.interaction.to_empty(device="cpu").float()
-        initialise(torch.nn.ModuleDict({"interaction": fresh}))
+        return {
+            name: initialise_tensor(name, torch.empty(value.shape))
+            for name, value in wanted.items()
+            if part_of(name) in parts
+        }
+
+
+def part_of(name: str) -> str:
+    """interaction, audio or video, of a weight or layer of the model."""
+    found = section(name)
+    return found if found in ("audio", "video") else "interaction"

@@ -1,4 +1,4 @@
-"""Video files with sound and captions: find them, and read frames and waveform on one clock."""
+"""Films, sounds and captions: find them, and read frames and waveform on one clock."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ...host.media.encode import fit_images
 from ...host.vae.channels import to_channels
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 LISTS = ("captions.jsonl", "metadata.json")
 FILE_NAMES = ("file", "file_name", "video", "path")
 CAPTIONS = ("caption", "text", "prompt")
@@ -59,17 +60,21 @@ class Shape:
 
 @dataclass(frozen=True)
 class Media:
-    """A decoded clip. frames (f, h, w, 3) in 0..1, waveform (channels, n) of the same duration."""
+    """A decoded clip. frames (f, h, w, 3) in 0..1, waveform (channels, n) of the duration of `length` frames.
 
-    frames: Tensor
-    waveform: Tensor
+    One of the two is None in a silent video, or a sound alone.
+    """
+
+    frames: Tensor | None
+    waveform: Tensor | None
+    length: int
 
 
 def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source], list[Refused]]:
     """The clips of a folder by name, and those without a caption.
 
     Captions come from a list (`captions`, or captions.jsonl or metadata.json in the folder), else from a .txt
-    file beside each video. A list may leave files out; a file that it names and that is not there is refused.
+    file beside each clip. A list may leave files out; a file that it names and that is not there is refused.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name the folder of the clips as data.clips")
@@ -90,7 +95,7 @@ def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source]
         else:
             sources.append(Source(folder / name, name, caption))
     if not sources and not refused:
-        raise ValueError(f"{folder} holds no videos ({', '.join(VIDEOS)})")
+        raise ValueError(f"{folder} holds no videos and sounds ({', '.join((*VIDEOS, *SOUNDS))})")
     return sources, refused
 
 
@@ -100,10 +105,15 @@ def _leaves(name: str) -> bool:
 
 
 def _beside(folder: Path) -> tuple[dict[str, str], list[Refused]]:
-    """Video -> caption, and the videos whose captions cannot be read."""
+    """Clip -> caption, and the clips whose captions cannot be read."""
     captions = {}
     refused = []
-    for path in (path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS):
+    films = {path.with_suffix("") for path in folder.rglob("*") if path.suffix.lower() in VIDEOS}
+    for path in folder.rglob("*"):
+        kind = path.suffix.lower()
+        # A sound beside a film of its name was taken out of that, or belongs to it.
+        if kind not in VIDEOS and (kind not in SOUNDS or path.with_suffix("") in films):
+            continue
         name = path.relative_to(folder).as_posix()
         text = path.with_suffix(".txt")
         try:
@@ -165,27 +175,39 @@ def read_media(path: Path, shape: Shape) -> Media:
     """
     try:
         with av.open(str(path)) as file:
-            if not file.streams.video or not file.streams.audio:
-                raise ValueError(f"{path.name} has no {'sound' if file.streams.video else 'picture'}")
-            start, frames = _frames(file, shape)
+            # The "video" of a sound file is the picture of its album.
+            seen = bool(file.streams.video) and path.suffix.lower() not in SOUNDS
+            heard = bool(file.streams.audio)
+            if not seen and not heard:
+                raise ValueError(f"{path.name} has neither picture nor sound")
+            start, frames = _frames(file, shape) if seen else (None, [])
             # The pictures may have been read to the end, past the sound.
             file.seek(0)
-            waveform = _waveform(file, shape, start)
+            waveform = _waveform(file, shape, start) if heard else None
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(
             f"{path.name} cannot be decoded ({error.strerror}): damaged, or of an unknown kind"
         ) from error
-    sounding = Fraction(waveform.shape[1], shape.sample_rate) + SHORT_SOUND
-    filled = min(len(frames), math.floor(sounding * shape.fps))
-    length = max((count for count in shape.frames if count <= filled), default=None)
+    length = _length(path, shape, frames if seen else None, waveform)
+    if waveform is not None:
+        samples = samples_of(length / shape.fps, shape.sample_rate)
+        waveform = torch.nn.functional.pad(waveform[:, :samples], (0, max(0, samples - waveform.shape[1])))
+    return Media(torch.cat(frames[:length]) if seen else None, waveform, length)
+
+
+def _length(path: Path, shape: Shape, frames: list[Tensor] | None, waveform: Tensor | None) -> int:
+    """The longest of the shape's lengths that what there is fills, in frames."""
+    filled = [] if frames is None else [len(frames)]
+    if waveform is not None:
+        sounding = Fraction(waveform.shape[1], shape.sample_rate) + SHORT_SOUND
+        filled.append(math.floor(sounding * shape.fps))
+    length = max((count for count in shape.frames if count <= min(filled)), default=None)
     if length is None:
         raise ValueError(
-            f"{path.name} fills {filled} frames at {float(shape.fps):g} fps with picture and sound, "
+            f"{path.name} fills {min(filled)} frames at {float(shape.fps):g} fps, "
             f"the shortest length is {min(shape.frames)}"
         )
-    samples = samples_of(length / shape.fps, shape.sample_rate)
-    waveform = torch.nn.functional.pad(waveform[:, :samples], (0, max(0, samples - waveform.shape[1])))
-    return Media(torch.cat(frames[:length]), waveform)
+    return length
 
 
 def _frames(file: Any, shape: Shape) -> tuple[Fraction, list[Tensor]]:
@@ -236,8 +258,8 @@ def _fitted(frame: Any, sizes: tuple[tuple[int, int], ...]) -> Tensor:
     return fit_images(image, width, height, "crop")
 
 
-def _waveform(file: Any, shape: Shape, start: Fraction) -> Tensor:
-    """(channels, n) from the time `start` on; silence where the sound begins later."""
+def _waveform(file: Any, shape: Shape, start: Fraction | None) -> Tensor:
+    """(channels, n) from the time `start` on, silence where the sound begins later; None: from its own."""
     stream = file.streams.audio[0]
     # In its own channels: FFmpeg's way to mono makes stereo 3 dB louder than the nodes do.
     resampler = av.AudioResampler(format="fltp", rate=shape.sample_rate)
@@ -247,7 +269,8 @@ def _waveform(file: Any, shape: Shape, start: Fraction) -> Tensor:
     first = None
     for frame in file.decode(stream):
         if first is None:
-            first = start if frame.pts is None else frame.pts * frame.time_base
+            first = start or Fraction(0) if frame.pts is None else frame.pts * frame.time_base
+            start = first if start is None else start
         pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
         if sum(piece.shape[1] for piece in pieces) > wanted + max(0, start - first) * shape.sample_rate:
             break

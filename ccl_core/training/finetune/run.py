@@ -1,4 +1,4 @@
-"""A whole run: go on where it stopped, log, validate, save, and write what it trained."""
+"""A whole run: go on where it stopped, log, validate, save and sample."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 import os
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,55 +16,116 @@ import torch
 
 from ...config import CCLConfig
 from ...host.files.assemble import Assembly
-from .export import export_trained
+from ...host.files.read import ModelPaths
+from .course import check_validations
+from .export import LORA, export_trained, paths_of
 from .order import generator_of
+from .saves import STATE, new_save, prune, saves
 from .settings import Settings
 from .trainer import FineTuner
 
 log = logging.getLogger(__name__)
 
-STATE = "state.pt"
 LOG = "log.jsonl"
 
 
-def finetune(settings: Settings, assembly: Assembly, config: CCLConfig, device: torch.device) -> FineTuner:
-    """Train to the last step, from the checkpoint in the folder `train.out` where there is one, and export.
+@dataclass(frozen=True)
+class Save:
+    """What was saved: the files of the model, the LoRA beside them, and whether the encoders are in it."""
 
-    The log has a line for each step, and one more where the validation clips were measured.
+    step: int
+    files: ModelPaths
+    lora: Path | None
+    whole: bool
+
+
+# Makes the clips of `train.samples` with what was saved.
+Sampler = Callable[[Save], None]
+
+
+def finetune(
+    settings: Settings,
+    assembly: Assembly,
+    config: CCLConfig,
+    device: torch.device,
+    sampler: Sampler | None = None,
+) -> FineTuner:
+    """Train to the last step, from the newest save in the folder `train.out` where there is one.
+
+    The log has a line for each step, and one more where the validation clips were measured. ValueError where
+    the run has left its course; what was saved before stays.
     """
     comfy.model_management.in_training = True  # the host's RoPE kernel has no gradient
     if settings.train.threads is not None:
         torch.set_num_threads(settings.train.threads)
     trainer = FineTuner(settings, assembly, config, device)
     out = Path(settings.train.out)
-    train = settings.train
     out.mkdir(parents=True, exist_ok=True)
-    resumed = (out / STATE).exists()
-    if resumed:
-        trainer.resume(out / STATE)
+    found = list(saves(out).values())
+    if found:
+        trainer.resume(found[-1] / STATE)
     log.info("%s", overview(trainer))
-    cut(out / LOG, trainer.step if resumed else -1)
+    cut(out / LOG, trainer.step if found else -1)
     with (out / LOG).open("a", encoding="utf-8") as record:
         # Step 0 is the line that the others are compared with.
-        if not resumed and trainer.held_out:
+        if not found and trainer.held_out:
             _write(record, {"step": 0, "validation": validate(trainer)})
-        while trainer.step < train.steps:
-            _write(record, trainer.update())
-            last = trainer.step == train.steps
-            if trainer.held_out and (last or trainer.step % train.validate_every == 0):
-                _write(record, {"step": trainer.step, "validation": validate(trainer)})
-            if last or trainer.step % train.save_every == 0:
-                # The log first: a checkpoint must not be ahead of its log.
-                os.fsync(record.fileno())
-                trainer.save(out / STATE)
-    for path in export_trained(trainer, out):
-        log.info("wrote %s", path)
+        while trainer.step < settings.train.steps:
+            _step(trainer, record, out, sampler)
     return trainer
+
+
+def _step(trainer: FineTuner, record: IO[str], out: Path, sampler: Sampler | None) -> None:
+    """One step, and what is due behind it."""
+    train = trainer.settings.train
+    _write(record, trainer.update())
+    saving = trainer.step == train.steps or trainer.step % train.save_every == 0
+    # The best save is told by its validation.
+    if trainer.held_out and (saving or trainer.step % train.validate_every == 0):
+        _write(record, {"step": trainer.step, "validation": validate(trainer)})
+        check_validations(list(validations(out / LOG).values()), trainer.step)
+    if saving:
+        # The log first: a checkpoint must not be ahead of its log.
+        os.fsync(record.fileno())
+        save = _save(trainer, out)
+        if sampler is not None:
+            _sample(sampler, save)
+
+
+def _save(trainer: FineTuner, out: Path) -> Save:
+    train = trainer.settings.train
+    with new_save(out, trainer.step) as folder:
+        trainer.save(folder / STATE)
+        export_trained(trainer, folder)
+    prune(out, train.keep, validations(out / LOG))
+    written = saves(out)[trainer.step]
+    log.info("wrote %s", written)
+    lora = written / LORA if trainer.adapters else None
+    return Save(trainer.step, paths_of(trainer, written), lora, train.export_whole)
+
+
+def _sample(sampler: Sampler, save: Save) -> None:
+    """Make the samples; what fails there is told, and the training goes on."""
+    comfy.model_management.in_training = False
+    try:
+        with torch.random.fork_rng(), torch.inference_mode():
+            sampler(save)
+    except (RuntimeError, ValueError, OSError):
+        log.exception("the samples of step %d failed, the training goes on", save.step)
+    finally:
+        comfy.model_management.in_training = True
+
+
+def validations(path: Path) -> dict[int, float]:
+    """The mean loss of each validation in a log, by its step."""
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    measured = {line["step"]: list(line["validation"].values()) for line in lines if "validation" in line}
+    return {step: sum(values) / len(values) for step, values in measured.items()}
 
 
 def overview(trainer: FineTuner) -> str:
     counts: dict[str, int] = defaultdict(int)
-    for group in trainer.optimiser.param_groups:
+    for group in trainer.groups():
         counts[f"{group['lr']:g}"] += sum(value.numel() for value in group["params"])
     sizes = ", ".join(f"{count / 1e6:.2f} M at {rate}" for rate, count in counts.items())
     clips = f"{sum(map(len, trainer.order.groups))} clips, {len(trainer.held_out)} held out"
@@ -106,10 +169,11 @@ def validate(trainer: FineTuner) -> dict[str, float]:
     sums: dict[str, list[float]] = defaultdict(list)
     # The middles of equal parts of 0..1.
     uniform = (torch.arange(train.validation_times) + 0.5) / train.validation_times
-    tasks = [task for task, share in train.tasks.items() if share > 0]
+    mix = [task for task, share in train.tasks.items() if share > 0]
     with trainer.averaged():
         for entry in trainer.held_out:
             clip = entry.load()
+            tasks = mix if clip.only_task is None else [clip.only_task]
             for i, time in enumerate(uniform.split(1)):
                 for task in tasks:
                     # By clip and time, not by task or step: a difference of losses is one of weights.

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-import json
-import types
-import typing
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ...host.files.read import ModelPaths
 from ..flow import PAPER_MIX
 
 SECTIONS = ("interaction", "audio", "video")
+# What of a clip its losses may weigh more, as flow.py defines it.
+EMPHASES = ("motion", "loudness")
+# Entries of `train` that a run may change when it goes on.
+FREE = (
+    *("out", "steps", "save_every", "validate_every", "validation_times", "keep", "samples"),
+    *("export", "export_whole", "threads"),
+)
+Section = Literal["interaction", "audio", "video"]
 How = Literal["frozen", "lora", "full"]
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The files of the model, as for CCL Model Assembler.
+    """The files of the model, as for CCL Model Assembler, or a configuration (JSON) of one without weights.
 
-    fresh_interaction: start the interaction anew, whatever the files hold.
+    fresh: parts that start at random, whatever the files hold.
     """
 
-    video: str
+    video: str | None = None
     audio: str | None = None
     interaction: str | None = None
-    fresh_interaction: bool = False
+    config: str | None = None
+    fresh: tuple[Section, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.config is None) == (self.video is None):
+            raise ValueError(
+                f"model has {'neither' if self.config is None else 'both'} video and config: name the files "
+                "of a model as video, audio and interaction, or as config a JSON file that describes one "
+                "without weights"
+            )
+        if self.config is not None and (self.audio, self.interaction, self.fresh) != (None, None, ()):
+            raise ValueError("model.config stands alone: all parts of its model start at random")
 
     @property
     def parts(self) -> ModelPaths:
         return ModelPaths(self.video, self.audio, self.interaction)
+
+    @property
+    def random(self) -> tuple[Section, ...]:
+        """The parts that start at random."""
+        return self.fresh if self.config is None else SECTIONS
 
 
 @dataclass(frozen=True)
@@ -77,13 +97,34 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A clip that is made at every save. clip: the file whose picture (v2a) or sound (a2v) is given."""
+
+    task: Literal["t2av", "a2v", "v2a"]
+    caption: str
+    clip: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.task == "t2av") != (self.clip is None):
+            raise ValueError(
+                f"train.samples has {self.task} with the clip {self.clip}: name the clip that a2v and v2a "
+                "are given, and none for t2av"
+            )
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """How the run goes.
 
     interaction, audio, video: what happens to the weights of each part. rates: learning rate of each part,
-    for LoRA too. batch: clips in a pass; accumulate: passes in a step. tasks: the mix, shares of any sum.
-    shift: of the times that are drawn, None: the model's. times: the range of noise levels that is trained
-    (for one of two experts). save_every, validate_every: steps. threads: of the CPU, None: torch's choice.
+    for LoRA too; muon_rates: of the matrices that Muon trains. batch: clips in a pass; accumulate: passes in
+    a step. tasks: the mix, shares of any sum. task_of: whether each clip draws its task or all of a pass one.
+    shift: of the times that are drawn, None: the model's. audio_lag: the shift of the audio's time over the
+    video's, drawn between these for each clip; None: the model's. times: the range of noise levels that is
+    trained (for one of two experts). loss_weights: how much more the losses weigh where something moves or
+    sounds. save_every, validate_every: steps. keep: so many saves, and the best. export_whole: encoders in
+    the file of the model. threads: of the CPU, None: torch's choice.
     """
 
     out: str
@@ -95,6 +136,8 @@ class TrainSettings:
     rates: dict[str, float] = field(
         default_factory=lambda: {"interaction": 1e-4, "audio": 1e-5, "video": 1e-5}
     )
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    muon_rates: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECTIONS, 0.015))
     lora_rank: int = 32
     lora_alpha: float = 32.0
     batch: int = 1
@@ -102,9 +145,12 @@ class TrainSettings:
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpointing: bool = True
     tasks: dict[str, float] = field(default_factory=lambda: dict(PAPER_MIX))
+    task_of: Literal["clip", "pass"] = "clip"
     text_drop: float = 0.1
     shift: float | None = None
+    audio_lag: tuple[float, float] | None = None
     times: tuple[float, float] = (0.0, 1.0)
+    loss_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(EMPHASES, 0.0))
     warmup: int = 100
     decay: float = 0.0
     weight_decay: float = 0.01
@@ -115,7 +161,10 @@ class TrainSettings:
     save_every: int = 500
     validate_every: int = 500
     validation_times: int = 4
+    keep: int = 2
+    samples: tuple[Sample, ...] = ()
     export: Literal["bf16", "fp16", "fp32"] = "bf16"
+    export_whole: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -127,6 +176,7 @@ class TrainSettings:
             "save_every",
             "validate_every",
             "validation_times",
+            "keep",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}: give 1 or more")
@@ -139,14 +189,27 @@ class TrainSettings:
             raise ValueError(
                 f"train.tasks is {self.tasks}: give shares of {', '.join(PAPER_MIX)}, none negative"
             )
-        if set(self.rates) - set(SECTIONS) or any(rate <= 0 for rate in self.rates.values()):
-            raise ValueError(f"train.rates is {self.rates}: give rates above 0 for {', '.join(SECTIONS)}")
-        if missing := [section for section in self.trained if section not in self.rates]:
-            raise ValueError(f"train.rates has none for {', '.join(missing)}, which is trained: add it")
+        self._check_rates("rates", self.rates)
+        if self.optimiser == "muon":
+            self._check_rates("muon_rates", self.muon_rates)
+        if set(self.loss_weights) - set(EMPHASES) or min(self.loss_weights.values(), default=0) < 0:
+            raise ValueError(
+                f"train.loss_weights is {self.loss_weights}: give {' and '.join(EMPHASES)}, none negative"
+            )
+        if self.audio_lag is not None and not 0 < self.audio_lag[0] <= self.audio_lag[1]:
+            raise ValueError(
+                f"train.audio_lag is {list(self.audio_lag)}: give two shifts above 0, the lower first"
+            )
         if not 0 <= self.times[0] < self.times[1] <= 1:
             raise ValueError(
                 f"train.times is {list(self.times)}: give two noise levels from 0 to 1, the lower first"
             )
+
+    def _check_rates(self, name: str, rates: dict[str, float]) -> None:
+        if set(rates) - set(SECTIONS) or any(rate <= 0 for rate in rates.values()):
+            raise ValueError(f"train.{name} is {rates}: give rates above 0 for {', '.join(SECTIONS)}")
+        if missing := [section for section in self.trained if section not in rates]:
+            raise ValueError(f"train.{name} has none for {', '.join(missing)}, which is trained: add it")
 
     def how(self, section: str) -> How:
         return getattr(self, section)
@@ -166,110 +229,14 @@ class Settings:
     train: TrainSettings
 
     def __post_init__(self) -> None:
-        if self.model.fresh_interaction and self.train.interaction != "full":
-            raise ValueError(
-                f"model.fresh_interaction starts the interaction from zero, and train.interaction is "
-                f'"{self.train.interaction}", which does not train it: set train.interaction to "full"'
-            )
+        for part in self.model.random:
+            if self.train.how(part) != "full":
+                raise ValueError(
+                    f'the {part} starts at random (model), and train.{part} is "{self.train.how(part)}", '
+                    f'which does not train it: set train.{part} to "full"'
+                )
 
     def deciding(self) -> dict[str, Any]:
         """What a run that goes on must share with the one that began."""
-        free = ("out", "steps", "save_every", "validate_every", "validation_times", "export", "threads")
-        train = {name: value for name, value in asdict(self.train).items() if name not in free}
+        train = {name: value for name, value in asdict(self.train).items() if name not in FREE}
         return {"model": asdict(self.model), "train": train}
-
-
-# What the errors call the types of fields.
-WANTED = {
-    str: "a text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    tuple: "a list",
-    dict: "an object",
-}
-# The entries that are paths, by part.
-PATHS = {
-    "model": ("video", "audio", "interaction"),
-    "encoders": ("checkpoint", "video_vae", "audio_vae", "vocoder", "text_encoder"),
-    "data": ("clips", "cache", "captions"),
-    "train": ("out",),
-}
-
-
-def read_settings(path: Path) -> Settings:
-    """Read a file; its paths count from its folder. ValueError names an entry, its value, what is wanted."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}): give the configuration as --config"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    try:
-        settings = _convert(Settings, data, "")
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    folder = path.resolve().parent
-    return Settings(
-        **{part: _absolute(getattr(settings, part), names, folder) for part, names in PATHS.items()}
-    )
-
-
-def _absolute(part: Any, names: tuple[str, ...], folder: Path) -> Any:
-    given = {name: getattr(part, name) for name in names}
-    return replace(part, **{name: str(folder / value) for name, value in given.items() if value is not None})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A value of JSON as the type of a field; ValueError with its place where it is of another."""
-    origin = typing.get_origin(hint)
-    arguments = typing.get_args(hint)
-    if is_dataclass(hint):
-        return _object(hint, value, where)
-    # The only unions are `X | None`.
-    if origin is types.UnionType:
-        return None if value is None else _convert(arguments[0], value, where)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise ValueError(f"{where} is {value!r}, known are {', '.join(map(repr, arguments))}")
-    if origin is tuple and isinstance(value, list):
-        return _tuple(arguments, value, where)
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    # JSON writes 1.0 as 1, and True is an int in Python.
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    # The exact type: isinstance would take true for a whole number.
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise ValueError(f"{where} is {value!r}, wanted {WANTED[origin or hint]}")
-
-
-def _tuple(kinds: tuple[Any, ...], value: list[Any], where: str) -> tuple[Any, ...]:
-    """A list of JSON as a tuple of these types; an Ellipsis at the end means any number of the first type."""
-    inner = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-    if len(inner) != len(value):
-        raise ValueError(f"{where} has {len(value)} entries, wanted {len(inner)}")
-    pairs = enumerate(zip(inner, value, strict=True))
-    return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
-
-
-def _object(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where or 'the file'} is {value!r}, wanted an object")
-    known = {entry.name: entry for entry in fields(kind)}
-    if unknown := sorted(set(value) - set(known)):
-        raise ValueError(
-            f"{where or 'the file'} has the unknown entries {unknown}, known are {', '.join(known)}"
-        )
-    needed = [
-        name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING
-    ]
-    if missing := [name for name in needed if name not in value]:
-        raise ValueError(f"{where or 'the file'} lacks {', '.join(missing)}")
-    hints = typing.get_type_hints(kind)
-    prefix = f"{where}." if where else ""
-    return kind(**{name: _convert(hints[name], item, prefix + name) for name, item in value.items()})

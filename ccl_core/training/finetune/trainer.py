@@ -10,8 +10,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,19 +22,20 @@ from torch import Tensor
 
 from ...config import CCLConfig
 from ...host.files.assemble import Assembly
-from ...host.files.identify import section
-from ..flow import Batch, Draw, losses, save_atomically, shifted
+from ..flow import Batch, Draw, losses, loudness, motion, sample_lag, save_atomically, shifted
 from .adapters import Adapter, attach
-from .cache import Cache, EncodedClip, Entry, padded
-from .load import load, renew
+from .cache import Cache, EncodedClip, Entry, level_deviation, padded
+from .course import Course
+from .load import load, part_of
+from .optimisers import optimisers_of
 from .order import Order, generator_of, stratified
 from .settings import Settings, TrainSettings
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-STATE_KEYS = ("deciding", "clips", "trained", "average", "optimiser", "step", "seconds")
-REMEDY = "put a copy of it back and go on from there, or delete it to train from the start"
+STATE_KEYS = ("deciding", "clips", "trained", "average", "optimisers", "course", "step", "seconds")
+REMEDY = "put a copy of it back, or delete its folder to go on from the save before it"
 COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -49,15 +51,12 @@ class FineTuner:
         self.device = device
         self.compute = COMPUTE[train.precision]
         self.config = config
-        self.model = load(assembly, config, train.checkpointing, device)
-        if settings.model.fresh_interaction:
-            renew(self.model, train.seed)
+        self.model = load(assembly, config, train.checkpointing, device, settings.model.random, train.seed)
         self.adapters = self._adapt(train)
         self.trained = self._choose(train)
-        self.optimiser = torch.optim.AdamW(
-            self._groups(train), betas=train.betas, weight_decay=train.weight_decay, fused=True
-        )
-        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        own = {name for name, _ in self.model.named_parameters()}
+        self.optimisers = optimisers_of(self.trained, own, train)
+        self.rates = [group["lr"] for group in self.groups()]
         self.average = (
             None if train.ema is None else {name: v.detach().clone() for name, v in self.trained.items()}
         )
@@ -65,6 +64,9 @@ class FineTuner:
         self.no_text = cache.no_text()
         self.held_out, entries = split_validation(cache.entries(), settings.data.validation_clips)
         self.order = Order(entries, train.batch, train.seed)
+        weighs = train.loss_weights.get("loudness", 0.0)
+        self.level_deviation = level_deviation(entries) if weighs else 1.0
+        self.course = Course()
         self.step = 0
         self.seconds = 0.0
 
@@ -90,32 +92,26 @@ class FineTuner:
             chosen |= {f"{name}.{side}": value for side, value in adapter.named_parameters()}
         return chosen
 
-    def _groups(self, train: TrainSettings) -> list[dict[str, Any]]:
-        """A group for each part; norms, biases, modulations and context tokens do not decay."""
-        groups: dict[tuple[str, bool], list[Tensor]] = {}
-        for name, value in self.trained.items():
-            decays = value.ndim > 1 and not name.endswith(("modulation", "context"))
-            groups.setdefault((part_of(name), decays), []).append(value)
-        described = []
-        for (part, decays), values in groups.items():
-            group = {"params": values, "lr": train.rates[part]}
-            # Without an entry of its own a group has the optimiser's decay.
-            described.append(group if decays else group | {"weight_decay": 0.0})
-        return described
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all optimisers."""
+        return list(chain.from_iterable(optimiser.param_groups for optimiser in self.optimisers))
 
     def update(self) -> dict[str, Any]:
         """One step of the optimiser; returns its line of the log. ValueError: a gradient is not finite."""
         started = time.monotonic()
         rate = self.schedule()
-        for group, full in zip(self.optimiser.param_groups, self.rates, strict=True):
+        for group, full in zip(self.groups(), self.rates, strict=True):
             group["lr"] = full * rate
         passes = self._passes()
         means = self._learn(passes)
         norm = self._clip(passes)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self._follow()
+        self.course = self.course.after(total_of(means), self.step >= self.settings.train.warmup)
+        self.course.check(self.step)
         self.seconds += time.monotonic() - started
         seconds = round(self.seconds, 3)
         return {"step": self.step, "loss": means, "norm": norm, "rate": rate, "seconds": seconds}
@@ -134,9 +130,9 @@ class FineTuner:
         # The times are stratified over the whole step, which may have one clip a pass.
         times = stratified(sum(sizes), generator).split(sizes)
         for entries, uniform in zip(passes, times, strict=True):
-            tasks = self.draw_tasks(len(entries), generator)
             clips = [entry.load() for entry in entries]
-            found = self.losses(clips, tasks, uniform, generator, train.text_drop)
+            tasks = self.draw_tasks(clips, generator)
+            found = self.losses(clips, tasks, uniform, generator, train.text_drop, lagging=True)
             counts = {name: tasks.count(name.split("/")[0]) for name in found}
             measured += [(name, counts[name], float(value.detach())) for name, value in found.items()]
             # Each loss is a mean over the clips of its task: weighted by their number, all clips count alike.
@@ -169,14 +165,16 @@ class FineTuner:
         left = (1 - self.step / train.steps) / train.decay if train.decay else 1.0
         return min(1.0, (self.step + 1) / max(1, train.warmup), left)
 
-    def draw_tasks(self, count: int, generator: torch.Generator) -> list[str]:
-        """A task for each clip; one for all where the interaction has no routes of its own."""
-        mix = self.settings.train.tasks
-        shares = torch.tensor(list(mix.values()))
-        drawn = count if self.model.kind.routed else 1
+    def draw_tasks(self, clips: Sequence[EncodedClip], generator: torch.Generator) -> list[str]:
+        """A task for each clip, or one for all; clips of one stream alone have no choice."""
+        train = self.settings.train
+        shares = torch.tensor(list(train.tasks.values()))
+        # Without routes of its own an interaction is open or closed for all clips of a pass.
+        drawn = len(clips) if self.model.kind.routed and train.task_of == "clip" else 1
         rows = torch.multinomial(shares, drawn, replacement=True, generator=generator).tolist()
-        tasks = [list(mix)[row] for row in rows]
-        return tasks if drawn == count else tasks * count
+        names = [list(train.tasks)[row] for row in rows]
+        tasks = names if drawn == len(clips) else names * len(clips)
+        return [clip.only_task or task for clip, task in zip(clips, tasks, strict=True)]
 
     def losses(
         self,
@@ -185,29 +183,47 @@ class FineTuner:
         uniform: Tensor,
         generator: torch.Generator,
         text_drop: float = 0.0,
+        lagging: bool = False,
     ) -> dict[str, Tensor]:
-        """Losses by "task/stream". uniform (b,): times before their shift; generator: on the CPU."""
+        """Losses by "task/stream". uniform (b,): times before their shift; generator: on the CPU.
+
+        lagging: whether the audio's time lags as in training, or as the model is sampled.
+        """
         dropped = torch.rand(len(clips), generator=generator) < text_drop
         batch = self._batch(clips, dropped.tolist())
         noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
-        draw = Draw(*noise, *self.times(uniform))
+        bounds = self.settings.train.audio_lag if lagging else None
+        lag = None if bounds is None else sample_lag(len(clips), bounds, generator)
+        draw = Draw(*noise, *self.times(uniform, lag))
         conds = {}
         if clips[0].image is not None:
             conds["video_concat"] = torch.stack([clip.image for clip in clips]).to(self.device, self.compute)
         return losses(self.model, batch, tasks, draw, self.compute, **conds)
 
     def _batch(self, clips: Sequence[EncodedClip], dropped: Sequence[bool]) -> Batch:
-        """Clips of one shape, some with the empty caption instead of their own; all losses weigh the same."""
+        """Clips of one shape, some with the empty caption instead of their own, and their weights."""
         video = torch.stack([clip.video for clip in clips])
         audio = torch.stack([clip.audio for clip in clips])
         rows = len(clips[0].text)
         empty = padded(self.no_text[:rows], rows)
         text = torch.stack([empty if drop else clip.text for clip, drop in zip(clips, dropped, strict=True)])
-        weights = [torch.ones(len(clips), *[1] * (clean.ndim - 1)) for clean in (video, audio)]
-        return Batch(video, audio, text, *weights)
+        return Batch(video, audio, text, *self._weights(video, audio))
 
-    def times(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels of both streams from one uniform number a clip, within the levels that are trained."""
+    def _weights(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """What the losses weigh: 1, and more where something moves or sounds."""
+        given = self.settings.train.loss_weights
+        weights = [torch.ones(len(clean), *[1] * (clean.ndim - 1)) for clean in (video, audio)]
+        if given.get("motion", 0.0) and video.numel():
+            weights[0] = 1 + given["motion"] * motion(video)
+        if given.get("loudness", 0.0) and audio.numel():
+            weights[1] = 1 + given["loudness"] * loudness(audio, self.level_deviation)
+        return tuple(weights)
+
+    def times(self, uniform: Tensor, lag: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise levels of both streams from one uniform number a clip, within the levels that are trained.
+
+        lag (b,): shifts of the audio's over the video's, else that of the model.
+        """
         train = self.settings.train
         shift = self.config.shift if train.shift is None else train.shift
         # The inverse of a shift s is the shift 1 / s: the bounds before the shift.
@@ -215,7 +231,8 @@ class FineTuner:
         high = shifted(torch.tensor(train.times[1]), 1 / shift)
         inner = low + (high - low) * uniform
         audio_shift = shift if self.config.audio_shift is None else self.config.audio_shift
-        return shifted(inner, shift), shifted(inner, audio_shift)
+        video = shifted(inner, shift)
+        return video, shifted(inner, audio_shift) if lag is None else shifted(video, lag)
 
     def save(self, path: Path) -> None:
         state = {
@@ -223,7 +240,8 @@ class FineTuner:
             "clips": self.order.names,
             "trained": {name: value.detach() for name, value in self.trained.items()},
             "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "course": asdict(self.course),
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -242,7 +260,9 @@ class FineTuner:
                 value.copy_(state["trained"][name])
             for name in self.average or ():
                 self.average[name].copy_(state["average"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.course = Course(**state["course"])
         self.step = state["step"]
         self.seconds = state["seconds"]
 
@@ -293,12 +313,6 @@ def _read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def part_of(name: str) -> str:
-    """interaction, audio or video, of a weight or layer of the model."""
-    found = section(name)
-    return found if found in ("audio", "video") else "interaction"
-
-
 def adaptable(name: str, module: torch.nn.Module) -> bool:
     """Whether a LoRA of the host can change this module: a linear layer of a block or of the interaction."""
     inner = "blocks." in name or name.startswith("interaction.")
@@ -313,6 +327,11 @@ def split_validation(entries: list[Entry], count: int) -> tuple[list[Entry], lis
     by_hash = sorted(entries, key=lambda entry: hashlib.sha256(entry.name.encode()).digest())
     chosen = by_hash[:count]
     return chosen, [entry for entry in entries if entry not in chosen]
+
+
+def total_of(means: Mapping[str, float]) -> float:
+    """One number for the losses of a step: the mean over what was measured."""
+    return sum(means.values()) / len(means)
 
 
 def means_of(measured: Sequence[tuple[str, int, float]]) -> dict[str, float]:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.host.files.identify import stated_config
 from ccl_pack.ccl_core.host.files.read import read
-from ccl_pack.ccl_core.training.finetune.cache import Cache, Encoders, Summary
+from ccl_pack.ccl_core.training.finetune.cache import Cache, Summary
+from ccl_pack.ccl_core.training.finetune.encoders import Encoders
 from ccl_pack.ccl_core.training.finetune.media import Media
 from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
 from ccl_tools.sample_clips import make
@@ -61,7 +62,7 @@ def test_clips_are_encoded_once_and_again_where_something_changed(
 
     untouched = Encoders(encoders.settings, encoders.config)
     again = build(data, untouched)
-    assert (again.made, again.kept) == (0, 1) and "_parts" not in vars(untouched)
+    assert (again.made, again.kept) == (0, 1) and "parts" not in vars(untouched)
     (clips / "clip-000.txt").write_text("something else is said")
     assert build(data, encoders).made == 1
     assert build(replace(data, frames=(5,)), encoders).made == 1
@@ -70,7 +71,7 @@ def test_clips_are_encoded_once_and_again_where_something_changed(
 
 def test_an_interrupted_cache_is_not_trained_on(data: DataSettings, encoders: Encoders) -> None:
     build = Cache(Path(data.cache)).build(data, encoders)
-    encoders.__dict__["_parts"] = (video_vae(), audio_vae(mels=32), encoders._parts[2])
+    encoders.__dict__["parts"] = (video_vae(), audio_vae(mels=32), encoders.parts[2])
     next(build)
     with pytest.raises(ValueError, match="run the cache phase to its end"):
         Cache(Path(data.cache)).entries()
@@ -80,11 +81,11 @@ def test_an_interrupted_cache_is_not_trained_on(data: DataSettings, encoders: En
 def test_image_to_video_gets_its_first_frame() -> None:
     config = replace(CONFIG, video=replace(CONFIG.video, in_dim=36))
     encoders = Encoders(EncoderSettings(checkpoint="none.safetensors"), config)
-    encoders.__dict__["_parts"] = (video_vae(), audio_vae(), None)
+    encoders.__dict__["parts"] = (video_vae(), audio_vae(), None)
     frames = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(0))
     other = torch.cat([frames[:1], frames[1:].flip(0)])
     waveform = torch.zeros(2, 9000)
-    first, second = (encoders.encode(Media(pictures, waveform)) for pictures in (frames, other))
+    first, second = (encoders.encode(Media(pictures, waveform, 9)) for pictures in (frames, other))
     release()
     assert first["image"].shape == (20, 3, 4, 6)
     assert first["image"][:4, 0].eq(1).all() and first["image"][:4, 1:].eq(0).all()

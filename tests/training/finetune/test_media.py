@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_pack.ccl_core.training.finetune.media import Refused, Shape, find_clips, read_media
+from ccl_pack.ccl_core.training.finetune.media import SOUNDS, Refused, Shape, find_clips, read_media
 from ccl_tools.sample_clips import write
 from support.media_files import tone, write_media
 
@@ -98,6 +98,9 @@ def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path: Path) -> None:
         read_media(tmp_path / "cut.mp4", SHAPE)
     with pytest.raises(ValueError, match=r"short\.mp4 fills 5 frames at 16 fps"):
         read_media(flashing(tmp_path / "short.mp4", seconds=0.3, at=0.1), SHAPE)
+
+
+def test_a_silent_film_and_a_sound_alone_have_one_stream(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "silent.mp4"), "w") as file:
         stream = file.add_stream("libx264", rate=24)
         stream.width = stream.height = 64
@@ -106,8 +109,44 @@ def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path: Path) -> None:
                 stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24"))
             )
         file.mux(stream.encode(None))
-    with pytest.raises(ValueError, match=r"silent\.mp4 has no sound"):
-        read_media(tmp_path / "silent.mp4", SHAPE)
+    silent = read_media(tmp_path / "silent.mp4", SHAPE)
+    assert silent.waveform is None and len(silent.frames) == silent.length
+    for kind in SOUNDS:
+        path = sine(tmp_path / f"sound{kind}", seconds=1.2)
+        heard = read_media(path, SHAPE)
+        wanted = round(heard.length / SHAPE.fps * SHAPE.sample_rate)
+        assert heard.frames is None and heard.waveform.shape == (SHAPE.channels, wanted)
+        middle = heard.waveform[0, 2000:-2000]
+        assert middle.square().mean().sqrt() == pytest.approx(0.5 / 2**0.5, rel=0.1)
+    with pytest.raises(ValueError, match=r"short\.wav fills 1 frames"):
+        read_media(sine(tmp_path / "short.wav", seconds=0.01), SHAPE)
+
+
+def test_a_sound_beside_a_film_of_its_name_is_no_clip(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.wav", "b.flac"):
+        (tmp_path / name).touch()
+        (tmp_path / name).with_suffix(".txt").write_text("a bell")
+    assert [source.name for source in find_clips(tmp_path)[0]] == ["a.mp4", "b.flac"]
+
+
+CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame", ".ogg": "libopus", ".m4a": "aac"}
+
+
+def sine(path: Path, seconds: float) -> Path:
+    """A sound file of 440 Hz at half of full scale."""
+    rate = 48000
+    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(CODECS[path.suffix], rate=rate, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(
+            np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo"
+        )
+        frame.sample_rate, frame.pts = rate, 0
+        resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=rate, frame_size=1024)
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            file.mux(stream.encode(piece))
+        file.mux(stream.encode(None))
+    return path
 
 
 def test_captions_stand_beside_the_clips(tmp_path: Path) -> None:

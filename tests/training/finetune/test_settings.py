@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
-from ccl_pack.ccl_core.training.finetune.settings import read_settings
+from ccl_pack.ccl_core.training.finetune.settings import Settings
+from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
 from ccl_pack.ccl_core.training.flow import PAPER_MIX
 
 WHOLE = {
@@ -48,6 +50,14 @@ def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:
         assert read_settings(tmp_path / f"{i}.json").train.steps > 0
 
 
+@pytest.mark.parametrize("part", ["model", "encoders", "data", "train"])
+def test_the_documentation_names_every_entry(part: str) -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text()
+    rows = "\n".join(line for line in text.splitlines() if line.startswith(f"| `{part}"))
+    kind = get_type_hints(Settings)[part]
+    assert [entry.name for entry in fields(kind) if f"{entry.name}`" not in rows] == []
+
+
 @pytest.mark.parametrize(
     ("part", "change", "words"),
     [
@@ -61,7 +71,15 @@ def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:
         ("data", {"sizes": [[832]]}, r"data.sizes\[0\] has 1 entries, wanted 2"),
         ("data", {"frames": []}, "at least one entry"),
         ("encoders", {"video_vae": None}, "nothing says where video_vae is"),
-        ("model", {"fresh_interaction": 1}, "model.fresh_interaction is 1, wanted true or false"),
+        ("model", {"video": None}, "model has neither video and config"),
+        ("model", {"config": "ccl.json"}, "model has both video and config"),
+        ("model", {"fresh": ["video"]}, 'train.video is "frozen", which does not train it'),
+        ("train", {"optimiser": "muon", "muon_rates": {"audio": 1}}, "muon_rates has none for interaction"),
+        ("train", {"audio_lag": [4, 0.5]}, "two shifts above 0, the lower first"),
+        ("train", {"loss_weights": {"speed": 1}}, "give motion and loudness"),
+        ("train", {"samples": [{"task": "v2a", "caption": "a dog"}]}, "name the clip"),
+        ("train", {"keep": 0}, "train.keep is 0"),
+        ("model", {"fresh": ["text"]}, r"model.fresh\[0\] is 'text', known are"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, part: str, change: dict[str, Any], words: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import comfy.model_management
@@ -17,19 +18,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ccl_pack.ccl_core.host.files.build import load_model, put_together
-from ccl_pack.ccl_core.host.files.identify import identify_files, section
+from ccl_pack.ccl_core.host.files.build import load_checkpoint, load_model
+from ccl_pack.ccl_core.host.files.identify import section, stated_config
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
-from ccl_pack.ccl_core.host.files.read import read_files
+from ccl_pack.ccl_core.host.files.read import read
 from ccl_pack.ccl_core.training.finetune.cache import Cache
+from ccl_pack.ccl_core.training.finetune.load import read_model
+from ccl_pack.ccl_core.training.finetune.media import Shape, read_media
 from ccl_pack.ccl_core.training.finetune.order import generator_of
 from ccl_pack.ccl_core.training.finetune.run import finetune
-from ccl_pack.ccl_core.training.finetune.settings import read_settings
+from ccl_pack.ccl_core.training.finetune.saves import saves
+from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner
 from ccl_tools.console import ScriptError
 from ccl_tools.sample_clips import make
 from support.commands import load
-from support.tiny_runs import configuration, log_lines
+from support.tiny_runs import configuration, log_lines, saved
 
 script = load("scripts/train.py")
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,26 +88,26 @@ def run_here(path: Path) -> tuple[float, FineTuner]:
     """
     script.main(script.arguments(["--config", str(path), "--phase", "cache", "--cpu"]))
     settings = read_settings(path)
-    assembly, config = put_together(identify_files(read_files(settings.model.parts)))
+    assembly, config = read_model(settings.model)
     before = fixed_loss(FineTuner(settings, assembly, config, torch.device("cpu")))
     return before, finetune(settings, assembly, config, torch.device("cpu"))
 
 
 def test_a_fresh_interaction_overfits_one_real_clip_and_nothing_else_moves(tmp_path: Path) -> None:
     path = media(
-        tmp_path, {"fresh_interaction": True}, {"rates": {"interaction": 1e-2}, "tasks": {"joint": 1}}
+        tmp_path, {"fresh": ["interaction"]}, {"rates": {"interaction": 1e-2}, "tasks": {"joint": 1}}
     )
     before, trainer = run_here(path)
     assert fixed_loss(trainer) < 0.8 * before
     lines = log_lines(tmp_path / "out" / "log.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 31))
     assert all(0 < value < 100 for line in lines for value in line["loss"].values())
-    stored, shipped = load_file(tmp_path / "out" / "model.safetensors"), load_file(CCL_TINY)
+    stored, shipped = load_file(saved(tmp_path) / "model.safetensors"), load_file(CCL_TINY)
     moved = {
         section(key) for key, value in stored.items() if not torch.equal(value, shipped[key].to(value.dtype))
     }
     assert moved == {"a2v", "v2a"}
-    load_model(str(tmp_path / "out" / "model.safetensors"))
+    load_model(str(saved(tmp_path) / "model.safetensors"))
 
 
 def test_a_lora_on_real_media_loads_and_gives_the_trained_output(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_a_lora_on_real_media_loads_and_gives_the_trained_output(tmp_path: Path)
     )
     assert fixed_loss(trainer) < 0.95 * before
     loaded = load_model(str(CCL_TINY), {"dtype": torch.float32})
-    patched = apply_lora(loaded, str(tmp_path / "out" / "lora.safetensors"), Strengths())
+    patched = apply_lora(loaded, str(saved(tmp_path) / "lora.safetensors"), Strengths())
     patched.patch_model()
     clip = Cache(tmp_path / "cache").entries()[0].load()
     inputs = [clip.video[None], clip.audio[None]]
@@ -131,6 +135,32 @@ def test_a_lora_on_real_media_loads_and_gives_the_trained_output(tmp_path: Path)
     for stream in range(2):
         torch.testing.assert_close(made[stream], wanted[stream], atol=2e-3, rtol=2e-3)
         assert not torch.allclose(plain[stream], wanted[stream], atol=2e-2)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["all in one", "with its encoders beside"])
+def test_samples_of_every_task_come_from_a_save_that_loads(tmp_path: Path, whole: bool) -> None:
+    clip = "clips/clip-000.mp4"
+    samples = [
+        {"task": "t2av", "caption": "a red ball bounces, drum"},
+        {"task": "v2a", "caption": "a bell", "clip": clip, "seed": 3},
+        {"task": "a2v", "caption": "a white ball falls", "clip": clip},
+    ]
+    how = {"steps": 2, "save_every": 1, "samples": samples, "export_whole": whole, "ema": 0.5}
+    path = media(tmp_path, {}, how | ({} if whole else {"video": "lora", "lora_rank": 2}))
+    script.main(script.arguments(["--config", str(path), "--cpu"]))
+    made = sorted(file.name for file in (tmp_path / "out" / "samples").iterdir())
+    assert made == [
+        f"step-{step:06}-{i}-{task}.mp4" for step in (1, 2) for i, task in enumerate(("t2av", "v2a", "a2v"))
+    ]
+    shape = Shape(Fraction(16), 16000, 1, ((48, 32),), (9,))
+    for name in made:
+        film = read_media(tmp_path / "out" / "samples" / name, shape)
+        assert film.frames.shape == (9, 32, 48, 3) and film.waveform.shape == (1, 9000)
+    for folder in saves(tmp_path / "out").values():
+        assert load_model(str(folder / "model.safetensors")).model.ccl_config.video.dim == 160
+        if whole:
+            model = load_checkpoint(str(folder / "model.safetensors"))[0]
+            assert model.model.ccl_config == stated_config(read(str(CCL_TINY)))
 
 
 def test_faults_of_the_configuration_are_said_in_words(tmp_path: Path) -> None:
@@ -150,6 +180,10 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -
         "video": "lora",
         "ema": 0.95,
         "threads": 1,
+        "audio": "full",
+        "optimiser": "muon",
+        "audio_lag": [0.5, 4],
+        "loss_weights": {"motion": 3, "loudness": 1},
     }
     folders = [tmp_path / name for name in ("unbroken", "killed")]
     paths = []
@@ -157,7 +191,7 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -
         folder.mkdir()
         paths.append(configuration(folder, train=how, held_out=1))
     whole = read_settings(paths[0])
-    finetune(whole, *put_together(identify_files(read_files(whole.model.parts))), torch.device("cpu"))
+    finetune(whole, *read_model(whole.model), torch.device("cpu"))
 
     command = [
         sys.executable,
@@ -181,7 +215,7 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
     reached = log_lines_whole(log)[-1]["step"]
-    state = torch.load(folders[1] / "out" / "state.pt", weights_only=True)["step"]
+    state = torch.load(saved(folders[1]) / "state.pt", weights_only=True)["step"]
     assert 20 <= state < reached < 60
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -190,7 +224,7 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -
     unbroken = folders[0] / "out"
     assert log_lines(log) == log_lines(unbroken / "log.jsonl")
     for file in ("model.safetensors", "lora.safetensors"):
-        ours, theirs = load_file(folders[1] / "out" / file), load_file(unbroken / file)
+        ours, theirs = (load_file(saved(folder) / file) for folder in reversed(folders))
         assert all(torch.equal(ours[key], value) for key, value in theirs.items())
 
 

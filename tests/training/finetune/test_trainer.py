@@ -16,20 +16,22 @@ import torch
 from safetensors.torch import load_file
 
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig, StreamConfig
-from ccl_pack.ccl_core.host.files.build import load_files, load_model, put_together
-from ccl_pack.ccl_core.host.files.identify import identify_files
+from ccl_pack.ccl_core.host.files.build import load_files, load_model
 from ccl_pack.ccl_core.host.files.lora import Strengths, apply_lora
-from ccl_pack.ccl_core.host.files.read import ModelPaths, read_files
+from ccl_pack.ccl_core.host.files.read import ModelPaths
 from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.rotary import axis_table
-from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient
+from ccl_pack.ccl_core.training.finetune.course import Course, check_validations
+from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient, part_of, read_model
 from ccl_pack.ccl_core.training.finetune.order import Order, generator_of, stratified
-from ccl_pack.ccl_core.training.finetune.run import cut, finetune, validate
-from ccl_pack.ccl_core.training.finetune.settings import Settings, read_settings
+from ccl_pack.ccl_core.training.finetune.run import Save, cut, finetune, validate, validations
+from ccl_pack.ccl_core.training.finetune.saves import new_save, saves
+from ccl_pack.ccl_core.training.finetune.settings import Settings
+from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner, split_validation
 from support.tiny import CONFIG, latents
-from support.tiny_runs import configuration, log_lines, settings
+from support.tiny_runs import configuration, log_lines, saved, settings
 
 CPU = torch.device("cpu")
 
@@ -40,7 +42,7 @@ def in_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_of(chosen: Settings) -> FineTuner:
-    return FineTuner(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
+    return FineTuner(chosen, *read_model(chosen.model), CPU)
 
 
 def forward(model: JointModel, **more: Any) -> list[torch.Tensor]:
@@ -76,7 +78,7 @@ def test_only_the_chosen_parts_change(tmp_path: Path, how: dict[str, str], moved
 
 def test_each_part_has_its_rate_and_norms_do_not_decay(tmp_path: Path) -> None:
     trainer = trainer_of(settings(tmp_path, train={"audio": "lora", "weight_decay": 0.5}))
-    rates = {(group["lr"], group["weight_decay"]) for group in trainer.optimiser.param_groups}
+    rates = {(group["lr"], group["weight_decay"]) for group in trainer.groups()}
     assert rates == {(3e-3, 0.5), (3e-3, 0.0), (1e-3, 0.5)}
     assert all("blocks." in name for name in trainer.adapters)
 
@@ -173,8 +175,20 @@ def test_times_keep_to_the_levels_that_are_trained(tmp_path: Path) -> None:
     assert trainer.times(uniform)[1].min() == pytest.approx(0.9 / (0.9 + 5 * 0.1), abs=1e-3)
 
 
-def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
-    how = {"video": "lora", "ema": 0.9, "accumulate": 2, "text_drop": 0.3}
+RECIPES = {
+    "lora": {"video": "lora", "ema": 0.9, "accumulate": 2, "text_drop": 0.3},
+    "muon": {
+        "video": "lora",
+        "audio": "full",
+        "optimiser": "muon",
+        "audio_lag": [0.5, 4],
+        "loss_weights": {"motion": 3, "loudness": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("how", RECIPES.values(), ids=RECIPES)
+def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path, how: dict[str, Any]) -> None:
     whole = trainer_of(settings(tmp_path, train=how))
     expected = [whole.update()["loss"] for _ in range(6)]
     first = trainer_of(settings(tmp_path, train=how))
@@ -184,12 +198,135 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
     second.resume(tmp_path / "state.pt")
     assert [second.update()["loss"] for _ in range(3)] == expected[3:]
     for name, value in whole.trained.items():
-        assert torch.equal(second.trained[name], value) and torch.equal(
-            second.average[name], whole.average[name]
-        )
+        assert torch.equal(second.trained[name], value)
+        assert whole.average is None or torch.equal(second.average[name], whole.average[name])
+    assert second.course == whole.course
     other = trainer_of(settings(tmp_path, train=how | {"lora_rank": 2}))
     with pytest.raises(ValueError, match=r"train\.lora_rank was 4 and is 2"):
         other.resume(tmp_path / "state.pt")
+
+
+def test_all_parts_of_a_configuration_start_at_random_and_train(tmp_path: Path) -> None:
+    all_full = dict.fromkeys(("interaction", "audio", "video"), "full")
+    how = all_full | {"optimiser": "muon", "muon_rates": dict.fromkeys(all_full, 0.02)}
+    chosen = settings(tmp_path, train=how, model={"video": None, "config": "tiny.json"})
+    first, second = trainer_of(chosen), trainer_of(chosen)
+    before = {name: value.clone() for name, value in first.model.state_dict().items()}
+    assert all(torch.equal(value, before[name]) for name, value in second.model.state_dict().items())
+    assert not before["head.head.weight"].any() and before["blocks.0.self_attn.q.weight"].std() > 0.01
+    for _ in range(12):
+        first.update()
+    still = [name for name, value in first.model.state_dict().items() if torch.equal(value, before[name])]
+    assert still == []
+    finetune(chosen, *read_model(chosen.model), CPU)
+    loaded = load_model(str(saved(tmp_path) / "model.safetensors"))
+    assert loaded.model.ccl_config == CONFIG
+
+
+def test_fresh_parts_are_new_and_the_others_as_in_the_files(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, train={"audio": "full"}, model={"fresh": ["audio"]})
+    files = load_file(tmp_path / "tiny.safetensors")
+    changed = {
+        part_of(name)
+        for name, value in trainer_of(chosen).model.state_dict().items()
+        if not torch.equal(value, files[name])
+    }
+    assert changed == {"audio"}
+
+
+def test_clips_of_one_stream_train_it_alone(tmp_path: Path) -> None:
+    how = {"audio": "full", "video": "full", "loss_weights": {"motion": 3, "loudness": 1}}
+    trainer = trainer_of(settings(tmp_path, train=how, lone=True))
+    seen = {}
+    for index in range(trainer.order.count):
+        entries = trainer.order.batch(index)
+        clips = [entry.load() for entry in entries]
+        tasks = trainer.draw_tasks(clips, generator_of(0, index))
+        assert len({clip.only_task for clip in clips}) == 1
+        if clips[0].only_task is not None:
+            assert set(tasks) == {clips[0].only_task}
+            found = trainer.losses(clips, tasks, torch.full((len(clips),), 0.5), generator_of(1))
+            seen |= dict.fromkeys(found, tuple(sorted(entry.name for entry in entries)))
+            sum(found.values()).backward()
+            parts = {part_of(name) for name, value in trainer.trained.items() if value.grad is not None}
+            assert parts == {"interaction", "audio" if tasks[0] == "t2a" else "video"}
+            for optimiser in trainer.optimisers:
+                optimiser.zero_grad(set_to_none=True)
+    assert set(seen) == {"t2a/audio", "t2v/video"}
+    assert seen["t2a/audio"] == ("lone-0", "lone-1") and seen["t2v/video"] == ("lone-2",)
+
+
+def test_a_pass_has_one_task_where_that_is_asked(tmp_path: Path) -> None:
+    trainer = trainer_of(settings(tmp_path, train={"task_of": "pass"}))
+    clips = [entry.load() for entry in trainer.order.batch(0)] * 8
+    drawn = [trainer.draw_tasks(clips, generator_of(i)) for i in range(20)]
+    assert all(tasks == tasks[:1] * len(clips) for tasks in drawn)
+    assert len({tasks[0] for tasks in drawn}) > 2
+
+
+def test_the_last_saves_and_the_best_are_kept(tmp_path: Path) -> None:
+    how = {"steps": 8, "save_every": 2, "keep": 2, "rates": {"interaction": 0.3}}
+    finetune(chosen := settings(tmp_path, train=how, held_out=1), *read_model(chosen.model), CPU)
+    out = tmp_path / "out"
+    losses = validations(out / "log.jsonl")
+    best = min((step for step in losses if step), key=losses.get)
+    assert list(saves(out)) == sorted({6, 8, best})
+    for folder in saves(out).values():
+        load_model(str(folder / "model.safetensors"))
+
+
+def test_a_save_that_fails_leaves_those_before_it(tmp_path: Path) -> None:
+    with new_save(tmp_path, 1) as folder:
+        (folder / "state.pt").touch()
+    with pytest.raises(OSError, match="full"), new_save(tmp_path, 2):
+        raise OSError("the disk is full")
+    assert list(saves(tmp_path)) == [1]
+
+
+def test_a_run_that_leaves_its_course_stops_and_saves_nothing(tmp_path: Path) -> None:
+    how = {"steps": 60, "save_every": 1, "keep": 1, "clip": 1e9, "warmup": 2}
+    chosen = settings(tmp_path, train=how | {"audio": "full", "rates": {"interaction": 30.0, "audio": 30.0}})
+    with pytest.raises(ValueError, match=r"step \d+: the (loss has left its bounds|gradient is not finite)"):
+        finetune(chosen, *read_model(chosen.model), CPU)
+    stopped = log_lines(tmp_path / "out" / "log.jsonl")[-1]["step"]
+    assert list(saves(tmp_path / "out")) == [stopped]
+
+
+def test_the_bounds_by_hand() -> None:
+    course = Course()
+    for _ in range(5):
+        course = course.after(1.0, warm=True)
+    course.check(5)
+    assert course == Course(1.0, 1.0)
+    for _ in range(200):
+        course = course.after(4.0, warm=True)
+    with pytest.raises(ValueError, match="step 205: the loss has left its bounds"):
+        course.check(205)
+    check_validations([1.0, 1.3, 0.9, 1.3], 40)
+    with pytest.raises(ValueError, match="at two validations in a row"):
+        check_validations([1.0, 1.3, 1.3], 20)
+
+
+def test_samples_do_not_change_the_training(tmp_path: Path) -> None:
+    logs = {}
+    for name in ("plain", "sampled"):
+        (tmp_path / name).mkdir()
+        chosen = settings(tmp_path / name, train={"steps": 4, "save_every": 1})
+        seen = []
+
+        def sample(save: Save, seen: list[int] = seen) -> None:
+            assert not comfy.model_management.in_training and torch.is_inference_mode_enabled()
+            loaded = load_files(save.files)
+            forward(loaded.model.diffusion_model)
+            torch.manual_seed(save.step)
+            seen.append(save.step)
+            if save.step == 2:
+                raise RuntimeError("no memory")
+
+        finetune(chosen, *read_model(chosen.model), CPU, sample if name == "sampled" else None)
+        logs[name] = log_lines(tmp_path / name / "out" / "log.jsonl")
+    assert seen == [1, 2, 3, 4], "a sample that fails does not stop the run"
+    assert logs["plain"] == logs["sampled"] and comfy.model_management.in_training
 
 
 def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path: Path) -> None:
@@ -200,7 +337,7 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path: Path) -> None:
     for damage in (b"", b"x", whole[:100], whole[: len(whole) // 2], whole[:-10]):
         path.write_bytes(damage)
         with pytest.raises(
-            ValueError, match=r"state\.pt cannot be read \(.*\): put a copy of it back .* delete it"
+            ValueError, match=r"state\.pt cannot be read \(.*\): put a copy of it back, or delete its folder"
         ):
             trainer.resume(path)
     for other in ({"step": 1}, [1, 2], torch.ones(2)):
@@ -220,14 +357,14 @@ def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path: Path)
         trainer.update()
         average = 0.5 * average + 0.5 * trainer.trained[name].detach()
     torch.testing.assert_close(trainer.average[name], average)
-    finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
-    torch.testing.assert_close(load_file(tmp_path / "out" / "model.safetensors")[name], average)
+    finetune(chosen, *read_model(chosen.model), CPU)
+    torch.testing.assert_close(load_file(saved(tmp_path) / "model.safetensors")[name], average)
 
 
 def test_the_whole_model_loads_as_it_was_trained(tmp_path: Path) -> None:
     chosen = settings(tmp_path, train={"audio": "full"}, held_out=1)
-    trainer = finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
-    loaded = load_model(str(tmp_path / "out" / "model.safetensors"), {"dtype": torch.float32})
+    trainer = finetune(chosen, *read_model(chosen.model), CPU)
+    loaded = load_model(str(saved(tmp_path) / "model.safetensors"), {"dtype": torch.float32})
     for made, wanted in zip(forward(loaded.model.diffusion_model), forward(trainer.model), strict=True):
         torch.testing.assert_close(made, wanted)
     lines = log_lines(tmp_path / "out" / "log.jsonl")
@@ -248,21 +385,19 @@ def test_parts_of_their_own_are_exported_alone(tmp_path: Path) -> None:
     for name, tensors in parts.items():
         save_file(tensors, tmp_path / f"{name}.safetensors", metadata={"ccl_config": config})
     path = configuration(
-        tmp_path, model={name: f"{name}.safetensors" for name in parts} | {"fresh_interaction": True}
+        tmp_path, model={name: f"{name}.safetensors" for name in parts} | {"fresh": ["interaction"]}
     )
     chosen = read_settings(path)
     trainer = trainer_of(chosen)
     assert not trainer.model.interaction["0"].a2v.o.weight.any()
-    trainer = finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "interaction.safetensors",
-        "log.jsonl",
-        "state.pt",
-    ]
+    trainer = finetune(chosen, *read_model(chosen.model), CPU)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["log.jsonl", "step-000006"]
+    files = sorted(file.name for file in saved(tmp_path).iterdir())
+    assert files == ["interaction.safetensors", "state.pt"]
     files = ModelPaths(
         str(tmp_path / "video.safetensors"),
         str(tmp_path / "audio.safetensors"),
-        str(tmp_path / "out" / "interaction.safetensors"),
+        str(saved(tmp_path) / "interaction.safetensors"),
     )
     loaded = load_files(files, {"dtype": torch.float32})
     for made, wanted in zip(forward(loaded.model.diffusion_model), forward(trainer.model), strict=True):
@@ -273,13 +408,13 @@ def test_a_lora_gives_the_loaded_model_what_was_trained(tmp_path: Path) -> None:
     how = {"interaction": "lora", "audio": "lora", "video": "lora"}
     chosen = settings(tmp_path, train=how)
     before = forward(trainer_of(chosen).model)
-    trainer = finetune(chosen, *put_together(identify_files(read_files(chosen.model.parts))), CPU)
+    trainer = finetune(chosen, *read_model(chosen.model), CPU)
     wanted = forward(trainer.model)
     assert not torch.allclose(wanted[0], before[0], atol=1e-3) and not torch.allclose(
         wanted[1], before[1], atol=1e-3
     )
     plain = load_model(str(tmp_path / "tiny.safetensors"), {"dtype": torch.float32})
-    patched = apply_lora(plain, str(tmp_path / "out" / "lora.safetensors"), Strengths())
+    patched = apply_lora(plain, str(saved(tmp_path) / "lora.safetensors"), Strengths())
     patched.patch_model()
     for made, value in zip(forward(patched.model.diffusion_model), wanted, strict=True):
         torch.testing.assert_close(made, value, atol=1e-4, rtol=1e-4)
@@ -295,7 +430,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_the_clip_named(tmp_path: 
 
 def test_quantised_files_are_refused(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
-    assembly, config = put_together(identify_files(read_files(chosen.model.parts)))
+    assembly, config = read_model(chosen.model)
     key = "blocks.0.ffn.0.weight"
     assembly.sd[key] = assembly.sd[key].to(torch.float8_e4m3fn)
     with pytest.raises(ValueError, match=r"tiny\.safetensors is quantised"):

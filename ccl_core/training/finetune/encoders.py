@@ -1,0 +1,154 @@
+"""The VAEs and the text encoder of a training, by the host's own loaders: media to latents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+
+import comfy.sd
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...alignment.sizing import Grid, size_av
+from ...alignment.timeline import TEMPORAL_STRIDE, fills_latent_frames, frames_of, latent_frames_of
+from ...config import CCLConfig
+from ...host.base_model import video_format
+from ...host.files.identify import stated_config
+from ...host.files.read import RawFile, naming, read
+from ...host.media.encode import Fit, write_audio, write_images
+from ...host.media.latents import AVLatent, empty, grid_of
+from ...host.vae.audio import load_audio_vae, load_audio_vae_file
+from ...host.vae.sockets import require_audio_vae, require_video_vae
+from ...host.vae.text_encoder import load_text_encoder
+from ...host.vae.video import load_video_vae
+from .media import Media, Shape
+from .settings import DataSettings, EncoderSettings
+
+# Part of each clip's stamp: a new number makes every clip be encoded again.
+VERSION = 2
+# `read_media` has cut the frames to a length that fills latent frames: another length is a fault.
+REFUSE_LENGTH = Fit("crop", "refuse")
+# The entry of metadata in which a text encoder says its sizes.
+TEXT_ENCODER = "text_encoder"
+
+
+class Encoders:
+    """The VAEs and the text encoder, loaded when the first clip needs them."""
+
+    def __init__(self, settings: EncoderSettings, config: CCLConfig) -> None:
+        self.settings = settings
+        self.config = config
+        self.latent_format = video_format(config.video.out_dim)
+
+    @cached_property
+    def parts(self) -> tuple[comfy.sd.VAE, comfy.sd.VAE, comfy.sd.CLIP]:
+        chosen = self.settings
+        whole = None if chosen.checkpoint is None else read(chosen.checkpoint)
+        video = _video_vae(chosen, whole)
+        audio = _audio_vae(chosen, whole)
+        text = _text_encoder(chosen, whole)
+        require_video_vae(video, self.config.video.out_dim)
+        require_audio_vae(audio, self.config.audio_latent.channels)
+        return video, audio, text
+
+    @property
+    def grid(self) -> Grid:
+        return grid_of(self.config, self.latent_format)
+
+    def shape(self, data: DataSettings) -> Shape:
+        """The sizes of the settings on the model's grid; ValueError for one that is not."""
+        for width, height in data.sizes:
+            if width % self.grid.cell or height % self.grid.cell:
+                raise ValueError(
+                    f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}"
+                )
+        if wrong := [count for count in data.frames if not fills_latent_frames(count)]:
+            longer = frames_of(latent_frames_of(max(1, wrong[0])))
+            raise ValueError(
+                f"data.frames has {wrong[0]}: lengths are {TEMPORAL_STRIDE} k + 1 frames, such as {longer}"
+            )
+        # Stereo is read, and mixed by the VAE as it does in ComfyUI.
+        return Shape(self.config.fps, self.config.audio_latent.sample_rate, 2, data.sizes, data.frames)
+
+    @torch.no_grad()
+    def encode(self, media: Media) -> dict[str, Tensor]:
+        """Latents as the model reads them: video (c, t, h, w), audio (m, a), image to video's image.
+
+        Without picture h and w are 0, without sound a is.
+        """
+        video_vae, audio_vae, _ = self.parts
+        cell = self.grid.cell
+        height, width = (cell, cell) if media.frames is None else media.frames.shape[1:3]
+        size = size_av(self.grid, width=width, height=height, frames=media.length)
+        av = empty(size, self.config.video.out_dim, self.config.audio_latent.channels, 1)
+        if media.waveform is not None:
+            sound = {"waveform": media.waveform[None], "sample_rate": self.config.audio_latent.sample_rate}
+            av = write_audio(av, audio_vae, sound, Fit("crop", "pad"))
+        audio = av.audio[0] if media.waveform is not None else av.audio[0, :, :0]
+        if media.frames is None:
+            return {"video": av.video[0, ..., :0, :0], "audio": audio}
+        av = write_images(av, video_vae, media.frames, REFUSE_LENGTH)
+        latents = {"video": self.latent_format.process_in(av.video)[0], "audio": audio}
+        # Wan's image to video reads more channels than it predicts: a mask and the latent of the first frame.
+        if self.config.video.in_dim > self.config.video.out_dim:
+            latents["image"] = self._first_frame(replace(av, video_mask=None), media.frames)
+        return latents
+
+    def _first_frame(self, av: AVLatent, frames: Tensor) -> Tensor:
+        """The channels that tell image to video its first frame, (4 + c, t, h, w)."""
+        video_vae = self.parts[0]
+        still = frames.clone()
+        # Grey, as the host's image to video fills what is not given.
+        still[1:] = 0.5
+        image = write_images(av, video_vae, still, REFUSE_LENGTH).video
+        # A channel for each pixel frame of a latent frame; 1 is given.
+        mask = torch.zeros_like(image[:, :TEMPORAL_STRIDE])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, self.latent_format.process_in(image)], dim=1)[0]
+
+    @torch.no_grad()
+    def encode_text(self, caption: str) -> Tensor:  # (n, d)
+        text = self.parts[2]
+        return text.encode_from_tokens_scheduled(text.tokenize(caption))[0][0][0]
+
+    def stamp(self) -> dict[str, object]:
+        """Names and sizes of the encoders' files: a clip with another stamp is encoded again."""
+        files = [Path(path) for path in asdict(self.settings).values() if path is not None]
+        if gone := next((path for path in files if not path.is_file()), None):
+            raise ValueError(f"{gone} is not there: encoders names it")
+        return {"version": VERSION, "encoders": [[path.name, path.stat().st_size] for path in files]}
+
+
+def _video_vae(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.VAE:
+    if chosen.video_vae is None:
+        weights = whole.bundle("vae.", "video VAE")
+        with naming(whole.name):
+            return load_video_vae(weights, whole.metadata)
+    sd, metadata = comfy.utils.load_torch_file(chosen.video_vae, safe_load=True, return_metadata=True)
+    with naming(Path(chosen.video_vae).name):
+        return load_video_vae(sd, metadata)
+
+
+def _audio_vae(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.VAE:
+    if chosen.audio_vae is not None:
+        return load_audio_vae_file(chosen.audio_vae, chosen.vocoder)
+    weights = whole.bundle("audio_vae.", "audio VAE")
+    with naming(whole.name):
+        return load_audio_vae(weights, whole.metadata)
+
+
+def _text_encoder(chosen: EncoderSettings, whole: RawFile | None) -> comfy.sd.CLIP:
+    if chosen.text_encoder is not None:
+        sd, metadata = comfy.utils.load_torch_file(chosen.text_encoder, safe_load=True, return_metadata=True)
+        # An encoder of another size than Wan's says it, as that of ccl-tiny does.
+        if TEXT_ENCODER in (metadata or {}):
+            with naming(Path(chosen.text_encoder).name):
+                return load_text_encoder(sd, json.loads(metadata[TEXT_ENCODER]))
+        return comfy.sd.load_clip([chosen.text_encoder], clip_type=comfy.sd.CLIPType.WAN)
+    weights = whole.bundle("text_encoders.", "text encoder")
+    config = stated_config(whole)
+    with naming(whole.name):
+        return load_text_encoder(weights, {} if config is None else config.text_encoder or {})

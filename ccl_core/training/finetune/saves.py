@@ -1,0 +1,40 @@
+"""The saves of a run: a folder for each that is whole or not there; the last ones are kept, and the best."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+STATE = "state.pt"
+NAME = re.compile(r"step-(\d+)$")
+
+
+def saves(out: Path) -> dict[int, Path]:
+    """The folders of the saves by their steps, in order."""
+    found = ((NAME.match(path.name), path) for path in out.glob("step-*"))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+@contextmanager
+def new_save(out: Path, step: int) -> Iterator[Path]:
+    """A folder to write into, which becomes the save of this step where nothing fails."""
+    folder = out / f"step-{step:06}"
+    part = folder.with_suffix(".part")
+    for old in (part, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    part.replace(folder)
+
+
+def prune(out: Path, keep: int, losses: Mapping[int, float]) -> None:
+    """Remove all saves but the last `keep` and the one with the least of these losses by step."""
+    found = saves(out)
+    measured = [step for step in found if step in losses]
+    best = min(measured, key=lambda step: losses[step], default=None)
+    for step in list(found)[:-keep]:
+        if step != best:
+            shutil.rmtree(found[step])
