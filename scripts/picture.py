@@ -31,7 +31,7 @@ def main(options: argparse.Namespace) -> None:
     load_pack()
     report = read_report(options.video)
     clip = read_clip(options.video)
-    sync = compare(clip, report)
+    sync = compare(report)
     figure = draw(clip, sync, motion_curves(clip, report["prompt"]), options.prompt or report["prompt"])
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.picture, format="png", pil_kwargs={"optimize": True})

@@ -47,7 +47,7 @@ HOP = 0.004
 # Decibels below the loudest that are shown.
 LOUD = 70
 HERTZ = (500, 1000, 2000, 4000, 8000, 16000)
-NEEDED = ("prompt", "contacts_s", "onsets_s")
+NEEDED = ("prompt", "contacts_s", "onsets_s", "sounds_heard")
 
 
 @dataclass(frozen=True)
@@ -92,30 +92,28 @@ def read_report(video: Path) -> dict[str, Any]:
     return report
 
 
-def compare(clip: dict[str, Any], report: dict[str, Any]) -> Sync:
+def compare(report: dict[str, Any]) -> Sync:
     """Contacts and onsets of the report, paired as the judge pairs them."""
     from ccl_pack.ccl_core.metrics.matching import WIDE, match_events, summarise_sync
 
     contacts = report["contacts_s"]
     onsets = report["onsets_s"]
-    agree = same_sound(clip, report)
+    agree = same_sound(report)
     counts = summarise_sync(contacts, onsets, agree)
     pairs = match_events(contacts, onsets, WIDE, agree).pairs
     return Sync(contacts, onsets, pairs, counts.matched_62ms, counts.median_error_ms)
 
 
-def same_sound(clip: dict[str, Any], report: dict[str, Any]) -> Any:
+def same_sound(report: dict[str, Any]) -> Any:
     """Which onsets sound as each contact should; with a single object all do."""
-    from ccl_pack.ccl_core.training.world.judge import Onset, agreement, profile
+    from ccl_pack.ccl_core.training.world.judge import Onset, agreement
 
     asked = asked_objects(report["prompt"])
     found = report.get("objects", ())
     if len(asked) < 2 or len(found) != len(asked):
         return None
     events = sorted((time, k) for k, thing in enumerate(found) for time in thing["contacts_s"])
-    onsets = [
-        Onset(time, profile(clip["waveform"], time, clip["sample_rate"])) for time in report["onsets_s"]
-    ]
+    onsets = [Onset(*onset) for onset in zip(report["onsets_s"], report["sounds_heard"], strict=True)]
     return agreement([asked[k].sound for _, k in events], onsets)
 
 

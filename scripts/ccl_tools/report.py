@@ -58,6 +58,7 @@ def measure(clip: dict[str, Any], prompt: str) -> dict[str, Any]:
         **({"objects": objects} if objects else {}),
         "contacts_s": [round(contact, 4) for contact in judged.contacts],
         "onsets_s": [round(onset, 4) for onset in judged.onsets],
+        "sounds_heard": [onset.sound for onset in judged.heard],
         "matched_125ms": sync.matched_125ms,
         "sync_error_ms_median": None if sync.median_error_ms is None else round(sync.median_error_ms, 2),
     }

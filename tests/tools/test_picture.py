@@ -36,7 +36,7 @@ def drawn(video: Path) -> tuple[Any, dict[str, Any]]:
     """The figure and its axes by name."""
     facts, clip = picture.read_report(video), report.read_clip(video)
     curves = picture.motion_curves(clip, facts["prompt"])
-    figure = picture.draw(clip, picture.compare(clip, facts), curves, facts["prompt"])
+    figure = picture.draw(clip, picture.compare(facts), curves, facts["prompt"])
     return figure, {axes.get_label(): axes for axes in figure.axes}
 
 
@@ -86,8 +86,8 @@ def test_the_title_says_how_well_they_meet(tmp_path: Path) -> None:
 def test_without_contacts_or_known_words_there_is_still_a_picture(tmp_path: Path) -> None:
     silent = {"frames": report.read_clip(world_clip(tmp_path, ONE)[0])["frames"], "fps": FPS}
     clip = {**silent, "waveform": silence(), "sample_rate": RATE}
-    facts = {"prompt": "a dog sleeps", "contacts_s": [], "onsets_s": []}
-    sync = picture.compare(clip, facts)
+    facts = {"prompt": "a dog sleeps", "contacts_s": [], "onsets_s": [], "sounds_heard": []}
+    sync = picture.compare(facts)
     curves = picture.motion_curves(clip, facts["prompt"])
     rows = {axes.get_label(): axes for axes in picture.draw(clip, sync, curves, "").axes}
     assert sync.summary() == "contacts 0, within 62.5 ms 0, median error none"

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise, product
+from itertools import product
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...metrics.matching import WIDE, SyncSummary, match_events, summarise_sync
-from ...metrics.onsets import detect_onsets, to_mono
+from ...metrics.matching import WIDE, SyncSummary, summarise_sync
+from ...metrics.onsets import detect_onsets
 from .clip import PALETTE, Attributes, Object
 from .contacts import JUMP, Track, contacts_of, track_colours, track_foreground
-from .sounds import SAMPLE_RATE, SILENT, SOUNDS, strike
+from .listen import Onset, listen
+from .sounds import SILENT
 
 STILL = "still"
 NO_COLOUR = "none"
+# What begins and is no note of the world.
+OTHER = "other"
 # Share of the shape's usual brightness from which a frame counts as showing it.
 PRESENT = 0.3
-BANDS = 24
-# Share of what rang before an onset that is taken off; all of it would hide a sound that comes again.
-FADED = 0.7
-# Seconds after an onset that tell its sound.
-LISTEN = 0.15
-# Seconds before an onset that tell what still rings.
-TAIL = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,26 +35,18 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Onset:
-    """The beginning of one sound."""
-
-    time: float  # seconds
-    profile: Tensor  # (BANDS,)
-
-    @property
-    def sound(self) -> str:
-        return nearest_sound(self.profile)
-
-
-@dataclass(frozen=True)
 class Judgement:
     """A clip against what was asked, object by object in the order asked."""
 
     seen: tuple[Seen, ...]
     sounds: tuple[str, ...]  # of each object, "silent" without onsets
-    contacts: tuple[float, ...]  # of all objects, sorted
-    onsets: tuple[float, ...]
+    contacts: tuple[float, ...]  # of all objects that are to sound, sorted
+    heard: tuple[Onset, ...]
     sync: SyncSummary
+
+    @property
+    def onsets(self) -> tuple[float, ...]:
+        return tuple(onset.time for onset in self.heard)
 
 
 def judge_clip(
@@ -67,18 +54,23 @@ def judge_clip(
 ) -> Judgement:
     """See judge_video and judge_sounds; of several asked objects, each must name its colour."""
     seen = judge_video(frames, fps, [thing.colour for thing in asked])
-    onsets = hear(waveform, sample_rate)
+    onsets = hear(waveform, sample_rate) if asked else hear_any(waveform, sample_rate)
     owned = [thing.contacts for thing in seen]
     expected = [thing.sound for thing in asked] or [None]
-    events = sorted((time, k) for k, times in enumerate(owned) for time in times)
+    events = sorted(
+        (time, sound)
+        for times, sound in zip(owned, expected, strict=True)
+        for time in times
+        if sound != SILENT
+    )
     contacts = [time for time, _ in events]
     times = [onset.time for onset in onsets]
-    agree = agreement([expected[k] for _, k in events], onsets) if len(owned) > 1 else None
+    agree = agreement([sound for _, sound in events], onsets) if len(owned) > 1 else None
     return Judgement(
         seen=tuple(seen),
         sounds=judge_sounds(onsets, owned, expected),
         contacts=tuple(contacts),
-        onsets=tuple(times),
+        heard=tuple(onsets),
         sync=summarise_sync(contacts, times, agree),
     )
 
@@ -140,30 +132,62 @@ def motion_of(track: Track, fps: float) -> str:
 
 
 def hear(waveform: Tensor, sample_rate: int) -> list[Onset]:
-    """Every onset of a waveform (n,) or (c, n), with what can be heard from there on."""
-    signal = to_mono(waveform)
-    return [Onset(time, profile(signal, time, sample_rate)) for time in detect_onsets(signal, sample_rate)]
+    """Every note of the world's sounds, and whatever else begins in a waveform (n,) or (c, n), by time."""
+    notes = listen(waveform, sample_rate)
+    times = [note.time for note in notes]
+    strange = [onset for onset in hear_any(waveform, sample_rate) if not near(onset.time, times, WIDE)]
+    return sorted([*notes, *strange], key=lambda onset: onset.time)
+
+
+def hear_any(waveform: Tensor, sample_rate: int) -> list[Onset]:
+    """Every onset, whatever it is."""
+    return [Onset(time, OTHER) for time in detect_onsets(waveform, sample_rate)]
 
 
 def judge_sounds(
-    onsets: Sequence[Onset], contacts: Sequence[Sequence[float]], expected: Sequence[str | None]
+    onsets: Sequence[Onset],
+    contacts: Sequence[Sequence[float]],
+    expected: Sequence[str | None],
+    offscreen: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """The sound of each object: of the onsets at its contacts, or of those at no contact if it has none.
+    """The sound of each object: what is mostly heard at its contacts, or else at no contact.
 
-    A single object has all onsets. Where two contacts claim one onset, the expected sound decides.
+    A contact at which the expected sound is heard among others has that one. Contacts near those of another
+    object count only for an object that has no others. offscreen: sounds that belong to no object.
     """
-    if len(contacts) == 1:
-        return (common_sound(onsets),)
-    events = sorted((time, k) for k, times in enumerate(contacts) for time in times)
-    agree = agreement([expected[k] for _, k in events], onsets)
-    matches = match_events([time for time, _ in events], [onset.time for onset in onsets], WIDE, agree)
-    owners = dict(events)
-    by_time = {onset.time: onset for onset in onsets}
-    left = [by_time[time] for time in matches.spurious]
-    own: list[list[Onset]] = [[] for _ in contacts]
-    for contact, onset in matches.pairs:
-        own[owners[contact]].append(by_time[onset])
-    return tuple(common_sound(heard or left) for heard in own)
+    events = [time for times in contacts for time in times]
+    left = [o.sound for o in onsets if o.sound not in offscreen and not near(o.time, events, WIDE)]
+    return tuple(
+        most_common(at_contacts(onsets, telling(contacts, k), expected[k])) or most_common(left) or SILENT
+        for k in range(len(contacts))
+    )
+
+
+def telling(contacts: Sequence[Sequence[float]], k: int) -> list[float]:
+    """Contacts of object k whose sound cannot be another object's, or all if there are none."""
+    others = [time for i, times in enumerate(contacts) if i != k for time in times]
+    return [time for time in contacts[k] if not near(time, others, WIDE)] or list(contacts[k])
+
+
+def at_contacts(
+    onsets: Sequence[Onset], contacts: Sequence[float], expected: str | None, tolerance: float = WIDE
+) -> list[str]:
+    """What is heard at each contact with an onset: the expected sound, or the nearest."""
+    heard = []
+    for contact in contacts:
+        there = [onset for onset in onsets if abs(onset.time - contact) <= tolerance]
+        if there:
+            best = min(there, key=lambda onset: (onset.sound != expected, abs(onset.time - contact)))
+            heard.append(best.sound)
+    return heard
+
+
+def near(time: float, others: Iterable[float], distance: float) -> bool:
+    return any(abs(time - other) <= distance for other in others)
+
+
+def most_common(sounds: Sequence[str]) -> str | None:
+    return Counter(sounds).most_common(1)[0][0] if sounds else None
 
 
 def agreement(expected: Sequence[str | None], onsets: Sequence[Onset]) -> Tensor:
@@ -171,51 +195,3 @@ def agreement(expected: Sequence[str | None], onsets: Sequence[Onset]) -> Tensor
     heard = [onset.sound for onset in onsets]
     agree = [name == sound for name, sound in product(expected, heard)]
     return torch.tensor(agree).view(len(expected), len(heard))
-
-
-def common_sound(onsets: Sequence[Onset]) -> str:
-    return nearest_sound(torch.stack([onset.profile for onset in onsets]).mean(0)) if onsets else SILENT
-
-
-def nearest_sound(heard: Tensor) -> str:
-    templates = sound_templates()
-    return max(SOUNDS, key=lambda name: float(torch.cosine_similarity(heard, templates[name], dim=0)))
-
-
-@cache
-def sound_templates() -> dict[str, Tensor]:
-    # A fixed seed, so that a judgement can be repeated.
-    rng = np.random.default_rng(0)
-    return {name: sound_template(rng, name) for name in SOUNDS}
-
-
-def sound_template(rng: np.random.Generator, name: str) -> Tensor:
-    """The mean profile of some strikes, which differ where the sound is noise. (BANDS,)"""
-    strikes = [torch.from_numpy(strike(rng, name)) for _ in range(8)]
-    return torch.stack([profile(note, 0.0, SAMPLE_RATE) for note in strikes]).mean(0)
-
-
-def profile(signal: Tensor, onset: float, sample_rate: int) -> Tensor:
-    """Shares of loudness in logarithmic bands that are new after the onset: what rang before is taken off."""
-    begin = round(onset * sample_rate)
-    listen = round(LISTEN * sample_rate)
-    tail = round(TAIL * sample_rate)
-    after = band_powers(signal[begin : begin + listen], listen, sample_rate)
-    # Reversed, so that the samples next to the onset count most.
-    ringing = band_powers(signal[max(0, begin - tail) : begin].flip(0), tail, sample_rate)
-    bands = (after - FADED * ringing).clamp_min(0)
-    # The root keeps the loudest band from deciding alone.
-    return (bands / bands.sum().clamp_min(1e-12)).sqrt()  # (BANDS,)
-
-
-def band_powers(cut: Tensor, samples: int, sample_rate: int) -> Tensor:
-    """Mean power per band over a stretch of at most so many samples, the first of them counting most."""
-    # The falling half of a Hann window.
-    window = torch.hann_window(2 * samples)[samples:]
-    cut = torch.nn.functional.pad(cut, (0, samples - len(cut)))
-    # One transform length for both stretches, so that their bands hold the same frequencies.
-    power = torch.fft.rfft(cut * window, n=2 * round(LISTEN * sample_rate)).abs() ** 2 / window.square().sum()
-    hertz = torch.linspace(0, sample_rate / 2, len(power))
-    # From below the drum (85 Hz) to just below half of 16 kHz.
-    edges = torch.logspace(np.log10(50), np.log10(7600), BANDS + 1)
-    return torch.stack([power[(hertz >= low) & (hertz < high)].sum() for low, high in pairwise(edges)])

@@ -122,18 +122,26 @@ def test_sounds_follow_the_contacts_they_are_heard_at() -> None:
 
 
 def test_the_kind_of_sound_decides_between_contacts_that_are_close() -> None:
-    profiles = {onset.sound: onset.profile for onset in hear_each("drum", "bell")}
-    heard = [Onset(1.0, profiles["bell"]), Onset(1.08, profiles["drum"])]
+    heard = [Onset(1.0, "bell"), Onset(1.08, "drum")]
     contacts = [(1.06,), (0.99,)]
     assert judge_sounds(heard, contacts, ("drum", "bell")) == ("drum", "bell")
-    # By time alone 1.06 and 1.08 belong together as well; exchanged sounds need the kind.
-    heard = [Onset(1.0, profiles["drum"]), Onset(1.05, profiles["bell"])]
-    assert judge_sounds(heard, contacts, ("drum", "bell")) == ("drum", "bell")
+    # Both sounds at once belong to either object: only the contact that is alone tells of an exchange.
+    heard = [Onset(1.0, "bell"), Onset(1.0, "drum"), Onset(1.5, "bell")]
+    assert judge_sounds(heard, [(1.0, 1.5), (1.02,)], ("drum", "bell")) == ("bell", "bell")
+    assert judge_sounds(heard, [(1.0,), (1.02, 1.5)], ("drum", "bell")) == ("drum", "bell")
 
 
-def hear_each(*sounds: str) -> list[Onset]:
-    parts = [(sound, (0.5 * i + 0.2,)) for i, sound in enumerate(sounds)]
-    return hear(torch.from_numpy(synthesise(np.random.default_rng(0), parts, 32000)), 16000)
+def test_what_is_off_screen_is_no_sound_of_an_object() -> None:
+    heard = [Onset(0.2, "horn"), Onset(1.4, "horn")]
+    assert judge_sounds(heard, [(0.8,)], ("drum",)) == ("horn",)
+    assert judge_sounds(heard, [(0.8,)], ("drum",), {"horn"}) == ("silent",)
+
+
+def test_what_is_no_note_of_the_world_is_heard_as_another_sound() -> None:
+    seconds = torch.arange(16000) / 16000
+    whistle = 0.3 * torch.sin(2 * torch.pi * 5200 * seconds) * (seconds > 0.5)
+    heard = hear(whistle, 16000)
+    assert {onset.sound for onset in heard} == {"other"} and heard[0].time == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_new_sound_is_heard_through_one_that_rings() -> None:
