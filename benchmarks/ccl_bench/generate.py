@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccl_bench.tiny_options import GUIDANCE, SAMPLER, lesson_of
+from ccl_bench.tiny_options import GUIDANCE, SAMPLER, unseen_by_all
 from ccl_tools.console import Ticker
 
 if TYPE_CHECKING:
+    from ccl_pack.ccl_core.training.world.clip import Clip
     from ccl_pack.ccl_core.training.world.evaluate import Result
-    from ccl_pack.ccl_core.training.world.scene import Clip
+    from ccl_pack.ccl_core.training.world.score import Found
 
 TASKS = {"t2av": (False, False), "v2a": (True, False), "a2v": (False, True)}  # video given, audio given
 SIZE = 64
@@ -182,6 +183,8 @@ def decode(loaded: Loaded, latent: dict[str, Any], count: int) -> list[Result]:
         audio_vae=loaded.audio_vae,
         tiling={"tiling": "off"},
         fps=0.0,
+        # A ceiling is what the VAEs make of a clip; put back, the originals would be the clip itself.
+        given="decoded",
     ).result
     frames = images.unflatten(0, (count, -1))  # (b, f, h, w, 3)
     return [
@@ -203,76 +206,107 @@ def show_progress(ticker: Ticker, state: Callable[[], str]) -> None:
     )
 
 
+def answer(
+    loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int
+) -> tuple[list[Result], dict[str, float]]:
+    """Sample and decode every clip; the second value has the mean seconds per clip of each part."""
+    ticker = Ticker(f"{sampling.task}, {len(clips)} clips of seed {seed}")
+    results: list[Result] = []
+    spent = {"sample": 0.0, "decode": 0.0}
+    show_progress(ticker, lambda: f"{len(results)} of {len(clips)} done")
+    for batch in batches(clips, sampling.batch):
+        start = time.perf_counter()
+        latent = sample(loaded, batch, sampling, seed=seed * 1000 + len(results))
+        sampled = time.perf_counter()
+        results += decode(loaded, latent, len(batch))
+        spent["sample"] += sampled - start
+        spent["decode"] += time.perf_counter() - sampled
+        ticker.tick(f"{len(results)} of {len(clips)} done")
+    ticker.done()
+    return results, {
+        f"seconds_{name}_per_clip": round(value / len(clips), 3) for name, value in spent.items()
+    }
+
+
 def generate(
     loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int
 ) -> tuple[list[dict], dict[str, float]]:
-    """Sample, decode and measure every clip; the second value has the mean seconds per clip of each part."""
+    """Every clip answered and measured, and the mean seconds per clip of each part."""
     from ccl_pack.ccl_core.training.world.evaluate import measure
 
-    ticker = Ticker(f"{sampling.task}, {len(clips)} clips of seed {seed}")
-    rows = []
-    spent = {"sample": 0.0, "decode": 0.0}
-    show_progress(ticker, lambda: f"{len(rows)} of {len(clips)} done")
-    for batch in batches(clips, sampling.batch):
-        start = time.perf_counter()
-        latent = sample(loaded, batch, sampling, seed=seed * 1000 + len(rows))
-        sampled = time.perf_counter()
-        results = decode(loaded, latent, len(batch))
-        spent["sample"] += sampled - start
-        spent["decode"] += time.perf_counter() - sampled
-        rows += [measure(clip, result, loaded.fps) for clip, result in zip(batch, results, strict=True)]
-        ticker.tick(f"{len(rows)} of {len(clips)} done")
-    ticker.done()
-    return rows, {f"seconds_{name}_per_clip": round(value / len(clips), 3) for name, value in spent.items()}
+    results, seconds = answer(loaded, clips, sampling, seed)
+    return [measure(*pair, loaded.fps) for pair in zip(clips, results, strict=True)], seconds
 
 
-def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
-    """World clips of the same captions, as they are and after the VAEs."""
+def ceilings(loaded: Loaded, clips: Sequence[Clip]) -> dict[str, list[Found]]:
+    """What is found in the world's own clips, as they are and after the VAEs."""
     import torch
 
-    from ccl_pack.ccl_core.training.world.evaluate import Result, ceiling, measure
+    from ccl_pack.ccl_core.training.world.evaluate import Result, find
     from ccl_pack.ccl_core.training.world.scene import SAMPLE_RATE
 
     ticker = Ticker("ceilings")
-    rows = {"ground_truth": [], "vae_round_trip": []}
-    show_progress(ticker, lambda: f"{len(rows['ground_truth'])} of {len(clips)} done")
+    found: dict[str, list[Found]] = {"world": [], "vae": []}
+    show_progress(ticker, lambda: f"{len(found['world'])} of {len(clips)} done")
     for clip in clips:
         truth = Result(
             torch.from_numpy(clip.frames).float() / 255, torch.from_numpy(clip.waveform), SAMPLE_RATE
         )
         (again,) = decode(loaded, encode(loaded, clip, video=True, audio=True), 1)
-        rows["ground_truth"].append(measure(clip, truth, loaded.fps))
-        rows["vae_round_trip"].append(measure(clip, again, loaded.fps))
+        found["world"].append(find(clip, truth, loaded.fps))
+        found["vae"].append(find(clip, again, loaded.fps))
     ticker.done()
-    return {name: ceiling(measured) for name, measured in rows.items()}
+    return found
 
 
 def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
-    """Every seed's clips generated, measured and counted, beside ceilings, chance and bars."""
-    from ccl_pack.ccl_core.training.world import evaluate
+    """Every seed's clips generated and counted, beside ceilings, chance and goals."""
+    from ccl_pack.ccl_core.training.world import report
+    from ccl_pack.ccl_core.training.world.evaluate import find
 
-    unseen = lesson_of(options).held_out
     sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
-    rows = []
-    clips = []
-    per_seed = {}
+    found: list[Found] = []
+    clips: list[Clip] = []
     seconds = {}
     for seed in options.seed:
-        drawn = evaluate.draw_clips(seed, options.clips, options.frames, loaded.fps, options.objects, unseen)
-        measured, seconds = generate(loaded, drawn, sampling, seed)
-        per_seed[str(seed)] = evaluate.total(measured)
-        rows = rows + measured
-        clips = clips + drawn
-    totals = evaluate.total(rows)
-    given = evaluate.against_given(options.task, rows)
+        drawn = asked_clips(loaded, options, seed)
+        results, seconds = answer(loaded, drawn, sampling, seed)
+        found += [find(*pair, loaded.fps) for pair in zip(drawn, results, strict=True)]
+        clips += drawn
+    rows = report.make_rows(options.task, clips, found, **ceilings(loaded, clips))
+    total = report.tabulate(rows)
     return {
         **seconds,
-        "total": totals,
-        "given": given,
-        "bars": evaluate.bars(options.task, totals | given),
-        **evaluate.by_objects(rows),
-        "chance": evaluate.chance(rows),
-        **ceilings(loaded, clips),
-        "per_seed": per_seed,
+        "total": total,
+        "goals": report.goals(options.task, total),
+        "diversity": diversity(loaded, clips[0], sampling, options),
+        "rows": report.by_group(rows),
         "per_clip": rows,
+    }
+
+
+def asked_clips(loaded: Loaded, options: argparse.Namespace, seed: int) -> list[Clip]:
+    """Clips of what neither this checkpoint nor those of --unseen-by were taught."""
+    from ccl_pack.ccl_core.training.world.evaluate import draw_clips
+
+    shape = (options.clips, options.frames, loaded.fps, options.objects)
+    return draw_clips(seed, *shape, unseen_by_all(options), options.world)
+
+
+def diversity(
+    loaded: Loaded, clip: Clip, sampling: Sampling, options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """How unlike each other several answers to the first caption are; None unless all is generated."""
+    from ccl_pack.ccl_core.training.world.diversity import spread, world_spread
+    from ccl_pack.ccl_core.training.world.evaluate import find
+
+    if any(TASKS[sampling.task]) or not options.repeats:
+        return None
+    results, _ = answer(loaded, [clip] * options.repeats, sampling, options.seed[0])
+    contacts = [find(clip, result, loaded.fps).seen[0].contacts for result in results]
+    return {
+        "caption": clip.caption,
+        "answers": len(results),
+        "spread_s": spread(contacts),
+        "world_s": world_spread(clip, loaded.fps),
     }

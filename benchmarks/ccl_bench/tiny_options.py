@@ -11,6 +11,7 @@ from ccl_tools.console import ScriptError
 from ccl_tools.environment import ROOT
 
 if TYPE_CHECKING:
+    from ccl_pack.ccl_core.training.world.clip import Attributes
     from ccl_pack.ccl_core.training.world.evaluate import Lesson
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
@@ -64,16 +65,32 @@ def guidance_modes(chosen: Sequence[str] | None = None) -> list[str]:
 
 def lesson_of(options: argparse.Namespace) -> Lesson:
     """What the checkpoint was taught; ScriptError if it is asked for more."""
-    from ccl_pack.ccl_core.training.tiny.export import metadata
-    from ccl_pack.ccl_core.training.world.evaluate import Lesson
-
-    stated = metadata(options.checkpoint).get("lesson")
-    if stated is None:
-        raise ScriptError(
-            f"{options.checkpoint.name} does not say what it was taught (metadata entry lesson)",
-            "export it with scripts/train_tiny.py",
-        )
-    lesson = Lesson.from_json(stated)
+    lesson = read_lesson(options.checkpoint)
     if options.objects != "1" and lesson.objects == 1:
         raise ScriptError(f"{options.checkpoint.name} was taught clips of one object", "ask with --objects 1")
     return lesson
+
+
+def read_lesson(checkpoint: Path) -> Lesson:
+    """What the file says that it was taught."""
+    from ccl_pack.ccl_core.training.tiny.export import metadata
+    from ccl_pack.ccl_core.training.world.evaluate import Lesson
+
+    stated = metadata(checkpoint).get("lesson")
+    if stated is None:
+        raise ScriptError(
+            f"{checkpoint.name} does not say what it was taught (metadata entry lesson)",
+            "export it with scripts/train_tiny.py",
+        )
+    return Lesson.from_json(stated)
+
+
+def unseen_by_all(options: argparse.Namespace) -> list[Attributes]:
+    """Combinations that neither the checkpoint nor any of --unseen-by was taught."""
+    unseen = list(lesson_of(options).held_out)
+    for path in options.unseen_by:
+        also = read_lesson(path).held_out
+        unseen = [thing for thing in unseen if thing in also]
+    if not unseen:
+        raise ScriptError("the checkpoints have no unseen combination in common", "leave --unseen-by out")
+    return unseen
