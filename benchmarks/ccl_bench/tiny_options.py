@@ -86,11 +86,14 @@ def read_lesson(checkpoint: Path) -> Lesson:
 
 
 def unseen_by_all(options: argparse.Namespace) -> list[Attributes]:
-    """Combinations that neither the checkpoint nor any of --unseen-by was taught."""
+    """Combinations that neither the checkpoint nor any of --unseen-by was taught, in an order of their own.
+
+    So two checkpoints, each with the other as --unseen-by, are asked the same.
+    """
     unseen = list(lesson_of(options).held_out)
     for path in options.unseen_by:
         also = read_lesson(path).held_out
         unseen = [thing for thing in unseen if thing in also]
     if not unseen:
         raise ScriptError("the checkpoints have no unseen combination in common", "leave --unseen-by out")
-    return unseen
+    return sorted(unseen, key=lambda thing: thing.values()[1:])

@@ -95,9 +95,12 @@ def test_only_what_no_checkpoint_was_taught_is_asked(tmp_path: Path) -> None:
     command = ["--seed", "1", "--report", str(tmp_path / "report.json")]
     unseen = told.lesson_of(tiny.parse(command)).held_out
     other = tmp_path / "other.safetensors"
-    save_file({"x": torch.zeros(1)}, other, metadata={"lesson": Lesson(2, unseen[:7]).to_json()})
+    save_file({"x": torch.zeros(1)}, other, metadata={"lesson": Lesson(2, unseen[6::-1]).to_json()})
     options = tiny.parse([*command, "--unseen-by", str(other)])
-    assert told.unseen_by_all(options) == list(unseen[:7])
+    common = told.unseen_by_all(options)
+    assert set(common) == set(unseen[:7]) and len(common) == 7
+    turned = tiny.parse([*command, "--checkpoint", str(other), "--unseen-by", str(options.checkpoint)])
+    assert told.unseen_by_all(turned) == common
     save_file({"x": torch.zeros(1)}, other, metadata={"lesson": Lesson(2, ()).to_json()})
     with pytest.raises(ScriptError, match="no unseen combination in common"):
         told.unseen_by_all(options)
