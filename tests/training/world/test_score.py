@@ -118,6 +118,17 @@ def test_a_constant_sound_meets_nothing(drone: str, pairs: list[Clip]) -> None:
     assert total["f1_62ms"] <= 0.1 and total["bound_right"] <= 0.1 and total["objects_lost"] > 0.5
 
 
+def test_objects_that_move_to_each_others_sounds_are_refused(pairs: list[Clip]) -> None:
+    total = shares([(clip, Found(turned(clip), (), 2.0)) for clip in pairs], "a2v")
+    assert total["f1_62ms"] <= 0.15 and total["bound_right"] <= 0.05 and total["spurious"] >= 0.85
+
+
+def turned(clip: Clip) -> tuple[Seen, ...]:
+    """Each object has the contacts of the other."""
+    seen = seen_of(clip)
+    return tuple(replace(a, contacts=b.contacts) for a, b in zip(seen, seen[::-1], strict=True))
+
+
 @pytest.mark.parametrize("task", score.MAKES)
 def test_the_hard_world_itself_scores_all(task: str) -> None:
     drawn = list(islice(clips(42, frames=33, world=HARD), 60))
