@@ -20,6 +20,7 @@ from ..flow import Batch
 from ..world import scene
 from ..world.captions import held_out, paraphrase
 from ..world.clip import Attributes, Clip
+from ..world.shares import EASY, World
 from .video_vae import encode_moments, pixels_of, use_channels_last
 
 log = logging.getLogger(__name__)
@@ -140,9 +141,9 @@ def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return tensors
 
 
-def trained_clips(seed: int, frames: int, objects: int | None = None) -> Iterator[Clip]:
+def trained_clips(seed: int, frames: int, objects: int | None = None, world: World = EASY) -> Iterator[Clip]:
     """World clips without the held-out combinations, alone or beside another object."""
-    drawn = scene.clips(seed, frames=frames, objects=objects)
+    drawn = scene.clips(seed, frames=frames, objects=objects, world=world)
     return (clip for clip in drawn if not any(map(held_out, clip.objects)))
 
 
@@ -154,7 +155,7 @@ def caption_of(rng: random.Random, clip: Clip) -> str:
         Attributes(colour=thing.colour, shape=thing.shape, motion=thing.motion, sound=thing.sound)
         for thing in clip.objects
     ]
-    return paraphrase(rng, *rng.sample(stated, len(stated)))
+    return paraphrase(rng, *rng.sample(stated, len(stated)), ambience=clip.ambience)
 
 
 class Mixture:

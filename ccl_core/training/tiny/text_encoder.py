@@ -1,9 +1,11 @@
 """Train the tiny umT5 encoder and its SentencePiece vocabulary (docs/ccl-tiny.md).
 
-The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects; each may
-be left open) and to restore masked words. Every token that speaks of one object must give all attributes of
-that object through linear probes: a cross-attention that looks for a colour finds the motion and the sound
-that belong to it. Over all tokens, pooled probes must give the first object spoken of and the second.
+The encoder learns what a caption states (size, colour, shape, motion, sound of one or two objects, an
+off-screen sound, a bed of noise; each may be left open) and to restore masked words. Every token that speaks
+of one object must give all attributes of that object through linear probes: a cross-attention that looks for
+a colour finds the motion and the sound that belong to it. Tokens of the off-screen sound give that sound and
+that it is off screen. Over all tokens, pooled probes must give the first object spoken of and the second, the
+off-screen sound and the bed.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from ..world.captions import WORDS, Attributes
-from .vocabulary import PAD, UNKNOWN, draw_caption, train_vocabulary
+from ..world.clip import Ambience, Attributes
+from ..world.sounds import SOUNDS
+from ..world.synonyms import WORDS
+from .vocabulary import PAD, UNKNOWN, draw_caption, taught, train_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +46,9 @@ class TextRecipe:
     num_heads: int = 6
     d_kv: int = 16
     d_ff: int = 288
-    min_length: int = 40
+    min_length: int = 48
     batch: int = 64
-    steps: int = 3000
+    steps: int = 4000
     learning_rate: float = 3e-3
     seed: int = 0
     evaluated: int = 4000
@@ -57,7 +61,12 @@ class TextRecipe:
 
 
 PLACES = ("first", "second")
-LABELS = {f"{kind}_{place}": words for place in PLACES for kind, words in WORDS.items()}
+# What a whole caption states, and what a token states of what it speaks of: each a class, 0 for nothing.
+LABELS = {f"{kind}_{place}": tuple(words) for place in PLACES for kind, words in WORDS.items()} | {
+    "offscreen": SOUNDS,
+    "bed": (True,),
+}
+OWN = {kind: tuple(words) for kind, words in WORDS.items()} | {"place": ("off screen",)}
 # The class that a cross-entropy leaves out.
 NOBODY = -100
 
@@ -71,7 +80,7 @@ class Probes(nn.Module):
         self.pooled = nn.ModuleDict(
             {label: nn.Linear(d_model, len(words) + 1) for label, words in LABELS.items()}
         )
-        self.own = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in WORDS.items()})
+        self.own = nn.ModuleDict({kind: nn.Linear(d_model, len(words) + 1) for kind, words in OWN.items()})
         self.words = nn.Linear(d_model, vocab_size)
 
     def pool(self, x: torch.Tensor, mask: torch.Tensor, label: str) -> torch.Tensor:
@@ -125,8 +134,8 @@ def encode(model: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.
 class Captions:
     """A batch with what it states. Class 0 of an attribute means that it is left open.
 
-    tokens (b, t); labels: by attribute and place, (b,); own: by attribute, (b, t), that of the object which a
-    token speaks of, NOBODY where the token speaks of none.
+    tokens (b, t); labels: by name of LABELS, (b,); own: by name of OWN, (b, t), that of the object or
+    off-screen sound which a token speaks of, NOBODY where the token speaks of none.
     """
 
     tokens: torch.Tensor
@@ -151,27 +160,28 @@ class Batches:
         return padded(self.processor.encode(captions), PAD)  # (b, t)
 
     def owners(self, caption: str, owners: list[int]) -> list[int]:
-        """By token, the object that its last character speaks of; -1 for what ends the caption."""
+        """By token, what its last character speaks of; -1 for what ends the caption."""
         pieces = self.processor.encode(caption, out_type=str)[:-1]
         ends = accumulate(
             map(len, pieces), initial=-1
         )  # the first piece brings a space that no caption begins with
         return [owners[end - 1] for end in list(ends)[1:]] + [-1]
 
-    def draw(self, count: int, unseen: bool = False, objects: int | None = None) -> Captions:
-        captions = []
-        owners = []
+    def draw(
+        self, count: int, unseen: bool = False, objects: int | None = None, silent: bool | None = None
+    ) -> Captions:
         stated = []
-        while len(captions) < count:
-            caption, characters, things = draw_caption(self.rng, unseen, objects)
-            found = self.owners(caption, characters)
+        owners = []
+        while len(stated) < count:
+            drawn = draw_caption(self.rng, unseen, objects, silent)
+            found = self.owners(drawn.caption, drawn.owners)
             if len(found) <= self.length:
-                captions.append(caption)
-                stated.append(things)
-                # All of a caption speaks of its only object, what ends it included.
-                owners.append(found if len(things) == 2 else [0] * len(found))
-        labels = labels_of(stated)
-        return Captions(self.tokens(captions), labels, own_labels(labels, padded(owners, -1)))
+                stated.append(drawn)
+                # What ends a caption and what joins its words speak of its only object.
+                owners.append(found if len(drawn.things) == 2 else [max(owner, 0) for owner in found])
+        labels = labels_of([drawn.things for drawn in stated], [drawn.ambience for drawn in stated])
+        tokens = self.tokens([drawn.caption for drawn in stated])
+        return Captions(tokens, labels, own_labels(labels, padded(owners, -1)))
 
 
 def padded(rows: list[list[int]], value: int) -> torch.Tensor:
@@ -180,16 +190,20 @@ def padded(rows: list[list[int]], value: int) -> torch.Tensor:
 
 
 def own_labels(labels: dict[str, torch.Tensor], owners: torch.Tensor) -> dict[str, torch.Tensor]:
-    """By attribute, the class of each token's own object. owners, out: (b, t)"""
+    """By name of OWN, the class of what each token speaks of. owners, out: (b, t)"""
+    nothing = torch.zeros_like(labels["offscreen"])
+    beyond = {"sound": labels["offscreen"], "place": nothing + 1}
     own = {}
-    for kind in WORDS:
-        both = torch.stack([labels[f"{kind}_{place}"] for place in PLACES], dim=1)  # (b, 2)
-        own[kind] = both.gather(1, owners.clamp(min=0)).masked_fill(owners < 0, NOBODY)
+    for kind in OWN:
+        # In the order of the owners: both objects, and what is off screen.
+        rows = [*(labels.get(f"{kind}_{place}", nothing) for place in PLACES), beyond.get(kind, nothing)]
+        classes = torch.stack(rows, dim=1)  # (b, 3)
+        own[kind] = classes.gather(1, owners.clamp(min=0)).masked_fill(owners < 0, NOBODY)
     return own
 
 
-def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
-    """One class per caption for every attribute of the first and of the second object."""
+def labels_of(stated: list[tuple[Attributes, ...]], ambiences: list[Ambience]) -> dict[str, torch.Tensor]:
+    """One class per caption for every attribute of the first and of the second object, and around them."""
     classes = {kind: (None, *words) for kind, words in WORDS.items()}
     # A caption of one object leaves the second open.
     rows = [(*things, Attributes())[:2] for things in stated]
@@ -197,26 +211,28 @@ def labels_of(stated: list[tuple[Attributes, ...]]) -> dict[str, torch.Tensor]:
     for place, kind in product(range(len(PLACES)), WORDS):
         found = [classes[kind].index(getattr(things[place], kind)) for things in rows]
         labels[f"{kind}_{PLACES[place]}"] = torch.tensor(found)
+    labels["offscreen"] = torch.tensor([(None, *SOUNDS).index(around.offscreen) for around in ambiences])
+    labels["bed"] = torch.tensor([int(around.bed) for around in ambiences])
     return labels
 
 
-def accuracy(
-    model: nn.Module, probes: Probes, tokens: torch.Tensor, labels: dict[str, torch.Tensor]
-) -> float:
-    """Share of captions of which every attribute is read correctly."""
-    x, mask = encode(model, tokens)
-    right = torch.stack(
-        [probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in labels.items()]
-    )
-    return right.all(0).float().mean().item()
+def read(model: nn.Module, probes: Probes, captions: Captions) -> dict[str, torch.Tensor]:
+    """By label, for which captions it is read correctly, (b,)"""
+    x, mask = encode(model, captions.tokens)
+    return {
+        label: probes.pool(x, mask, label).argmax(-1) == wanted for label, wanted in captions.labels.items()
+    }
 
 
-def own_accuracy(model: nn.Module, probes: Probes, captions: Captions) -> float:
-    """Share of the tokens that speak of one object which give all attributes of that object correctly."""
+def read_tokens(model: nn.Module, probes: Probes, captions: Captions) -> torch.Tensor:
+    """Which tokens give everything of what they speak of, (b, t); those that speak of nothing do not."""
     x, _ = encode(model, captions.tokens)
     right = torch.stack([probes.own[kind](x).argmax(-1) == wanted for kind, wanted in captions.own.items()])
-    speaking = captions.own["colour"] != NOBODY
-    return right.all(0)[speaking].float().mean().item()
+    return right.all(0)
+
+
+def share(right: torch.Tensor) -> float:
+    return right.float().mean().item()
 
 
 def train_text_encoder(recipe: TextRecipe) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -237,15 +253,39 @@ def train_text_encoder(recipe: TextRecipe) -> tuple[dict[str, torch.Tensor], dic
 
 @torch.no_grad()
 def _measure(model: nn.Module, probes: Probes, batches: Batches, recipe: TextRecipe) -> dict[str, float]:
-    single = batches.draw(recipe.evaluated // 2, unseen=True, objects=1)
-    double = batches.draw(recipe.evaluated // 2, unseen=True, objects=2)
-    x, mask = encode(model, double.tokens)
+    """Of held-out captions: those read correctly in all they state, by kind of caption and by label."""
+    drawn = {
+        "held_out": batches.draw(recipe.evaluated // 2, unseen=True, objects=1, silent=False),
+        "held_out_pairs": batches.draw(recipe.evaluated // 2, unseen=True, objects=2, silent=False),
+        "silent": batches.draw(recipe.evaluated // 4, objects=1, silent=True),
+        "silent_pairs": batches.draw(recipe.evaluated // 4, unseen=True, objects=2, silent=True),
+    }
+    found = {name: read(model, probes, captions) for name, captions in drawn.items()}
+    report = {
+        f"accuracy_{name}": share(torch.stack([*right.values()]).all(0)) for name, right in found.items()
+    }
+    for label in LABELS:
+        report[f"accuracy_{label}"] = share(torch.cat([right[label] for right in found.values()]))
+    heard = torch.cat([captions.labels["offscreen"] for captions in drawn.values()]) > 0
+    beyond = torch.cat([right["offscreen"] for right in found.values()])
+    nothing = Captions(batches.tokens([""]), labels_of([(Attributes(),)], [Ambience()]), {})
+    x, mask = encode(model, drawn["held_out_pairs"].tokens)
     return {
-        "accuracy_held_out": accuracy(model, probes, single.tokens, single.labels),
-        "accuracy_held_out_pairs": accuracy(model, probes, double.tokens, double.labels),
-        "accuracy_own_pairs": own_accuracy(model, probes, double),
-        "accuracy_empty": accuracy(model, probes, batches.tokens([""]), labels_of([(Attributes(),)])),
+        **report,
+        "accuracy_offscreen_there": share(beyond[heard]),
+        **_measure_tokens(model, probes, drawn["held_out_pairs"]),
+        "accuracy_empty": share(torch.stack([*read(model, probes, nothing).values()]).all(0)),
         "token_std": x[mask.bool()].std().item(),
+    }
+
+
+def _measure_tokens(model: nn.Module, probes: Probes, captions: Captions) -> dict[str, float]:
+    """Share of the tokens that give everything of the object, or off-screen sound, which they speak of."""
+    right = read_tokens(model, probes, captions)
+    place = captions.own["place"]
+    return {
+        "accuracy_own_pairs": share(right[place == 0]),
+        "accuracy_own_offscreen": share(right[place == 1]),
     }
 
 
@@ -283,6 +323,10 @@ def write_text_encoder(path: Path, recipe: TextRecipe) -> None:
     """Train, and write one safetensors file whose metadata `text_encoder` is what the loader needs."""
     weights, report = train_text_encoder(recipe)
     log.info("%s", json.dumps(report))
-    config = {"umt5xxl_model_config": recipe.model_config(), "min_length": recipe.min_length}
+    config = {
+        "umt5xxl_model_config": recipe.model_config(),
+        "min_length": recipe.min_length,
+        **taught(),
+    }
     metadata = {"text_encoder": config, "text_encoder_training": {**asdict(recipe), **report}}
     save_file(weights, path, {key: json.dumps(value) for key, value in metadata.items()})

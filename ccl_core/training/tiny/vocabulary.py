@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import sentencepiece
 
-from ..world.captions import OTHER_WORDS, WORDS, Attributes, held_out, owned
+from ..world.captions import held_out, joining_words, owned
+from ..world.clip import Ambience, Attributes
+from ..world.sounds import SILENT, SOUNDS
+from ..world.synonyms import BED_WORDS, OFFSCREEN_WORDS, OTHER_WORDS, WORDS
 
 # The ids of umT5.
 PAD = 0
@@ -40,13 +45,30 @@ def sample_objects(rng: random.Random, count: int, present: float) -> tuple[Attr
             return things
 
 
-def draw_caption(
-    rng: random.Random, unseen: bool = False, count: int | None = None
-) -> tuple[str, list[int], tuple[Attributes, ...]]:
-    """A caption, its owners by character (see `owned`) and what it states of one or two objects.
+@dataclass(frozen=True)
+class Stated:
+    """A caption with what it states; owners: by character, what it speaks of (see `owned`)."""
 
-    All objects are trained combinations, or all are held out (`unseen`). Now and then a trained caption
-    leaves everything open (the empty prompt).
+    caption: str
+    owners: list[int]
+    things: tuple[Attributes, ...]
+    ambience: Ambience
+
+
+def sample_ambience(rng: random.Random, things: Sequence[Attributes]) -> Ambience:
+    """An off-screen sound that no object makes, or none; a bed of noise, or none."""
+    taken = {thing.sound for thing in things}
+    sound = rng.choice([sound for sound in SOUNDS if sound not in taken])
+    return Ambience(sound if rng.random() < 0.35 else None, rng.random() < 0.35)
+
+
+def draw_caption(
+    rng: random.Random, unseen: bool = False, count: int | None = None, silent: bool | None = None
+) -> Stated:
+    """A caption of one or two objects and of what is heard around them.
+
+    unseen: every object that sounds is a held-out combination; else none is. silent: whether there is a
+    silent object; None: now and then. Some trained captions leave everything open (the empty prompt).
     """
     count = count or rng.choice((1, 2))
     while True:
@@ -54,13 +76,16 @@ def draw_caption(
         # Held-out captions state everything: a combination with an open attribute is no held-out one.
         present = 1.0 if unseen else 0.0 if empty else 0.88
         things = sample_objects(rng, count, present)
-        if all(held_out(thing) == unseen for thing in things):
-            return *owned(rng, *things), things
+        if silent not in (None, SILENT in {thing.sound for thing in things}):
+            continue
+        if all(held_out(thing) == unseen for thing in things if thing.sound != SILENT):
+            ambience = Ambience() if empty else sample_ambience(rng, things)
+            return Stated(*owned(rng, *things, ambience=ambience), things, ambience)
 
 
 def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000) -> bytes:
     """Fit a SentencePiece unigram model; bytes stand in for what it has no piece for, case is folded."""
-    lines = [draw_caption(rng)[0] for _ in range(captions)]
+    lines = [draw_caption(rng).caption for _ in range(captions)]
     # Three times, so that common words get pieces and are not spelt in bytes.
     lines += [word for word in OTHER_WORDS for _ in range(3)]
     model = io.BytesIO()
@@ -83,3 +108,13 @@ def train_vocabulary(rng: random.Random, vocab_size: int, captions: int = 12000)
         minloglevel=2,
     )
     return model.getvalue()
+
+
+def taught() -> dict[str, dict[str, dict[str, list[str]]] | list[str]]:
+    """What the configuration of the encoder says of its words; those that mean nothing are left out."""
+    words: dict[str, dict[str, list[str]]] = {}
+    for kind, values in WORDS.items():
+        words[kind] = {value: list(ways) for value, ways in values.items()}
+    beyond = [ways.format("") for ways in OFFSCREEN_WORDS]
+    words["ambience"] = {"off screen": beyond, "soft noise": list(BED_WORDS)}
+    return {"words": words, "other_words": joining_words()}

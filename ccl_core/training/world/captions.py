@@ -4,72 +4,10 @@ import random
 import re
 from collections.abc import Sequence
 
-from .clip import Attributes, Object
-from .wording import CLAUSES, JOINTS, TEMPLATES, fill
-
-SIZE_WORDS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
-COLOUR_WORDS = {
-    "red": ("red", "crimson", "scarlet"),
-    "orange": ("orange", "tangerine", "amber"),
-    "yellow": ("yellow", "golden", "lemon yellow"),
-    "green": ("green", "emerald", "lime"),
-    "cyan": ("cyan", "turquoise", "aqua"),
-    "blue": ("blue", "azure", "navy blue"),
-    "purple": ("purple", "violet", "lilac"),
-    "white": ("white", "snow white", "pale white"),
-}
-SHAPE_WORDS = {
-    "ball": ("ball", "sphere", "round ball", "circle", "disc"),
-    "square": ("square", "box", "block", "cube", "rectangle"),
-    "triangle": ("triangle", "pyramid", "wedge", "cone"),
-}
-MOTION_WORDS = {
-    "bounces": (
-        "bounces",
-        "is bouncing",
-        "bouncing",
-        "bounce",
-        "that bounces",
-        "bounces up and down",
-        "hops",
-        "jumping",
-    ),
-    "falls": ("falls", "is falling", "falling", "fall", "that falls", "falls down", "drops", "is dropped"),
-    "slides": (
-        "slides",
-        "is sliding",
-        "sliding",
-        "slide",
-        "that slides",
-        "slides sideways",
-        "glides",
-        "slides left and right",
-    ),
-    "blinks": (
-        "blinks",
-        "is blinking",
-        "blinking",
-        "blink",
-        "that blinks",
-        "flashes",
-        "is flashing",
-        "flashing on and off",
-    ),
-}
-SOUND_WORDS = {
-    "drum": ("drum", "drums", "drum hits", "drumming", "kick drum", "thump"),
-    "bell": ("bell", "bells", "ringing bell", "metal bell", "chime", "ding"),
-    "click": ("click", "clicks", "clicking", "tick", "ticking", "clap", "snap"),
-    "beep": ("beep", "beeps", "beeping", "electronic beep", "tone", "beep tone"),
-    "horn": ("horn", "horns", "honk", "honking", "car horn", "trumpet"),
-}
-WORDS = {
-    "size": SIZE_WORDS,
-    "colour": COLOUR_WORDS,
-    "shape": SHAPE_WORDS,
-    "motion": MOTION_WORDS,
-    "sound": SOUND_WORDS,
-}
+from .clip import Ambience, Attributes, Object
+from .sounds import SILENT
+from .synonyms import BED_WORDS, OFFSCREEN_WORDS, OTHER_WORDS, SOUND_WORDS, WORDS
+from .wording import BED, DOES, JOINTS, OFFSCREEN, SILENT_TEMPLATES, TEMPLATES, fill, templates_of
 
 # What stands more than once in a list is drawn so much more often.
 OPENINGS = (
@@ -110,7 +48,6 @@ CLOSINGS = (
     "in sync",
     "for two seconds",
     "with perfect timing",
-    "with sound",
     "masterpiece",
     "4k",
     "16 fps",
@@ -134,41 +71,6 @@ SOUND_FRAMES = (
     "making a {}",
     "like a {}",
 )
-# Everyday words, which must not change what the encoder reads.
-MEANINGLESS = """
-about above across action after against age air all almost alone along already also always and animal
-another answer any apple area arm around art as at away baby back bad bag bank base bathroom beach beautiful
-because bed before begin behind below beside best better between bird bit boat body book both bottle bottom
-boy branch bread bridge bright bring brother brown build building bus but button buy by cake call camera can
-car card care carry cartoon case cat catch centre chair change child cinematic city class clean clear climb
-clock close cloud coat coffee cold colour come computer cook cool corner count country cover cow cup cut
-dance dark daughter day deep desert desk detail dinner do dog door down draw dream dress drink drive dry
-during each ear early earth easy eat edge egg eight empty end enough evening every eye face family far farm
-fast father feel few field film find fine finger fire first fish five flat floor flower fly follow food foot
-forest forward four free friend from fruit full fun game garden get giant girl give glass go good grass grey
-ground group grow guitar hair half hall happy hard hat have head hear heart heavy help her here high hill
-him his hold home horse hot hour house how hundred ice idea if inside into island its join juice just keep
-key kid king kitchen know lake lamp land last late laugh leaf learn leave left leg less letter light like
-line lion list listen live long look loud love low lunch machine make man many map market may meet middle
-milk minute mirror money monkey moon more morning most mother mountain mouse mouth move much music name near
-neck need never new next nice night nine no nose not now number ocean of off office often old once one only
-open or other our out outside over own page paint paper park part party pass people person photo piano
-picture piece place plane plant play point pool present pretty quality question quick quiet rabbit rain read
-ready real realistic right river road robot rock roof room rope run sad same sand say scene school sea
-season seat second see seven shadow sharp she ship shirt shoe shop short show side silent silver simple sing
-sister sit six sky sleep slow smile smooth snow so soft some something son song soon sound space speak speed
-spring stand start station stay step still stone stop story street strong style sugar summer sun surface
-sweet swim table take talk tall tea ten than that the their then there they thick thin thing think this
-thousand three through time tired to today together tomorrow too top toward town toy train travel tree trip
-truck true try turn twelve twenty two ugly uncle under until up very view village visit voice wait walk wall
-want war warm wash watch water wave way wear weather week well wet what wheel when where which while who why
-wide wild wind window winter with without woman wonderful word work world write year yes yesterday you young
-zero blurry low-quality noisy distorted static watermark text subtitles worst deformed background foreground
-synchronised mismatched silence pink black star violin colourful
-"""
-OTHER_WORDS = tuple(MEANINGLESS.split())
-
-
 # What joins the clauses of two objects, besides the world's own ways.
 AND = (
     *JOINTS,
@@ -192,11 +94,16 @@ GROUPED = (
 )
 # Motions and sounds that no object has together in training; each is trained with all the others.
 HELD_OUT = {("bounces", "beep"), ("falls", "bell"), ("slides", "horn"), ("blinks", "drum")}
+NOTHING = Ambience()
+ARTICLES = ("a", "a", "a", "one", "the", "", "an old", "a shiny", "a single")
+# Between a noun and its colour.
+TAILS = (" that is", " coloured", ",", " in")
 NOUNS = ("thing", "object", "shape", "something")
 
-# At the end of a word: it speaks of the first or of the second object. Private characters of Unicode, which
-# no caption has and no change of case alters.
-MARKS = "\ue000\ue001"
+# At the end of a word: it speaks of the first object, of the second or of the off-screen sound. Private
+# characters of Unicode, which no caption has and no change of case alters.
+MARKS = "\ue000\ue001\ue002"
+BEYOND = 2
 
 
 def held_out(thing: Attributes | Object) -> bool:
@@ -204,35 +111,41 @@ def held_out(thing: Attributes | Object) -> bool:
     return (thing.motion, thing.sound) in HELD_OUT
 
 
-def paraphrase(rng: random.Random, *things: Attributes) -> str:
-    """Say what is stated of one or two objects in one of many ways, word orders and letter cases.
+def paraphrase(rng: random.Random, *things: Attributes, ambience: Ambience = NOTHING) -> str:
+    """Say what is stated of one or two objects and around them in one of many ways, orders and letter cases.
 
     Words that mean nothing here come in between. The first object is spoken of first.
     """
-    return owned(rng, *things)[0]
+    return owned(rng, *things, ambience=ambience)[0]
 
 
-def owned(rng: random.Random, *things: Attributes) -> tuple[str, list[int]]:
-    """A paraphrase, and by character which object it speaks of: 0, 1, or -1 for neither alone."""
+def owned(rng: random.Random, *things: Attributes, ambience: Ambience = NOTHING) -> tuple[str, list[int]]:
+    """A paraphrase, and by character what it speaks of: object 0 or 1, BEYOND (off screen), or -1."""
     text = ""
     owners: list[int] = []
     # A run is a word with its mark, if any, or a single space.
-    for run in re.findall(rf"[^{MARKS}\s]+[{MARKS}]?|\s", _marked(rng, *things)):
+    for run in re.findall(rf"[^{MARKS}\s]+[{MARKS}]?|\s", _marked(rng, things, ambience)):
         said = run.rstrip(MARKS)
         text += said
         owners += [MARKS.find(run[-1])] * len(said)
     return text, owners
 
 
+def joining_words() -> list[str]:
+    """Every word that captions have besides those for what they state, in lower case."""
+    pools = (OPENINGS, CLOSINGS, SOUND_FRAMES, AND, GROUPED, NOUNS, ARTICLES, JOINTS, OFFSCREEN, BED)
+    templates = (TEMPLATES, SILENT_TEMPLATES, TAILS)
+    text = " ".join(words for pool in (*pools, *templates) for words in pool)
+    return sorted(set(re.findall(r"[a-z]+", re.sub(r"{[^}]*}", " ", text))) | {"an", *DOES.values()})
+
+
 def _mark(text: str, thing: int) -> str:
     return re.sub(r"(?<=\S)(?=\s|$)", MARKS[thing], text)
 
 
-def _marked(rng: random.Random, *things: Attributes) -> str:
+def _marked(rng: random.Random, things: Sequence[Attributes], ambience: Ambience) -> str:
     if all(None not in thing.values()[1:] for thing in things) and rng.random() < 0.4:
-        templates = TEMPLATES if len(things) == 1 else CLAUSES
-        joint = rng.choice(JOINTS)
-        return joint.join(_mark(fill(rng.choice(templates), thing), i) for i, thing in enumerate(things))
+        return _canonical(rng, things, ambience)
     said = [_words(rng, thing) for thing in things]
     if len(said) == 2:
         text = _two(rng, said)
@@ -240,7 +153,29 @@ def _marked(rng: random.Random, *things: Attributes) -> str:
         text = _mark(_tags(rng, said[0]), 0)
     else:
         text = _mark(_sentence(rng, said[0]), 0)
-    return _case(rng, _sprinkle(rng, text))
+    return _case(rng, _sprinkle(rng, _around(rng, text, ambience)))
+
+
+def _canonical(rng: random.Random, things: Sequence[Attributes], ambience: Ambience) -> str:
+    """In the world's own words."""
+    said = [fill(rng.choice(templates_of(thing, len(things) == 1)), thing) for thing in things]
+    text = rng.choice(JOINTS).join(_mark(words, i) for i, words in enumerate(said))
+    if sound := ambience.offscreen:
+        text += _mark(rng.choice(OFFSCREEN).format(sound=sound, does=DOES[sound]), BEYOND)
+    return text + (rng.choice(BED) if ambience.bed else "")
+
+
+def _around(rng: random.Random, text: str, ambience: Ambience) -> str:
+    """The text with what is heard besides the objects, mostly behind it."""
+    parts = [text] if text.strip() else []
+    if ambience.offscreen:
+        words = rng.choice(OFFSCREEN_WORDS).format(_say(rng, "sound", ambience.offscreen))
+        parts.append(_mark(words, BEYOND))
+    if ambience.bed:
+        parts.insert(len(parts) if rng.random() < 0.8 else 0, rng.choice(BED_WORDS))
+    if rng.random() < 0.15:
+        parts.reverse()
+    return rng.choice((", ", ", ", ", and ", ". ", "; ", " - ")).join(parts)
 
 
 def _words(rng: random.Random, thing: Attributes) -> dict[str, str]:
@@ -270,9 +205,9 @@ def _seen(rng: random.Random, said: dict[str, str]) -> str:
     noun = said["shape"] or (rng.choice(NOUNS) if size or colour or motion else "")
     if not noun:
         return ""
-    article = rng.choice(("a", "a", "a", "one", "the", "", "an old", "a shiny", "a single"))
+    article = rng.choice(ARTICLES)
     if colour and rng.random() < 0.15:
-        name = f"{size} {noun}{rng.choice((' that is', ' coloured', ',', ' in'))} {colour}".strip()
+        name = f"{size} {noun}{rng.choice(TAILS)} {colour}".strip()
     else:
         name = " ".join(filter(None, (size, colour, noun)))
     if article == "a" and name[0] in "aeiou":
@@ -290,21 +225,29 @@ def _sentence(rng: random.Random, said: dict[str, str]) -> str:
 
 
 def _heard(rng: random.Random, said: dict[str, str]) -> str:
-    return rng.choice(SOUND_FRAMES).format(said["sound"]) if said["sound"] else ""
+    if not said["sound"] or _is_silent(said):
+        return said["sound"]
+    return rng.choice(SOUND_FRAMES).format(said["sound"])
+
+
+def _is_silent(said: dict[str, str]) -> bool:
+    return said["sound"] in SOUND_WORDS[SILENT]
 
 
 def _two(rng: random.Random, said: Sequence[dict[str, str]]) -> str:
     """One clause after the other, each with its sound, or both objects and then both sounds in that order."""
     seen = [_mark(_seen(rng, words), i) for i, words in enumerate(said)]
     sounds = [_mark(words["sound"], i) for i, words in enumerate(said)]
-    if all(sounds) and rng.random() < 0.3:
+    # Silence is said in its own clause, where it cannot be taken for the other object's.
+    apart = all(sounds) and not any(map(_is_silent, said))
+    if apart and rng.random() < 0.3:
         names = [
             _mark(f"{words['colour']} {words['shape'] or 'one'}".strip(), i) for i, words in enumerate(said)
         ]
         # The first two call the objects by their colours.
         pool = GROUPED if all(words["colour"] for words in said) else GROUPED[2:]
         text = rng.choice(pool).format(seen=seen, sound=sounds, name=names)
-    elif all(sounds) and rng.random() < 0.1:
+    elif apart and rng.random() < 0.1:
         text = rng.choice(("; ", ". ", " and ")).join(
             f"{s}: {thing}" for s, thing in zip(sounds, seen, strict=True)
         )
