@@ -27,6 +27,7 @@ from ccl_pack.ccl_core.training.tiny.text_encoder import (
 from ccl_pack.ccl_core.training.tiny.vocabulary import EOS, PAD, UNKNOWN, draw_caption, train_vocabulary
 from ccl_pack.ccl_core.training.world import wording
 from ccl_pack.ccl_core.training.world.captions import (
+    BEYOND,
     OTHER_WORDS,
     WORDS,
     held_out,
@@ -206,6 +207,23 @@ def test_words_are_owned_by_the_object_that_they_speak_of() -> None:
                     for words in (*WORDS[kind][value], wording.GERUNDS.get(value, value))
                 ]
                 assert any(way in said.lower() for way in ways), (caption, said, kind)
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_words_of_the_off_screen_sound_are_its_own(objects: int) -> None:
+    rng = random.Random(9)
+    stated = (
+        Attributes(colour="red", shape="ball", motion="bounces", sound=SILENT),
+        Attributes(colour="cyan", shape="triangle", motion="slides", sound="horn"),
+    )[:objects]
+    for _ in range(300):
+        caption, owners = owned(rng, *stated, ambience=Ambience("bell", True))
+        letters = list(zip(caption, owners, strict=True))
+        beyond = "".join(letter for letter, owner in letters if owner == BEYOND).lower()
+        others = "".join(letter for letter, owner in letters if owner != BEYOND).lower()
+        assert any("".join(way.split()) in beyond for way in WORDS["sound"]["bell"]), caption
+        assert re.search("off-?screen|unseen", beyond) and not re.search("screen|unseen|bell|chime", others)
+        assert re.search("noise|rumbl", others), caption
 
 
 def test_a_caption_of_one_object_speaks_of_it_from_end_to_end(vocabulary: bytes) -> None:
