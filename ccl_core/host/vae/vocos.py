@@ -72,7 +72,9 @@ class VocosVAE(NativeAudioVAE):
     def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
         config = self.config
         frames = shape[2] * config.frames_per_token
-        return (6 * config.dim + 2 * config.intermediate_dim + 8 * config.n_fft) * frames * dtype.itemsize
+        # Of the rounds: two more spectra, and windows of the waveform.
+        windows = (14 if config.phase_rounds else 8) * config.n_fft
+        return (6 * config.dim + 2 * config.intermediate_dim + windows) * frames * dtype.itemsize
 
 
 def stated_sizes(config: VocosConfig) -> str:
@@ -84,6 +86,7 @@ def stated_sizes(config: VocosConfig) -> str:
             "padding": config.padding,
             "mel_n_fft": config.mel_n_fft,
             "frames_per_token": config.frames_per_token,
+            "phase_rounds": config.phase_rounds,
         }
     )
 
@@ -107,6 +110,7 @@ def vocos_config(sd: StateDict, metadata: Mapping[str, str]) -> VocosConfig:
         mel_n_fft = int(mel_n_fft)
         padding = given["padding"]
         frames_per_token = int(given.get("frames_per_token", 1))
+        phase_rounds = int(given.get("phase_rounds", 0))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the vocos_config metadata {given} is incomplete or of the wrong type "
@@ -123,6 +127,7 @@ def vocos_config(sd: StateDict, metadata: Mapping[str, str]) -> VocosConfig:
         intermediate_dim=intermediate_dim,
         layers=layers,
         frames_per_token=frames_per_token,
+        phase_rounds=phase_rounds,
     )
 
 

@@ -21,17 +21,21 @@ from torch.nn import functional as F
 KERNEL = 7
 LOG_FLOOR = math.log(1e-7)
 MAGNITUDE_LIMIT = 1e2
+# Momentum of the fast Griffin-Lim algorithm, as in torchaudio's.
+MOMENTUM = 0.99
 # Frame after frame: the first m channels of a token are the spectrum of its first frame.
 FOLDED = "b m (a p) -> b (p m) a"
 UNFOLDED = "b (p m) a -> b m (a p)"
 PADDINGS = ("center", "same")
+MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True)
 class VocosConfig:
     """Sizes of a vocoder. `mel_n_fft` is the window of the features, `n_fft` that of the synthesis.
 
-    A token is `frames_per_token` mel frames, `hop` samples apart.
+    A token is `frames_per_token` mel frames, `hop` samples apart. `phase_rounds` is how often the phases are
+    made to agree from window to window: a small network tells the magnitudes of a voice, and not the phases.
     `padding` is the framing. `center`: frame j lies at sample j * hop, f frames are (f - 1) * hop samples.
     `same`: frame j lies at (j + 0.5) * hop, f frames are exactly f * hop samples.
     """
@@ -46,6 +50,7 @@ class VocosConfig:
     layers: int
     padding: str
     frames_per_token: int = 1
+    phase_rounds: int = 0
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
@@ -62,6 +67,10 @@ class VocosConfig:
         if self.frames_per_token < 1:
             raise ValueError(
                 f"the vocoder's frames_per_token is {self.frames_per_token}, wanted 1 or more mel frames"
+            )
+        if not 0 <= self.phase_rounds <= MOST_ROUNDS:
+            raise ValueError(
+                f"the vocoder's phase_rounds is {self.phase_rounds}, wanted 0 to {MOST_ROUNDS} rounds"
             )
 
     @property
@@ -204,6 +213,29 @@ class ISTFTHead(nn.Module):
         log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
         return torch.polar(log_magnitude.exp().clamp(max=MAGNITUDE_LIMIT), phase)  # (b, k, f)
 
+    def agreed(self, spectrum: Tensor) -> Tensor:
+        """Fast Griffin-Lim (Perraudin et al., WASPAA 2013): the same magnitudes, phases of one waveform."""
+        magnitude = spectrum.abs()
+        before = torch.zeros_like(spectrum)
+        for _ in range(self.config.phase_rounds):
+            found = self.analysis(self.synthesis(spectrum))
+            ahead = found - MOMENTUM / (1 + MOMENTUM) * before
+            spectrum = magnitude * ahead / ahead.abs().clamp(min=1e-9)
+            before = found
+        return spectrum
+
+    def analysis(self, waveform: Tensor) -> Tensor:
+        """(b, n) -> (b, k, f), whose synthesis is the waveform."""
+        margin = self.config.margin(self.config.n_fft)
+        return torch.stft(
+            F.pad(waveform, (margin, margin)),
+            self.config.n_fft,
+            self.config.hop,
+            window=self.istft.window.to(waveform),
+            center=False,
+            return_complex=True,
+        )
+
     def synthesis(self, spectrum: Tensor) -> Tensor:
         window = self.istft.window.to(spectrum.real)[:, None]
         frames = torch.fft.irfft(spectrum, self.config.n_fft, dim=1) * window  # (b, n_fft, f)
@@ -239,11 +271,15 @@ class Vocos(nn.Module):
         self.register_buffer("latent_floor", torch.tensor(LOG_FLOOR))
 
     def mel(self, waveform: Tensor, tile: int | None = None) -> Tensor:
-        """(b, n) -> (b, m, f), whole tokens. `tile` frames are transformed at a time, the result is the same."""
+        """(b, n) -> (b, m, f), whole tokens. `tile` frames at a time, with the same result."""
         return self.feature_extractor(waveform, self.latent_floor, tile)
 
     def synthesize(self, mel: Tensor, tile: int | None = None) -> Tensor:
         """(b, m, f) -> (b, n). `tile` frames run through the backbone at a time, with the same result."""
+        return self.head.synthesis(self.head.agreed(self.spectrum(mel, tile)))
+
+    def spectrum(self, mel: Tensor, tile: int | None = None) -> Tensor:
+        """(b, m, f) -> (b, k, f), the phases as the network has them."""
         frames = mel.shape[-1]
         halo = self.config.receptive_frames
         mel = mel if self.dtype is None else mel.to(self.dtype)
@@ -254,7 +290,7 @@ class Vocos(nn.Module):
             last = min(frames, start + step + halo)
             hidden = self.backbone(mel[..., first:last])[:, start - first : start - first + step]
             parts.append(self.head.spectrum(hidden))
-        return self.head.synthesis(torch.cat(parts, dim=-1))
+        return torch.cat(parts, dim=-1)
 
     def encode(self, audio: Tensor, tile: int | None = None) -> Tensor:
         """(b, 1, n) -> (b, p m, a), `tile` tokens at a time."""
@@ -264,9 +300,12 @@ class Vocos(nn.Module):
 
     def decode(self, latent: Tensor, tile: int | None = None) -> Tensor:
         """(b, p m, a) -> (b, 1, n), `tile` tokens at a time."""
+        return self.synthesize(self.mel_of(latent), self._frames(tile))[:, None]
+
+    def mel_of(self, latent: Tensor) -> Tensor:
+        """(b, p m, a) -> (b, m, f)"""
         mel = rearrange(latent.float(), UNFOLDED, p=self.config.frames_per_token)
-        mel = mel * self.latent_std.to(mel)[:, None] + self.latent_mean.to(mel)[:, None]
-        return self.synthesize(mel, self._frames(tile))[:, None]
+        return mel * self.latent_std.to(mel)[:, None] + self.latent_mean.to(mel)[:, None]
 
     def _frames(self, tokens: int | None) -> int | None:
         return tokens and tokens * self.config.frames_per_token

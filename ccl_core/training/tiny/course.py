@@ -50,8 +50,15 @@ class Course:
         if not self.path.exists():
             return False
         state = torch.load(self.path, weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            fault = str(error).splitlines()[0]
+            raise ValueError(
+                f"{self.path} is the state of another training ({fault}), wanted that of {self.out.name} as"
+                " it is made now: move it away, or train in another folder"
+            ) from error
         torch.set_rng_state(state["torch"])
         self.rng.bit_generator.state = state["numpy"]
         self.step = state["step"]

@@ -1,93 +1,122 @@
-"""Training of ccl-tiny's audio VAE: a Vocos vocoder on the sounds of the procedural world."""
+"""Training of the tiny models' audio VAE: a Vocos vocoder on the sounds of both worlds, shapes and speech."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import statistics
-import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...host.vae.audio import load_audio_vae_file
-from ...metrics.matching import NARROW, match_events
+from ...host.vae.vocos import stated_sizes
 from ...model.audio.vocos import Vocos, VocosConfig
-from ..world import scene
-from ..world.judge import hear, judge_sounds
+from ..muon import Muon
+from ..world import face, scene, speech
+from ..world.clip import Clip
+from ..world.shares import HARD
+from ..world.sounds import SAMPLE_RATE
+from .course import Course
 
 log = logging.getLogger(__name__)
 
-# 32 tokens per second. A window of two tokens keeps energy local and still tells where within a token a sound
-# begins.
+# 32 tokens a second, each of two frames: one frame a token loses a voice's pitch in a quarter of the clips.
 TINY = VocosConfig(
-    sample_rate=scene.SAMPLE_RATE,
-    hop=500,
-    mels=32,
-    mel_n_fft=1000,
-    n_fft=1000,
-    dim=128,
-    intermediate_dim=384,
-    layers=4,
+    sample_rate=SAMPLE_RATE,
+    hop=250,
+    mels=64,
+    # 16 Hz a bin: the lowest of 64 bands are 27 Hz apart, the harmonics of a low voice 90.
+    mel_n_fft=1024,
+    n_fft=1024,
+    dim=160,
+    intermediate_dim=480,
+    layers=5,
     padding="same",
+    frames_per_token=2,
+    phase_rounds=16,
 )
 # The windows and the filter bank, which the model computes from its configuration.
 COMPUTED = ("feature_extractor.", "head.istft.")
-# Samples around an onset, 4 ms and 30 ms at 16 kHz.
-BEFORE = 64
+# Added to magnitudes, so that the logarithm of silence is finite: of a tone 71 dB below full scale.
+SOFTEST = 0.07
+# Samples that a piece holds after an onset, 30 ms at 16 kHz.
 AFTER = 480
 
 
 @dataclass(frozen=True)
 class VocoderRecipe:
-    """Everything that decides the result besides the world itself."""
+    """Everything that decides the result besides the worlds themselves."""
 
-    steps: int = 3000
-    minutes: float = 60.0
+    steps: int = 100_000
+    minutes: float = 35.0
     seed: int = 0
-    clips: int = 1024
+    # Of each world.
+    clips: int = 512
     frames: int = 45
-    batch: int = 8
+    batch: int = 12
     piece_tokens: int = 32
-    learning_rate: float = 1.5e-3
+    muon_rate: float = 0.02
+    adam_rate: float = 2e-3
     # Silence must not be a far outlier of the latent: a generated one is never exactly silent.
-    floor: float = math.log(0.03)
+    floor: float = math.log(0.02)
     # The joint model's latents carry errors of this order, in units of the normalised latent.
     latent_noise: float = 0.12
-    resolutions: tuple[int, ...] = (128, 512, 1024)
-    # Small: a mel does not tell the phase of a high tone, and L1 against an unknown phase teaches silence.
-    onset_weight: float = 0.5
+    # Shares of the pieces that are softer, down to that level in dB, that get a bed, and that are silent.
+    soft_share: float = 0.75
+    softest: float = -50.0
+    bed_share: float = 0.35
+    silent_share: float = 0.04
+    level_weight: float = 1.0
+    save_seconds: float = 120.0
     threads: int = 1
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Sounds of the world to draw from: (clips, n), and the sample of every onset."""
+    """Sounds of both worlds to draw from: (clips, n), and the samples of the shapes' onsets."""
 
     waveforms: Tensor
     onsets: list[list[int]]
 
     @classmethod
     def draw(cls, seed: int, count: int, frames: int) -> Pool:
-        drawn = [clip for clip, _ in zip(scene.clips(seed, frames=frames), range(count), strict=False)]
-        waveforms = torch.from_numpy(np.stack([clip.waveform for clip in drawn]))
-        return cls(waveforms, [samples_of(clip) for clip in drawn])
+        """So many clips of each world."""
+        shapes = list(islice(scene.clips(seed, frames=frames, world=HARD), count))
+        samples = shapes[0].waveform.shape[0]
+        voices = [utterance(rng, samples) for rng in np.random.default_rng(seed).spawn(count)]
+        waveforms = np.stack([*(clip.waveform for clip in shapes), *voices])
+        return cls(torch.from_numpy(waveforms), [samples_of(clip) for clip in shapes] + [[]] * count)
 
 
-def samples_of(clip: scene.Clip) -> list[int]:
+def utterance(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """What a drawn person says in that time, (n,)."""
+    seconds = samples / SAMPLE_RATE
+    voice = face.sample_identity(rng).voice
+    syllables = speech.sample_syllables(rng, speech.sample_transcript(rng, seconds), seconds)
+    return speech.speak(rng, syllables, voice, samples)
+
+
+def samples_of(clip: Clip) -> list[int]:
     """The samples at which a clip's sounds begin."""
-    return [round(contact * scene.SAMPLE_RATE) for contact in clip.contacts]
+    return [round(onset * SAMPLE_RATE) for onset in clip.onsets]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A batch: sounds (b, n), the samples of their onsets, and the levels (b, 1) that the loss divides by."""
+
+    real: Tensor
+    onsets: list[list[int]]
+    level: Tensor
 
 
 def measure_latent(vocos: Vocos, waveforms: Tensor, floor: float) -> None:
-    """Set the floor, and mean and standard deviation of every band over the world.
+    """Set the floor, and mean and standard deviation of every band over the worlds.
 
     Bands that seldom sound get the average deviation: divided by their own, their onsets would tower over all
     others.
@@ -99,104 +128,119 @@ def measure_latent(vocos: Vocos, waveforms: Tensor, floor: float) -> None:
     vocos.latent_std.copy_(deviation.clamp(min=float(deviation.mean())))
 
 
-def magnitudes(waveform: Tensor, size: int) -> Tensor:
-    window = torch.hann_window(size)
-    spectrum = torch.stft(waveform, size, size // 4, window=window, return_complex=True)
-    # The square root has no gradient at 0, and silence is most of the world.
-    return (spectrum.real.square() + spectrum.imag.square() + 1e-8).sqrt() / window.sum()
+def start_head(vocos: Vocos, waveforms: Tensor) -> None:
+    """Let the head begin at the mean log magnitude of every frequency."""
+    logs = (vocos.head.analysis(waveforms).abs() + SOFTEST).log().mean(dim=(0, 2))
+    vocos.head.out.bias[: len(logs)] = logs
 
 
-class SpectralLoss:
-    """Multi-resolution STFT loss (arXiv 1910.11480): log magnitude, convergence, mel bands at a fine hop."""
-
-    def __init__(self, resolutions: tuple[int, ...], sample_rate: int) -> None:
-        self.resolutions = resolutions
-        self.fb = torchaudio.functional.melscale_fbanks(257, 0.0, sample_rate / 2, 40, sample_rate)
-
-    def __call__(self, made: Tensor, real: Tensor) -> Tensor:
-        total = made.new_zeros(())
-        for size in self.resolutions:
-            a = magnitudes(made, size)
-            b = magnitudes(real, size)
-            convergence = (a - b).norm() / b.norm().clamp(min=1e-3)
-            # The offsets keep the logarithm of silence finite, far below what is heard.
-            total = total + F.l1_loss((a + 3e-4).log(), (b + 3e-4).log()) + convergence
-            # The bank has 257 bins, those of a window of 512.
-            if size == 512:
-                total = total + F.l1_loss((self.fb.T @ a + 1e-3).log(), (self.fb.T @ b + 1e-3).log())
-        return total
+def magnitude_loss(made: Tensor, real: Tensor) -> Tensor:
+    """L1 of the logarithms, and spectral convergence (arXiv 1808.06719), of magnitudes (b, k, f)."""
+    convergence = (made - real).norm() / real.norm().clamp(min=1e-3)
+    return F.l1_loss(*[(part + SOFTEST).log() for part in (made, real)]) + convergence
 
 
-def onset_loss(made: Tensor, real: Tensor, onsets: list[list[int]]) -> Tensor:
-    """L1 of the samples from 4 ms before to 30 ms after every onset, where ear and metric look."""
-    weight = torch.zeros_like(real)
-    for row, samples in zip(weight, onsets, strict=True):
-        for sample in samples:
-            row[max(0, sample - BEFORE) : sample + AFTER] = 1
-    return ((made - real).abs() * weight).sum() / weight.sum().clamp(min=1)
+def level_loss(made: Tensor, real: Tensor) -> Tensor:
+    """L1 of the log level of every frame: L1 of log magnitudes alone makes noise softer than it is."""
+    levels = [(part.square().sum(1) + SOFTEST**2).log() / 2 for part in (made, real)]
+    return F.l1_loss(*levels)
 
 
-def draw_pieces(
-    pool: Pool, rng: np.random.Generator, recipe: VocoderRecipe
-) -> tuple[Tensor, list[list[int]]]:
-    """Pieces that begin at any sample, so that onsets fall anywhere in a token; each has an onset."""
+def draw_pieces(pool: Pool, rng: np.random.Generator, recipe: VocoderRecipe) -> Pieces:
+    """Pieces that begin at any sample, so that onsets fall anywhere in a token; each of shapes has one."""
     pieces = []
     onsets = []
-    length = recipe.piece_tokens * TINY.hop
+    length = recipe.piece_tokens * TINY.token_hop
     for index in rng.integers(0, len(pool.onsets), recipe.batch):
-        onset = int(rng.choice(pool.onsets[index]))
-        begin = int(
-            rng.integers(max(0, onset - length + AFTER), min(onset, pool.waveforms.shape[1] - length) + 1)
-        )
+        known = pool.onsets[index]
+        begin = begin_of(rng, known, length, pool.waveforms.shape[1])
         pieces.append(pool.waveforms[index, begin : begin + length])
-        onsets.append([other - begin for other in pool.onsets[index] if begin <= other < begin + length])
-    return torch.stack(pieces), onsets
+        onsets.append([onset - begin for onset in known if begin <= onset < begin + length])
+    real = torch.stack(pieces)
+    gain = torch.from_numpy(gains(rng, recipe)).float()
+    # Full weight for soft pieces, down to 30 dB: below, rounding and floor are most of what is left.
+    return Pieces(gain * real + beds(rng, recipe, length), onsets, gain.clamp(min=0.03))
 
 
-def batch_loss(
-    vocos: Vocos, spectral: SpectralLoss, real: Tensor, onsets: list[list[int]], recipe: VocoderRecipe
-) -> Tensor:
+def begin_of(rng: np.random.Generator, onsets: list[int], length: int, samples: int) -> int:
+    """Where a piece begins: anywhere, or so that one of the onsets lies in it."""
+    if not onsets:
+        return int(rng.integers(0, samples - length + 1))
+    onset = int(rng.choice(onsets))
+    return int(rng.integers(max(0, onset - length + AFTER), min(onset, samples - length) + 1))
+
+
+def gains(rng: np.random.Generator, recipe: VocoderRecipe) -> np.ndarray:
+    """Factors (b, 1): full level, softer, or silence."""
+    soft = rng.uniform(recipe.softest, 0, recipe.batch) * (rng.random(recipe.batch) < recipe.soft_share)
+    heard = rng.random(recipe.batch) >= recipe.silent_share
+    return (heard * 10 ** (soft / 20))[:, None]
+
+
+def beds(rng: np.random.Generator, recipe: VocoderRecipe, samples: int) -> Tensor:
+    """Noise (b, n) under some of the pieces, from white to pink, of -75 to -35 dB."""
+    noise = np.fft.rfft(rng.standard_normal((recipe.batch, samples)))
+    hertz = np.maximum(1, np.arange(noise.shape[1]) * TINY.sample_rate / samples)
+    noise = np.fft.irfft(noise * hertz ** -rng.uniform(0, 0.5, (recipe.batch, 1)), samples)
+    level = 10 ** (rng.uniform(-75, -35, (recipe.batch, 1)) / 20)
+    level = level * (rng.random((recipe.batch, 1)) < recipe.bed_share)
+    return torch.from_numpy(level * noise / noise.std(axis=1, keepdims=True)).float()
+
+
+def batch_loss(vocos: Vocos, pieces: Pieces, recipe: VocoderRecipe) -> Tensor:
+    """The loss of the magnitudes of every piece at the level of a loud one; the phases follow from them."""
     with torch.no_grad():
-        latent = vocos.encode(real[:, None])
+        latent = vocos.encode(pieces.real[:, None])
         latent = latent + recipe.latent_noise * torch.rand(len(latent), 1, 1) * torch.randn_like(latent)
-    made = vocos.decode(latent)[:, 0]
-    return spectral(made, real) + recipe.onset_weight * onset_loss(made, real, onsets)
+        real = vocos.head.analysis(pieces.real).abs() / pieces.level[..., None]
+    made = vocos.spectrum(vocos.mel_of(latent)).abs() / pieces.level[..., None]
+    return magnitude_loss(made, real) + recipe.level_weight * level_loss(made, real)
 
 
 def train_vocoder(out: Path, recipe: VocoderRecipe | None = None) -> Path:
-    """Train for the recipe's minutes (or steps) and save the audio VAE to `out`."""
+    """Train for the recipe's minutes (or steps), over all runs with this `out`, the file of the audio VAE."""
     recipe = recipe or VocoderRecipe()
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
     pool = Pool.draw(recipe.seed, recipe.clips, recipe.frames)
     vocos = Vocos(TINY, operations=nn)
     with torch.no_grad():
         measure_latent(vocos, pool.waveforms, recipe.floor)
-    spectral = SpectralLoss(recipe.resolutions, TINY.sample_rate)
-    optimiser = torch.optim.AdamW(
-        vocos.parameters(), lr=recipe.learning_rate, betas=(0.8, 0.99), weight_decay=1e-3
-    )
-    begin = time.monotonic()
-    average = 0.0
-    for step in range(recipe.steps):
-        done = max((time.monotonic() - begin) / (60 * recipe.minutes), step / recipe.steps)
-        if done >= 1:
-            break
-        # A cosine from 1 to .02, after a warm-up of 100 steps.
-        falling = 0.02 + 0.49 * (1 + math.cos(math.pi * done))
-        rate = recipe.learning_rate * min(1, (step + 1) / 100) * falling
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss = batch_loss(vocos, spectral, *draw_pieces(pool, rng, recipe), recipe)
-        optimiser.zero_grad()
+        start_head(vocos, pool.waveforms[::8])
+    optimisers, rates = optimisers_of(vocos, recipe)
+    parts = {"vocos": vocos, "matrices": optimisers[0], "rest": optimisers[1]}
+    course = Course(out, parts, np.random.default_rng(recipe.seed), recipe.steps, recipe.minutes)
+    course.resume()
+    course.begin()
+    while course.share < 1:
+        for optimiser, rate in zip(optimisers, rates, strict=True):
+            optimiser.param_groups[0]["lr"] = rate * speed(course)
+        loss = batch_loss(vocos, draw_pieces(pool, course.rng, recipe), recipe)
+        vocos.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(vocos.parameters(), 1.0)
-        optimiser.step()
-        average += (loss.item() - average) * max(0.02, 1 / (step + 1))
-        if step % 100 == 0 or step == recipe.steps - 1:
-            log.info("step %d, %.0f s, loss %.4f", step, time.monotonic() - begin, average)
+        for optimiser in optimisers:
+            optimiser.step()
+        course.advance(loss.item())
+        if course.due(recipe.save_seconds):
+            course.save()
+            export_vocoder(vocos, out)
+    course.save()
     return export_vocoder(vocos, out)
+
+
+def optimisers_of(vocos: Vocos, recipe: VocoderRecipe) -> tuple[list[torch.optim.Optimizer], list[float]]:
+    """Muon for the matrices of embedding and blocks, Adam for the rest, the head too; and their rates."""
+    body = vocos.backbone.parameters()
+    matrices = [value for value in body if value.ndim > 1 and value.shape[1] > 1]
+    chosen = set(map(id, matrices))
+    rest = [value for value in vocos.parameters() if id(value) not in chosen]
+    adam = torch.optim.Adam(rest, lr=recipe.adam_rate, betas=(0.9, 0.99))
+    return [Muon(matrices, recipe.muon_rate), adam], [recipe.muon_rate, recipe.adam_rate]
+
+
+def speed(course: Course) -> float:
+    """A cosine from 1 to .02, after a warm-up of 100 steps."""
+    return min(1, (course.step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * course.share)))
 
 
 def export_vocoder(vocos: Vocos, out: Path) -> Path:
@@ -204,41 +248,7 @@ def export_vocoder(vocos: Vocos, out: Path) -> Path:
     kept = {
         key: value.contiguous() for key, value in vocos.state_dict().items() if not key.startswith(COMPUTED)
     }
-    config = vocos.config
-    sizes = {
-        "sample_rate": config.sample_rate,
-        "hop_length": config.hop,
-        "padding": config.padding,
-        "mel_n_fft": config.mel_n_fft,
-    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(kept, out, metadata={"vocos_config": json.dumps(sizes)})
-    return out
-
-
-def evaluate(path: Path, seed: int, clips: int = 64, latent_noise: float = 0.0) -> dict[str, float]:
-    """What unseen clips keep in a round trip through the file: onsets within 62.5 ms, kinds of sound."""
-    vae = load_audio_vae_file(str(path))
-    generator = torch.Generator().manual_seed(seed)
-    errors: list[float] = []
-    contacts = onsets = objects = right = 0
-    for clip, _ in zip(scene.clips(seed), range(clips), strict=False):
-        latent = vae.encode(torch.from_numpy(clip.waveform)[None, :, None])
-        made = vae.decode(latent + latent_noise * torch.randn(latent.shape, generator=generator))[0, :, 0]
-        heard = hear(made, scene.SAMPLE_RATE)
-        contacts += len(clip.contacts)
-        onsets += len(heard)
-        pairs = match_events(clip.contacts, [onset.time for onset in heard], NARROW).pairs
-        errors += [1000 * abs(contact - onset) for contact, onset in pairs]
-        asked = [thing.sound for thing in clip.objects]
-        sounds = judge_sounds(heard, [thing.contacts for thing in clip.objects], asked)
-        objects += len(asked)
-        right += sum(sound == wanted for sound, wanted in zip(sounds, asked, strict=True))
-    return {
-        "recall": len(errors) / contacts,
-        "precision": len(errors) / max(1, onsets),
-        "within_30ms": sum(error <= 30 for error in errors) / contacts,
-        "error_ms_median": statistics.median(errors) if errors else math.inf,
-        "error_ms_max": max(errors, default=math.inf),
-        "sound_right": right / objects,
-    }
+    part = out.with_suffix(".part")
+    save_file(kept, part, metadata={"vocos_config": stated_sizes(vocos.config)})
+    return part.replace(out)

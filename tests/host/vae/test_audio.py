@@ -106,14 +106,15 @@ def test_tokens_are_exactly_a_hop(vae: VocosVAE, samples: int) -> None:
 @pytest.mark.parametrize("padding", ["same", "center"])
 @pytest.mark.parametrize("samples", [1700, 2250, 45001])
 def test_a_token_of_two_frames_has_the_channels_of_both(padding: str, samples: int) -> None:
-    sizes = {"sample_rate": 16000, "hop_length": 250, "padding": padding, "frames_per_token": 2}
+    sizes = {"sample_rate": 16000, "hop_length": 250, "padding": padding}
+    sizes |= {"frames_per_token": 2, "phase_rounds": 2}
     vae = load_audio_vae(small_file(), {"vocos_config": json.dumps(sizes)})
     assert (vae.latent_channels, vae.downscale_ratio, vae.least_tokens) == (24, 500, 1)
     latent = vae.encode(torch.randn(2, samples, 1))
     assert latent.shape == (2, 24, vae.config.tokens(samples))
     made = vae.decode(latent)
     assert made.shape == (2, vae.config.samples(latent.shape[2]), 1)
-    torch.testing.assert_close(vae.decode_tiled(latent, tile_x=5), made, atol=1e-5, rtol=0)
+    torch.testing.assert_close(vae.decode_tiled(latent, tile_x=5), made, atol=1e-4, rtol=0)
     tiled = vae.encode_tiled(made, tile_x=3500, tile_y=1, overlap=500)
     torch.testing.assert_close(tiled, vae.encode(made), atol=1e-4, rtol=0)
     saved = vae.get_sd()

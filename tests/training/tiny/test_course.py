@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from ccl_pack.ccl_core.training.tiny.course import Course
@@ -47,3 +48,11 @@ def test_a_state_that_was_cut_off_leaves_the_one_before(tmp_path: Path) -> None:
     run.path.with_suffix(".part").write_bytes(b"half")
     other = course(tmp_path / "vae.safetensors", torch.nn.Linear(1, 1))
     assert other.resume() and other.step == 4
+
+
+@pytest.mark.parametrize("other", [{"model": torch.nn.Linear(2, 2)}, {"network": torch.nn.Linear(1, 1)}])
+def test_a_state_of_another_training_is_named(tmp_path: Path, other: dict[str, torch.nn.Module]) -> None:
+    out = tmp_path / "vae.safetensors"
+    course(out, torch.nn.Linear(1, 1)).save()
+    with pytest.raises(ValueError, match=r"vae\.state\.pt is the state of another training .*: move it away"):
+        Course(out, other, np.random.default_rng(0), 10, 1.0).resume()
