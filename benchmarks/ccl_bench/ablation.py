@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ccl_pack.ccl_core.config import CCLConfig
-    from ccl_pack.ccl_core.training.tiny.data import Mixture
-    from ccl_pack.ccl_core.training.tiny.trainer import Recipe
+    from ccl_bench.ablation_data import Mixture
+    from ccl_bench.ablation_trainer import Recipe
 
 # Far from the seeds of evaluation, so that no clip is trained on and asked for.
 DATA_SEED = 7000
@@ -83,7 +83,7 @@ def finished(job: Job, options: argparse.Namespace) -> bool:
 
 def make_data(options: argparse.Namespace, base: Any) -> None:
     """Training clips of one object, encoded once, in files so that a killed run goes on."""
-    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders, make
+    from ccl_bench.ablation_data import WorldEncoders, make
 
     encoders = WorldEncoders(video=base.video_vae, audio=base.audio_vae, text=base.clip)
     for number, first in enumerate(range(0, options.clips, CLIPS_OF_A_FILE)):
@@ -112,7 +112,7 @@ def check_settings(options: argparse.Namespace) -> None:
 
 
 def recipe_of(options: argparse.Namespace, steps: int, **settings: Any) -> Recipe:
-    from ccl_pack.ccl_core.training.tiny.trainer import Recipe
+    from ccl_bench.ablation_trainer import Recipe
 
     return Recipe(
         steps=steps,
@@ -144,7 +144,7 @@ def run(options: argparse.Namespace) -> None:
     """All jobs that are not finished, one after the other."""
     from ccl_pack.ccl_core.training.flow import PAPER_MIX
     from ccl_pack.ccl_core.training.tiny.ablations import configuration, register
-    from ccl_pack.ccl_core.training.tiny.data import Mixture
+    from ccl_bench.ablation_data import Mixture
 
     register()
     options.work.mkdir(parents=True, exist_ok=True)

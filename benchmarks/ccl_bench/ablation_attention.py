@@ -54,7 +54,7 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
 
     from ccl_pack.ccl_core.attention_maps import Recorder
     from ccl_pack.ccl_core.host.media.latents import split
-    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
+    from ccl_bench.ablation_data import WorldEncoders
 
     comfy.model_management.load_models_gpu([loaded.model])
     latent = split(generate.encode(loaded, clip, video=True, audio=True))

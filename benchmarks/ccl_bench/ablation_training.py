@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from ccl_pack.ccl_core.config import CCLConfig
-    from ccl_pack.ccl_core.training.tiny.data import Mixture
-    from ccl_pack.ccl_core.training.tiny.trainer import Recipe
+    from ccl_bench.ablation_data import Mixture
+    from ccl_bench.ablation_trainer import Recipe
 
 # So much training is lost where a run is killed.
 SAVE_SECONDS = 60.0
@@ -92,7 +92,7 @@ def train(
     import torch
     from safetensors.torch import save_file
 
-    from ccl_pack.ccl_core.training.tiny.trainer import Trainer
+    from ccl_bench.ablation_trainer import Trainer
 
     comfy.model_management.in_training = True
     torch.set_num_threads(recipe.threads)

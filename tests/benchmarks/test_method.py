@@ -24,8 +24,8 @@ from ccl_pack.ccl_core.attention_maps import AttentionMap
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.training.flow import SEPARATE
 from ccl_pack.ccl_core.training.tiny.ablations import VARIANTS, configuration, register
-from ccl_pack.ccl_core.training.tiny.data import Mixture
-from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
+from ccl_bench.ablation_data import Mixture
+from ccl_bench.ablation_trainer import Recipe, Trainer
 from ccl_pack.ccl_core.training.world.evaluate import draw_clips
 from ccl_tools.console import ScriptError
 from support.commands import load

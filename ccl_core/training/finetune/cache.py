@@ -15,13 +15,17 @@ from torch import Tensor
 from ..flow import level
 from . import stored
 from .encoders import Encoders
-from .media import Refused, Shape, Source, find_clips, read_media
+from .media import Media, Refused, Shape, Source, find_clips, read_media
 from .settings import DataSettings
 
 INDEX = "index.json"
 NO_TEXT = "no_text.safetensors"
 # So many clips tell the deviation of the level within some per cent.
 LEVELS = 512
+# Clips that are encoded at once, and the values of their pictures: 64 MB.
+AT_ONCE = 8
+MOST_VALUES = 2**24
+STREAMS = ("frames", "waveform")
 # Of silence alone it would be 0.
 LEAST_DEVIATION = 1e-6
 
@@ -83,6 +87,27 @@ def level_deviation(entries: Sequence[Entry]) -> float:
     return max(float(torch.cat(levels).std()), LEAST_DEVIATION) if levels else 1.0
 
 
+@dataclass(frozen=True)
+class Read:
+    """A clip that waits to be encoded."""
+
+    source: Source
+    stamp: dict[str, object]
+    media: Media
+
+    def joins(self, others: Sequence[Read]) -> bool:
+        """Whether it is encoded with these: a few clips of one shape, small enough together."""
+        first = others[0].media
+        same = self.media.length == first.length and all(
+            _shape(getattr(self.media, part)) == _shape(getattr(first, part)) for part in STREAMS
+        )
+        return same and len(others) < AT_ONCE and (len(others) + 1) * self.media.size <= MOST_VALUES
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
+
+
 class Cache:
     """The folder of the encoded clips: a file for each, the empty caption, the index of those in the run."""
 
@@ -103,30 +128,41 @@ class Cache:
         summary = Summary(refused=refused)
         if not self._holds(NO_TEXT, stamp):
             self._write(NO_TEXT, {"text": encoders.encode_text("")}, "", stamp)
-        names = []
-        for source in sources:
-            done = self._build_one(source, shape, encoders, stamp)
+        names: list[str] = []
+        for files, done in self._build(sources, shape, encoders, stamp):
             summary = summary.after(done)
-            if not done.refused:
-                names.append(_file_name(source.name))
+            names += files
             yield summary
         self.index(names)
 
-    def _build_one(
-        self, source: Source, shape: Shape, encoders: Encoders, stamp: dict[str, object]
-    ) -> Summary:
-        """Encode one clip unless it is there, and say which of the three happened to it."""
-        file = _file_name(source.name)
-        own = stamp | self._source(source)
-        if self._holds(file, own):
-            return Summary(kept=1)
-        try:
-            media = read_media(source.path, shape)
-        except ValueError as error:
-            return Summary(refused=[Refused(source.name, str(error))])
-        tensors = encoders.encode(media) | {"text": encoders.encode_text(source.caption)}
-        self._write(file, tensors, source.name, own)
-        return Summary(made=1)
+    def _build(
+        self, sources: list[Source], shape: Shape, encoders: Encoders, stamp: dict[str, object]
+    ) -> Iterator[tuple[list[str], Summary]]:
+        """Names of files, and what happened to their clips; small clips of one shape are encoded at once."""
+        waiting: list[Read] = []
+        for source in sources:
+            own = stamp | self._source(source)
+            if self._holds(_file_name(source.name), own):
+                yield [_file_name(source.name)], Summary(kept=1)
+                continue
+            try:
+                clip = Read(source, own, read_media(source.path, shape))
+            except ValueError as error:
+                yield [], Summary(refused=[Refused(source.name, str(error))])
+                continue
+            if waiting and not clip.joins(waiting):
+                yield self._encode(waiting, encoders), Summary(made=len(waiting))
+                waiting = []
+            waiting.append(clip)
+        if waiting:
+            yield self._encode(waiting, encoders), Summary(made=len(waiting))
+
+    def _encode(self, clips: list[Read], encoders: Encoders) -> list[str]:
+        encoded = encoders.encode([clip.media for clip in clips])
+        for clip, latents in zip(clips, encoded, strict=True):
+            tensors = latents | {"text": encoders.encode_text(clip.source.caption)}
+            self._write(_file_name(clip.source.name), tensors, clip.source.name, clip.stamp)
+        return [_file_name(clip.source.name) for clip in clips]
 
     def index(self, files: list[str]) -> None:
         """Say which files a run trains on."""

@@ -69,6 +69,11 @@ class Media:
     waveform: Tensor | None
     length: int
 
+    @property
+    def size(self) -> int:
+        """Values of the picture."""
+        return 0 if self.frames is None else self.frames.numel()
+
 
 def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source], list[Refused]]:
     """The clips of a folder by name, and those without a caption.

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.host.files.identify import stated_config
 from ccl_pack.ccl_core.host.files.read import read
-from ccl_pack.ccl_core.training.finetune.cache import Cache, Summary
+from ccl_pack.ccl_core.training.finetune.cache import Cache, Read, Summary
 from ccl_pack.ccl_core.training.finetune.encoders import Encoders
-from ccl_pack.ccl_core.training.finetune.media import Media
+from ccl_pack.ccl_core.training.finetune.media import Media, Source
 from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
 from ccl_tools.sample_clips import make
 from support.tiny import CONFIG
@@ -78,6 +78,38 @@ def test_an_interrupted_cache_is_not_trained_on(data: DataSettings, encoders: En
     assert len(list(build)) == 0 and len(Cache(Path(data.cache)).entries()) == 1
 
 
+def test_clips_of_one_shape_are_encoded_at_once_and_as_each_alone(encoders: Encoders) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clips = [
+        Media(torch.rand(9, 32, 48, 3, generator=generator), torch.rand(2, 9000, generator=generator), 9)
+        for _ in range(3)
+    ]
+    together = encoders.encode(clips)
+    for clip, latents in zip(clips, together, strict=True):
+        (alone,) = encoders.encode([clip])
+        for name, value in latents.items():
+            torch.testing.assert_close(value, alone[name], atol=0.05, rtol=0.05)
+    waiting = [Read(Source(Path(), "", ""), {}, clip) for clip in clips]
+    sound, longer = Media(None, clips[0].waveform, 9), Media(clips[0].frames, clips[0].waveform, 5)
+    assert waiting[2].joins(waiting[:2])
+    assert not replace(waiting[2], media=sound).joins(waiting[:2])
+    assert not replace(waiting[2], media=longer).joins(waiting[:2])
+    assert not waiting[2].joins(waiting * 3)
+
+
+def test_a_clip_of_one_stream_has_nothing_of_the_other(tmp_path: Path, encoders: Encoders) -> None:
+    lone = [Media(None, torch.rand(2, 9000), 9), Media(torch.rand(9, 32, 48, 3), None, 9)]
+    shapes = []
+    for number, clip in enumerate(lone):
+        (latents,) = encoders.encode([clip])
+        cache = Cache(tmp_path / str(number))
+        cache.folder.mkdir()
+        cache.index([cache.write("clip", latents | {"text": torch.ones(5, 24)}, {})])
+        (entry,) = cache.entries()
+        shapes.append((entry.shapes[:2], entry.load().only_task))
+    assert shapes == [(((16, 3, 0, 0), (32, 18)), "t2a"), (((16, 3, 4, 6), (32, 0)), "t2v")]
+
+
 def test_image_to_video_gets_its_first_frame() -> None:
     config = replace(CONFIG, video=replace(CONFIG.video, in_dim=36))
     encoders = Encoders(EncoderSettings(checkpoint="none.safetensors"), config)
@@ -85,7 +117,7 @@ def test_image_to_video_gets_its_first_frame() -> None:
     frames = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(0))
     other = torch.cat([frames[:1], frames[1:].flip(0)])
     waveform = torch.zeros(2, 9000)
-    first, second = (encoders.encode(Media(pictures, waveform, 9)) for pictures in (frames, other))
+    first, second = encoders.encode([Media(pictures, waveform, 9) for pictures in (frames, other)])
     release()
     assert first["image"].shape == (20, 3, 4, 6)
     assert first["image"][:4, 0].eq(1).all() and first["image"][:4, 1:].eq(0).all()

@@ -31,7 +31,7 @@ from ccl_pack.ccl_core.training.tiny.ablations import (
     register,
 )
 from ccl_pack.ccl_core.training.tiny.export import CCL_TINY
-from ccl_pack.ccl_core.training.tiny.trainer import Recipe, Trainer
+from ccl_bench.ablation_trainer import Recipe, Trainer
 from support.tiny import CONFIG, latents, state_dict
 
 

@@ -1,50 +1,52 @@
-"""Multi-task training of ccl-tiny (CCL, arXiv 2603.18600) on clips of the procedural world."""
+"""The training of the models that benchmarks/method.py compares: one task a step, whose draws no model changes."""
 
 from __future__ import annotations
 
-import json
-import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.ops
 import torch
-from torch import Tensor
 
-from ...config import CCLConfig
-from ...model.joint import JointModel
-from ..flow import SEPARATE, Batch, Draw, initialise, losses, save_atomically, shifted
-from ..muon import Muon
-from .data import Mixture
+from ccl_pack.ccl_core.model.joint import JointModel
+from ccl_pack.ccl_core.training.flow import (
+    PAPER_MIX,
+    Draw,
+    initialise,
+    losses,
+    sample_lag,
+    save_atomically,
+    shifted,
+)
+from ccl_pack.ccl_core.training.muon import Muon
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from torch import Tensor
 
-# Near the paper's mix, with more of a2v: to move with a sound is what the tiny model learns last.
-TASK_MIX = {"joint": 0.44, "a2v": 0.3, "v2a": 0.13, SEPARATE: 0.13}
-
+    from ccl_pack.ccl_core.config import CCLConfig
+    from ccl_pack.ccl_core.training.flow import Batch
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the result besides model and data."""
 
-    steps: int = 1700
+    steps: int = 600
     seed: int = 0
     batch: int = 16
     muon_rate: float = 0.015
     adam_rate: float = 1e-3
     warmup: int = 100
     decay: float = 0.7  # the last share of the steps, over which the rates fall to zero
-    tasks: Mapping[str, float] = field(default_factory=lambda: TASK_MIX)  # shares
+    tasks: Mapping[str, float] = field(default_factory=lambda: PAPER_MIX)  # shares
     text_drop: float = 0.1
     # The sampler's, so that training sees the times that sampling takes.
     shift: float = 3.0
     # Shift of the audio's time over the video's, drawn per clip between these: one file then serves any
     # audio_shift.
     audio_lag: tuple[float, float] = (0.5, 4.0)
-    save_seconds: float = 120.0
     threads: int = 2
 
 
@@ -65,7 +67,6 @@ class Trainer:
         self.rates = [group["lr"] for optimiser in self.optimisers for group in optimiser.param_groups]
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.step = 0
-        self.seconds = 0.0
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One optimiser step on one task; returns the losses of the generated streams."""
@@ -97,7 +98,6 @@ class Trainer:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "generator": self.generator.get_state(),
             "step": self.step,
-            "seconds": self.seconds,
         }
         save_atomically(state, path)
 
@@ -108,7 +108,6 @@ class Trainer:
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
         self.step = state["step"]
-        self.seconds = state["seconds"]
 
 
 def optimisers_of(model: JointModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -155,47 +154,3 @@ def sample_time(batch: int, shift: float, generator: torch.Generator) -> Tensor:
     """Uniform time, stratified over the batch, under the same shift the sampler uses. (b,), 1 is noise."""
     # One time from each equal part of 0..1: every batch covers the whole range.
     return shifted((torch.arange(batch) + torch.rand(batch, generator=generator)) / batch, shift)
-
-
-def sample_lag(batch: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Log-uniform between the bounds. (b,)"""
-    low, high = bounds
-    return low * (high / low) ** torch.rand(batch, generator=generator)
-
-
-def train_joint(
-    config: CCLConfig, data: Mixture, out: Path, recipe: Recipe, start: Mapping[str, Tensor] | None = None
-) -> Trainer:
-    """Train for the recipe's steps from the weights `start` or fresh ones, or go on from `out` if it exists.
-
-    A log of JSON lines lies beside `out`.
-    """
-    # The host's RoPE kernel has no gradient; in training the host computes RoPE in plain torch.
-    comfy.model_management.in_training = True
-    torch.set_num_threads(recipe.threads)
-    trainer = Trainer(config, recipe, start)
-    if out.exists():
-        trainer.resume(out)
-    sums: dict[str, list[float]] = {}
-    saved = time.monotonic()
-    with out.with_suffix(".jsonl").open("a") as record:
-        while trainer.step < recipe.steps:
-            started = time.monotonic()
-            batch = data.draw(trainer.generator, recipe.batch, recipe.text_drop)
-            for name, value in trainer.update(batch).items():
-                sums.setdefault(name, []).append(value)
-            trainer.seconds += time.monotonic() - started
-            if trainer.step % 50 == 0:
-                means = {name: round(sum(values) / len(values), 4) for name, values in sorted(sums.items())}
-                line = {"step": trainer.step, "seconds": round(trainer.seconds), **means}
-                record.write(json.dumps(line) + "\n")
-                record.flush()
-                log.info("%s", line)
-                sums.clear()
-            if time.monotonic() - saved > recipe.save_seconds:
-                trainer.save(out)
-                # Right after a save: a run that is resumed there sees the same files.
-                data.refresh()
-                saved = time.monotonic()
-    trainer.save(out)
-    return trainer

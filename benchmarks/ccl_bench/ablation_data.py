@@ -1,4 +1,4 @@
-"""Training data of ccl-tiny: world clips as latents and text embeddings, made once and kept in one file."""
+"""Training data of benchmarks/method.py: world clips as latents and text embeddings, kept in files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy.latent_formats
 import comfy.sd
@@ -16,12 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..flow import Batch
-from ..world import scene
-from ..world.captions import held_out, paraphrase
-from ..world.clip import Attributes, Clip
-from ..world.shares import EASY, World
-from .video_vae import encode_moments, pixels_of, use_channels_last
+from ccl_pack.ccl_core.training.flow import Batch, level, loudness, motion
+from ccl_pack.ccl_core.training.tiny.clips import caption_of, trained_clips
+from ccl_pack.ccl_core.training.tiny.video_vae import encode_moments, pixels_of, use_channels_last
+
+if TYPE_CHECKING:
+    from ccl_pack.ccl_core.training.world.clip import Clip
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +81,9 @@ class Dataset:
         self.audio = tensors["audio"]
         self.text = tensors["text"]
         self.no_text = tensors["no_text"]  # (1, n, d)
-        video = self.video.float()
-        # The median over time is the empty room: shapes seldom stand at one place for half a clip.
-        still = video.median(dim=2, keepdim=True).values
-        change = (video - still).square().mean(dim=1, keepdim=True).sqrt()
-        self.motion = change.clamp(max=1).half()  # (n, 1, t, h, w): where the shape is
-        self.loudness = (self.audio.float() - self.audio.float().amin(dim=2, keepdim=True)).mean(
-            dim=1, keepdim=True
-        )
-        self.loudness = (self.loudness / self.loudness.std()).clamp(max=2).half()  # (n, 1, a)
+        self.motion = motion(self.video.float()).half()  # (n, 1, t, h, w): where the shape is
+        deviation = float(level(self.audio.float()).std())
+        self.loudness = loudness(self.audio.float(), deviation).half()  # (n, 1, a)
 
     def __len__(self) -> int:
         return len(self.video)
@@ -141,23 +136,6 @@ def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return tensors
 
 
-def trained_clips(seed: int, frames: int, objects: int | None = None, world: World = EASY) -> Iterator[Clip]:
-    """World clips without the held-out combinations, alone or beside another object."""
-    drawn = scene.clips(seed, frames=frames, objects=objects, world=world)
-    return (clip for clip in drawn if not any(map(held_out, clip.objects)))
-
-
-def caption_of(rng: random.Random, clip: Clip) -> str:
-    """The world's own caption, or a paraphrase of what it says, in either order of the objects."""
-    if rng.random() < 0.5:
-        return clip.caption
-    stated = [
-        Attributes(colour=thing.colour, shape=thing.shape, motion=thing.motion, sound=thing.sound)
-        for thing in clip.objects
-    ]
-    return paraphrase(rng, *rng.sample(stated, len(stated)), ambience=clip.ambience)
-
-
 class Mixture:
     """The data files of a folder, whose clips may differ in length from file to file.
 
@@ -165,20 +143,11 @@ class Mixture:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.datasets: dict[Path, Dataset] = {}
-        self.refresh()
+        self.datasets = [Dataset(load_file(path)) for path in sorted(folder.glob("data-*.safetensors"))]
         if not self.datasets:
-            raise ValueError(f"{folder} holds no data-*.safetensors: run the data stage first")
-
-    def refresh(self) -> None:
-        """Read files that have come since; encoding may go on while the training runs."""
-        for path in sorted(self.folder.glob("data-*.safetensors")):
-            if path not in self.datasets:
-                self.datasets[path] = Dataset(load_file(path))
-                log.info("%s: %d clips", path.name, len(self.datasets[path]))
-        self.sizes = torch.tensor([len(dataset) for dataset in self.datasets.values()], dtype=torch.float32)
+            raise ValueError(f"{folder} holds no data-*.safetensors: run the script without its clips anew")
+        self.sizes = torch.tensor([len(dataset) for dataset in self.datasets], dtype=torch.float32)
 
     def draw(self, generator: torch.Generator, batch: int, text_drop: float) -> Batch:
         chosen = int(torch.multinomial(self.sizes, 1, generator=generator))
-        return list(self.datasets.values())[chosen].draw(generator, batch, text_drop)
+        return self.datasets[chosen].draw(generator, batch, text_drop)

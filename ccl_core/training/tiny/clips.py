@@ -1,0 +1,80 @@
+"""Clips of the world to train on, as files that scripts/train.py reads: lossless films and their captions."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ..world import scene
+from ..world.captions import held_out, paraphrase
+from ..world.clip import Attributes, Clip
+from ..world.shares import EASY, HARD, World
+from ..world.sounds import SAMPLE_RATE
+
+WORLDS = {"easy": EASY, "hard": HARD}
+CAPTIONS = "captions.jsonl"
+FPS = 16
+
+
+def trained_clips(
+    seed: int, frames: int, objects: int | None = None, world: World = EASY
+) -> Iterator[Clip]:
+    """World clips without the held-out combinations, alone or beside another object."""
+    drawn = scene.clips(seed, frames=frames, fps=FPS, objects=objects, world=world)
+    return (clip for clip in drawn if not any(map(held_out, clip.objects)))
+
+
+def caption_of(rng: random.Random, clip: Clip) -> str:
+    """The world's own caption, or a paraphrase of what it says, in either order of the objects."""
+    if rng.random() < 0.5:
+        return clip.caption
+    stated = [
+        Attributes(colour=thing.colour, shape=thing.shape, motion=thing.motion, sound=thing.sound)
+        for thing in clip.objects
+    ]
+    return paraphrase(rng, *rng.sample(stated, len(stated)), ambience=clip.ambience)
+
+
+def write_clips(
+    folder: Path, count: int, seed: int, frames: int, objects: int | None = None, world: World = EASY
+) -> Iterator[Path]:
+    """Write so many clips of a seed beside those of other seeds; yields the file of each.
+
+    What is there already, whole and with its caption, stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    with (folder / CAPTIONS).open("a", encoding="utf-8") as captions:
+        for number, clip in enumerate(islice(trained_clips(seed, frames, objects, world), count)):
+            path = folder / f"{seed}-{number:05}.mkv"
+            caption = caption_of(rng, clip)
+            if not path.exists():
+                captions.write(json.dumps({"file": path.name, "caption": caption}) + "\n")
+                captions.flush()
+                write_clip(path, clip)
+            yield path
+
+
+def write_clip(path: Path, clip: Clip) -> None:
+    """Its frames bit for bit (FFV1), and its sound in 16 bits (FLAC)."""
+    part = path.with_suffix(".part")
+    with av.open(str(part), "w", format="matroska") as file:
+        video = file.add_stream("ffv1", rate=FPS)
+        audio = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
+        video.height, video.width = clip.frames.shape[1:3]
+        video.pix_fmt = "bgr0"
+        for picture in clip.frames:
+            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(video.encode(None))
+        samples = np.rint(clip.waveform.clip(-1, 1) * 32767).astype(np.int16)
+        heard = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        heard.sample_rate, heard.pts = SAMPLE_RATE, 0
+        file.mux(audio.encode(heard))
+        file.mux(audio.encode(None))
+    part.replace(path)
