@@ -18,9 +18,9 @@ from ccl_tools.lock import only_one
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ccl_pack.ccl_core.config import CCLConfig
     from ccl_bench.ablation_data import Mixture
     from ccl_bench.ablation_trainer import Recipe
+    from ccl_pack.ccl_core.config import CCLConfig
 
 # Far from the seeds of evaluation, so that no clip is trained on and asked for.
 DATA_SEED = 7000
@@ -142,9 +142,9 @@ def trained_streams(config: CCLConfig, data: Mixture, options: argparse.Namespac
 
 def run(options: argparse.Namespace) -> None:
     """All jobs that are not finished, one after the other."""
+    from ccl_bench.ablation_data import Mixture
     from ccl_pack.ccl_core.training.flow import PAPER_MIX
     from ccl_pack.ccl_core.training.tiny.ablations import configuration, register
-    from ccl_bench.ablation_data import Mixture
 
     register()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -52,9 +52,9 @@ def record(loaded: Any, clip: Clip, sigma: float, seed: int) -> list[AttentionMa
     """All maps of one pass of the model over the noised clip, both routes open."""
     import comfy.model_management
 
+    from ccl_bench.ablation_data import WorldEncoders
     from ccl_pack.ccl_core.attention_maps import Recorder
     from ccl_pack.ccl_core.host.media.latents import split
-    from ccl_bench.ablation_data import WorldEncoders
 
     comfy.model_management.load_models_gpu([loaded.model])
     latent = split(generate.encode(loaded, clip, video=True, audio=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,7 +144,7 @@ class Mixture:
     def __init__(self, folder: Path) -> None:
         self.datasets = [Dataset(load_file(path)) for path in sorted(folder.glob("data-*.safetensors"))]
         if not self.datasets:
-            raise ValueError(f"{folder} holds no data-*.safetensors: run the script without its clips anew")
+            raise ValueError(f"{folder} holds no data-*.safetensors: start the script anew, which makes them")
         self.sizes = torch.tensor([len(dataset) for dataset in self.datasets], dtype=torch.float32)
 
     def draw(self, generator: torch.Generator, batch: int, text_drop: float) -> Batch:

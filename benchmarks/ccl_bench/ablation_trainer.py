@@ -1,4 +1,4 @@
-"""The training of the models that benchmarks/method.py compares: one task a step, whose draws no model changes."""
+"""The training of the models that benchmarks/method.py compares: one task a step, the same draws for all."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ccl_pack.ccl_core.config import CCLConfig
     from ccl_pack.ccl_core.training.flow import Batch
+
 
 @dataclass(frozen=True)
 class Recipe:

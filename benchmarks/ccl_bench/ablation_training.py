@@ -15,9 +15,9 @@ from ccl_tools.console import Ticker
 if TYPE_CHECKING:
     import torch
 
-    from ccl_pack.ccl_core.config import CCLConfig
     from ccl_bench.ablation_data import Mixture
     from ccl_bench.ablation_trainer import Recipe
+    from ccl_pack.ccl_core.config import CCLConfig
 
 # So much training is lost where a run is killed.
 SAVE_SECONDS = 60.0

@@ -3,31 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
-
-
-def encoders(work: Path) -> WorldEncoders:
-    import json
-
-    import comfy.sd
-    from safetensors.torch import load_file
-
-    from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
-    from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
-    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
-    from ccl_pack.ccl_core.training.tiny.export import metadata
-
-    files = {part: work / f"{part}.safetensors" for part in ("video_vae", "audio_vae", "text_encoder")}
-    text_config = json.loads(metadata(files["text_encoder"])["text_encoder"])
-    return WorldEncoders(
-        video=comfy.sd.VAE(sd=load_file(files["video_vae"])),
-        audio=load_audio_vae(load_file(files["audio_vae"]), metadata(files["audio_vae"])),
-        text=load_text_encoder(load_file(files["text_encoder"]), text_config),
-    )
+from ccl_tools.console import Ticker
 
 
 def overrides(args: argparse.Namespace, *names: str) -> dict:
@@ -58,42 +35,34 @@ def vocoder(args: argparse.Namespace) -> None:
     train_vocoder(args.work / "audio_vae.safetensors", recipe)
 
 
-def data(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.tiny.data import make
+def clips(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.tiny.clips import WORLDS, write_clips
 
-    make(
-        encoders(args.work),
-        args.work / f"data-{args.frames}-{args.seed}.safetensors",
-        args.clips,
-        1000 + args.seed,
-        args.frames,
-        args.objects,
-    )
-
-
-def joint(args: argparse.Namespace) -> None:
-    from dataclasses import replace
-
-    from ccl_pack.ccl_core.training.tiny.data import Mixture
-    from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, joint_weights
-    from ccl_pack.ccl_core.training.tiny.trainer import Recipe, train_joint
-
-    recipe = Recipe(**overrides(args, "steps", "batch"), threads=args.threads)
-    rates = {name: args.rate * getattr(recipe, name) for name in ("muon_rate", "adam_rate")}
-    start = joint_weights(args.start) if args.start else None
-    train_joint(CCL_TINY, Mixture(args.work), args.work / "joint.pt", replace(recipe, **rates), start)
+    ticker = Ticker("writing clips")
+    wanted = args.work / "clips", args.clips, args.seed, args.frames, args.objects, WORLDS[args.world]
+    for number, path in enumerate(write_clips(*wanted), 1):
+        ticker.tick(f"{number} of {args.clips}, {path.name}")
+    ticker.done(f"{args.clips} in {wanted[0]}")
 
 
 def export(args: argparse.Namespace) -> None:
     import itertools
     import math
 
+    import comfy.latent_formats
+    import comfy.sd
     import numpy as np
     import torch
+    from safetensors.torch import load_file
 
     from ccl_pack.ccl_core.alignment.timeline import frame_time
-    from ccl_pack.ccl_core.training.tiny.data import WorldEncoders
-    from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, preview_factors, write_checkpoint
+    from ccl_pack.ccl_core.metadata import read_config
+    from ccl_pack.ccl_core.training.tiny.export import (
+        joint_weights,
+        metadata,
+        preview_factors,
+        write_checkpoint,
+    )
     from ccl_pack.ccl_core.training.tiny.video_vae import encode_moments, pixels_of
     from ccl_pack.ccl_core.training.world import scene
 
@@ -101,15 +70,16 @@ def export(args: argparse.Namespace) -> None:
         np.stack([clip.frames for clip in itertools.islice(scene.clips(args.seed, frames=17), 16)])
     )
     with torch.no_grad():
-        latent, _ = encode_moments(encoders(args.work).video.first_stage_model, pixels)
+        vae = comfy.sd.VAE(sd=load_file(args.work / "video_vae.safetensors"))
+        latent, _ = encode_moments(vae.first_stage_model, pixels)
     small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (pixels.shape[2], *latent.shape[-2:]))
     # A latent frame stands for the picture in its middle.
     middles = [math.floor(frame_time(i)) for i in range(latent.shape[2])]
     small = small[:, :, middles].movedim(1, -1)
-    weights = torch.load(args.work / "joint.pt", map_location="cpu", weights_only=True)["model"]
+    factors = preview_factors(comfy.latent_formats.Wan21().process_in(latent), small)
+    config = read_config(metadata(args.weights)["ccl_config"])
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    factors = preview_factors(WorldEncoders.normalise(latent), small)
-    write_checkpoint(weights, CCL_TINY, args.work, factors, args.out)
+    write_checkpoint(joint_weights(args.weights), config, args.work, factors, args.out)
 
 
 # In the order of a training from nothing.
@@ -117,7 +87,6 @@ STAGES = {
     "video_vae": video_vae,
     "text_encoder": text_encoder,
     "vocoder": vocoder,
-    "data": data,
-    "joint": joint,
+    "clips": clips,
     "export": export,
 }

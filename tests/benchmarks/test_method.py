@@ -19,13 +19,13 @@ from ccl_bench import ablation, ablation_settings, charts
 from ccl_bench import ablation_attention as attention
 from ccl_bench import ablation_report as report
 from ccl_bench import ablation_training as training
+from ccl_bench.ablation_data import Mixture
+from ccl_bench.ablation_trainer import Recipe, Trainer
 from ccl_bench.tiny_options import CHECKPOINT
 from ccl_pack.ccl_core.attention_maps import AttentionMap
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.training.flow import SEPARATE
 from ccl_pack.ccl_core.training.tiny.ablations import VARIANTS, configuration, register
-from ccl_bench.ablation_data import Mixture
-from ccl_bench.ablation_trainer import Recipe, Trainer
 from ccl_pack.ccl_core.training.world.evaluate import draw_clips
 from ccl_tools.console import ScriptError
 from support.commands import load

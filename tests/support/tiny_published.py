@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from ccl_pack.ccl_core.model.audio.dac import DAC, DACConfig
 from ccl_pack.ccl_core.model.audio.vocos import Vocos, VocosConfig
-from ccl_pack.ccl_core.training.tiny.export import CCL_TINY
 from ccl_tools import published
+from support.ccl_tiny import CCL_TINY
 
 TEXT = CCL_TINY.video.text_dim
 OVI_VIDEO, OVI_AUDIO = (replace(size, text=TEXT) for size in published.TINY_OVI[:2])

@@ -48,17 +48,9 @@ def test_programs_explain_themselves_and_start_with_plain_python(program: Path) 
     assert names & {"reexec", "ensure"}
 
 
-@pytest.mark.parametrize("stages", [[], ["data"], ["data", "joint"]])
-def test_only_the_joint_stage_goes_to_a_gpu(stages: list[str]) -> None:
-    refused = run("scripts/train_tiny.py", *stages, "--gpu")
-    assert refused.returncode == 2
-    assert "--gpu is for the joint stage alone" in refused.stderr
-
-
-def test_training_on_a_gpu_that_is_not_there_says_so(tmp_path: Path) -> None:
-    refused = run("scripts/train_tiny.py", "joint", "--gpu", "--work", str(tmp_path), CUDA_VISIBLE_DEVICES="")
-    assert refused.returncode == 1
-    assert "no CUDA device" in refused.stderr and "leave --gpu out" in refused.stderr
+def test_an_export_needs_the_weights_of_a_training() -> None:
+    refused = run("scripts/train_tiny.py", "clips", "export")
+    assert refused.returncode == 2 and "export needs --weights" in refused.stderr
 
 
 def test_a_taken_port_is_named() -> None:

@@ -50,6 +50,8 @@ class Encoders:
         audio = _audio_vae(chosen, whole)
         text = _text_encoder(chosen, whole)
         require_video_vae(video, self.config.video.out_dim)
+        # The host takes the frames of a batch of clips for a side, and cuts them to a multiple of 8.
+        video.crop_input = False
         if video.device.type == "cpu":
             _last_channels(video.first_stage_model)
         require_audio_vae(audio, self.config.audio_latent.channels)

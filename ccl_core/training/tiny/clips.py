@@ -22,9 +22,7 @@ CAPTIONS = "captions.jsonl"
 FPS = 16
 
 
-def trained_clips(
-    seed: int, frames: int, objects: int | None = None, world: World = EASY
-) -> Iterator[Clip]:
+def trained_clips(seed: int, frames: int, objects: int | None = None, world: World = EASY) -> Iterator[Clip]:
     """World clips without the held-out combinations, alone or beside another object."""
     drawn = scene.clips(seed, frames=frames, fps=FPS, objects=objects, world=world)
     return (clip for clip in drawn if not any(map(held_out, clip.objects)))

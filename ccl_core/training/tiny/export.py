@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -12,48 +11,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...config import AudioLatentConfig, CCAOptions, CCLConfig, InteractionConfig, StreamConfig
+from ...config import CCLConfig
 from ...metadata import read_config, write_config
 from ..world.evaluate import lesson
 
-LAYERS = 6
-TEXT_DIM = 96
 # The encoders' files, by the prefix of their keys in the all-in-one file.
 ENCODERS = {
     "text_encoders.": "text_encoder.safetensors",
     "vae.": "video_vae.safetensors",
     "audio_vae.": "audio_vae.safetensors",
 }
-
-CCL_TINY = CCLConfig(
-    fps=Fraction(16),
-    video=StreamConfig(
-        in_dim=16,
-        out_dim=16,
-        dim=160,
-        ffn_dim=480,
-        num_heads=4,
-        num_layers=LAYERS,
-        text_dim=TEXT_DIM,
-        freq_dim=128,
-    ),
-    audio=StreamConfig(
-        in_dim=32,
-        out_dim=32,
-        dim=96,
-        ffn_dim=288,
-        num_heads=4,
-        num_layers=LAYERS,
-        text_dim=TEXT_DIM,
-        freq_dim=128,
-        patch_size=(1, 1, 1),
-    ),
-    interaction=InteractionConfig(kind="cca", layers=tuple(range(LAYERS)), options=CCAOptions(16)),
-    audio_latent=AudioLatentConfig(vae="vocos", channels=32, rate=Fraction(32), sample_rate=16000),
-    clock="causal",
-    shift=3.0,
-    audio_shift=6.0,  # the picture decides when things hit, the sound follows (docs/ccl-tiny.md)
-)
 
 
 def write_checkpoint(

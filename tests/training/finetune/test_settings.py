@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
+from ccl_pack.ccl_core.host.files.identify import stated_config
+from ccl_pack.ccl_core.host.files.read import read
+from ccl_pack.ccl_core.training.finetune.load import read_model
 from ccl_pack.ccl_core.training.finetune.settings import Settings
 from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
 from ccl_pack.ccl_core.training.flow import PAPER_MIX
+from support.ccl_tiny import CONFIGS
 
 WHOLE = {
     "model": {
@@ -96,3 +100,13 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         read_settings(tmp_path / "train.json")
     with pytest.raises(ValueError, match="cannot be read"):
         read_settings(tmp_path / "gone.json")
+
+
+def test_the_shipped_configurations_fit_the_model_that_is_shipped() -> None:
+    (path,) = (path for path in CONFIGS.glob("*.json") if not path.name.endswith(".model.json"))
+    settings = read_settings(path)
+    shipped = stated_config(read(settings.encoders.checkpoint))
+    assembly, config = read_model(settings.model)
+    assert config == replace(shipped, text_encoder=None, latent_rgb_factors=None)
+    assert assembly.sd == {} and settings.train.trained == ["interaction", "audio", "video"]
+    assert settings.train.steps * 0.65 < 2 * 3600, "seconds of a step on two cores"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -30,8 +31,12 @@ from ccl_pack.ccl_core.training.finetune.run import finetune
 from ccl_pack.ccl_core.training.finetune.saves import saves
 from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner
+from ccl_pack.ccl_core.training.tiny.clips import write_clips
+from ccl_pack.ccl_core.training.tiny.export import unpack
 from ccl_tools.console import ScriptError
 from ccl_tools.sample_clips import make
+from ccl_tools.tiny_stages import export
+from support.ccl_tiny import CONFIGS
 from support.commands import load
 from support.tiny_runs import configuration, log_lines, saved
 
@@ -161,6 +166,27 @@ def test_samples_of_every_task_come_from_a_save_that_loads(tmp_path: Path, whole
         if whole:
             model = load_checkpoint(str(folder / "model.safetensors"))[0]
             assert model.model.ccl_config == stated_config(read(str(CCL_TINY)))
+
+
+def test_films_of_the_world_become_a_checkpoint_by_the_shipped_configuration(tmp_path: Path) -> None:
+    list(write_clips(tmp_path / "clips", 8, 0, 33, 1))
+    whole = json.loads((CONFIGS / "ccl-tiny-one-object.json").read_text())
+    whole["model"]["config"] = str(CONFIGS / whole["model"]["config"])
+    whole["encoders"]["checkpoint"] = str(CCL_TINY)
+    whole["data"] |= {"clips": "clips", "cache": "cache", "validation_clips": 2}
+    short = {"steps": 2, "batch": 3, "threads": 1, "validation_times": 1}
+    whole["train"] |= short | {"out": "out", "samples": whole["train"]["samples"][:1]}
+    (tmp_path / "train.json").write_text(json.dumps(whole))
+    script.main(script.arguments(["--config", str(tmp_path / "train.json"), "--cpu"]))
+    trained = saved(tmp_path) / "model.safetensors"
+    assert [path.suffix for path in (tmp_path / "out" / "samples").iterdir()] == [".mp4"]
+
+    unpack(CCL_TINY, tmp_path)
+    out = tmp_path / "again.safetensors"
+    export(argparse.Namespace(seed=0, work=tmp_path, weights=trained, out=out))
+    first, second = (load_checkpoint(str(path))[0] for path in (trained, out))
+    for name, value in first.model.diffusion_model.state_dict().items():
+        torch.testing.assert_close(second.model.diffusion_model.state_dict()[name], value)
 
 
 def test_faults_of_the_configuration_are_said_in_words(tmp_path: Path) -> None:

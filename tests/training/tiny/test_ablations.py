@@ -13,6 +13,7 @@ import comfy.ops
 import pytest
 import torch
 
+from ccl_bench.ablation_trainer import Recipe, Trainer
 from ccl_pack.ccl_core.alignment.tarp import plan
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.attention_maps import Recorder
@@ -30,8 +31,7 @@ from ccl_pack.ccl_core.training.tiny.ablations import (
     parameters,
     register,
 )
-from ccl_pack.ccl_core.training.tiny.export import CCL_TINY
-from ccl_bench.ablation_trainer import Recipe, Trainer
+from support.ccl_tiny import CCL_TINY
 from support.tiny import CONFIG, latents, state_dict
 
 

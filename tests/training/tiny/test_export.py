@@ -10,7 +10,6 @@ from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
 from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.metadata import read_config
 from ccl_pack.ccl_core.training.tiny.export import (
-    CCL_TINY,
     ENCODERS,
     joint_weights,
     metadata,
@@ -19,6 +18,7 @@ from ccl_pack.ccl_core.training.tiny.export import (
 )
 from ccl_pack.ccl_core.training.world.evaluate import lesson
 from ccl_tools.environment import ROOT
+from support.ccl_tiny import CCL_TINY
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 

@@ -1,4 +1,4 @@
-"""Training of the joint model: what each task trains, and that a run goes on where it was cut."""
+"""The trainer of the comparison: what each task trains, and that a run goes on where it was cut."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ccl_pack.ccl_core import training
-from ccl_pack.ccl_core.training.flow import SEPARATE, shifted
-from ccl_pack.ccl_core.training.tiny.data import Dataset, Mixture
-from ccl_pack.ccl_core.training.tiny.export import CCL_TINY, joint_weights
-from ccl_pack.ccl_core.training.tiny.trainer import (
-    TASK_MIX,
+from ccl_bench.ablation_data import Mixture
+from ccl_bench.ablation_trainer import (
     Recipe,
     Trainer,
     loss,
-    sample_lag,
     sample_time,
 )
+from ccl_pack.ccl_core.training.flow import PAPER_MIX, SEPARATE
 from support.tiny import CONFIG, state_dict
 from support.tiny_runs import random_batch
 
@@ -41,7 +37,7 @@ def test_each_task_trains_the_streams_it_generates(task: str, trained: list[str]
     model = Trainer(CONFIG, RECIPE).model
     losses = loss(model, random_batch(), task, RECIPE, torch.Generator().manual_seed(0))
     assert list(losses) == trained
-    assert task in TASK_MIX
+    assert task in PAPER_MIX
 
 
 def test_a_fresh_model_predicts_zero_so_the_loss_is_the_power_of_the_target() -> None:
@@ -58,15 +54,6 @@ def test_time_is_stratified_under_the_shift() -> None:
     assert time.median().item() == pytest.approx(0.75, abs=0.01)  # 3 * .5 / (1 + 2 * .5)
 
 
-def test_the_audio_lags_by_a_factor_of_the_shift() -> None:
-    lag = sample_lag(1000, (0.5, 4.0), torch.Generator().manual_seed(0))
-    assert 0.5 <= lag.min() < 0.55 and 3.6 < lag.max() <= 4
-    assert lag.median().item() == pytest.approx(2**0.5, rel=0.1)  # the middle of the octaves -1 to 2
-    time = torch.rand(1000)
-    torch.testing.assert_close(shifted(shifted(time, 3.0), lag), shifted(time, 3.0 * lag))
-    assert sample_lag(3, (1.0, 1.0), torch.Generator()).tolist() == [1, 1, 1]
-
-
 def test_training_begins_from_given_weights() -> None:
     weights = state_dict(CONFIG)
     streams = {key: value for key, value in weights.items() if not key.startswith("interaction.")}
@@ -78,14 +65,6 @@ def test_training_begins_from_given_weights() -> None:
     for other in (part, streams | {"blocks.9.norm.weight": torch.ones(1)}, {}):
         with pytest.raises(ValueError, match="those of another model"):
             Trainer(CONFIG, RECIPE, other)
-
-
-def test_training_can_go_on_from_the_shipped_weights() -> None:
-    path = Path(training.__file__).parents[1] / "checkpoints" / "ccl-tiny.safetensors"
-    weights = joint_weights(path)
-    model = Trainer(CCL_TINY, RECIPE, weights).model
-    assert weights.keys() == model.state_dict().keys()
-    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
 def test_tasks_are_drawn_by_the_shares_of_the_recipe() -> None:
@@ -137,12 +116,10 @@ def dataset_file(path: Path, clips: int, frames: int, tokens: int) -> None:
     save_file({key: value.half() for key, value in tensors.items()}, path)
 
 
-def test_mixture_draws_by_size_and_sees_files_that_come_later(tmp_path: Path) -> None:
+def test_mixture_draws_by_size(tmp_path: Path) -> None:
     dataset_file(tmp_path / "data-9-0.safetensors", 30, 3, 18)
-    mixture, generator = Mixture(tmp_path), torch.Generator().manual_seed(0)
-    assert mixture.draw(generator, 4, 0.0).video.shape == (4, 16, 3, 4, 4)
     dataset_file(tmp_path / "data-13-1.safetensors", 10, 4, 26)
-    mixture.refresh()
+    mixture, generator = Mixture(tmp_path), torch.Generator().manual_seed(0)
     frames = [mixture.draw(generator, 1, 0.0).video.shape[2] for _ in range(200)]
     assert 0.15 < frames.count(4) / 200 < 0.35
 
@@ -153,18 +130,6 @@ def test_text_is_dropped_as_often_as_asked(tmp_path: Path) -> None:
     assert 0.07 < (drawn.text == 0).all(dim=(1, 2)).float().mean() < 0.13
 
 
-def test_weights_are_larger_where_something_moves_or_sounds() -> None:
-    video, audio = torch.zeros(1, 16, 5, 4, 4), torch.zeros(1, 8, 34)
-    video[0, :, 2, 1, 1] = 1
-    audio[0, :, 10] = 1
-    drawn = Dataset(
-        {"video": video, "audio": audio, "text": torch.zeros(1, 5, 24), "no_text": torch.zeros(1, 5, 24)}
-    )
-    chosen = drawn.draw(torch.Generator(), 1, 0.0)
-    assert chosen.video_weight[0, 0, 2, 1, 1] == 4 and chosen.video_weight.sum() == 5 * 16 + 3
-    assert chosen.audio_weight[0, 0, 10] > 1 and chosen.audio_weight[0, 0, 11] == 1
-
-
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="run the data stage first"):
+    with pytest.raises(ValueError, match="holds no data"):
         Mixture(tmp_path)
