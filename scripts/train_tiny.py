@@ -8,7 +8,7 @@ docs/ccl-tiny.md has the log of the shipped one.
 
 Stages, in this order: video_vae, text_encoder, vocoder, clips, export. Every stage reads what earlier ones
 left in --work; `clips` may run several times with other seeds and lengths. The joint model is trained between
-the last two, by scripts/train.py.
+the last two, by scripts/train.py. `measure` prints what the video VAE and the vocoder keep of held-out clips.
 """
 
 from __future__ import annotations

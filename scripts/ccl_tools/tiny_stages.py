@@ -82,6 +82,20 @@ def export(args: argparse.Namespace) -> None:
     write_checkpoint(joint_weights(args.weights), config, args.work, factors, args.out)
 
 
+def measure(args: argparse.Namespace) -> None:
+    import json
+
+    from ccl_pack.ccl_core.training.tiny.measure import measure_sound, measure_video
+
+    # Clips that no stage has seen.
+    seed = 7000 + args.seed
+    report = {
+        **measure_video(args.work / "video_vae.safetensors", seed),
+        **measure_sound(args.work / "audio_vae.safetensors", seed),
+    }
+    print(json.dumps(report, indent=1))
+
+
 # In the order of a training from nothing.
 STAGES = {
     "video_vae": video_vae,
@@ -89,4 +103,5 @@ STAGES = {
     "vocoder": vocoder,
     "clips": clips,
     "export": export,
+    "measure": measure,
 }
