@@ -189,9 +189,10 @@ class TrainSettings:
             raise ValueError(
                 f"train.tasks is {self.tasks}: give shares of {', '.join(PAPER_MIX)}, none negative"
             )
-        self._check_rates("rates", self.rates)
+        self._check_rates("rates", self.trained)
         if self.optimiser == "muon":
-            self._check_rates("muon_rates", self.muon_rates)
+            # A LoRA is Adam's.
+            self._check_rates("muon_rates", [part for part in self.trained if self.how(part) == "full"])
         if set(self.loss_weights) - set(EMPHASES) or min(self.loss_weights.values(), default=0) < 0:
             raise ValueError(
                 f"train.loss_weights is {self.loss_weights}: give {' and '.join(EMPHASES)}, none negative"
@@ -205,10 +206,12 @@ class TrainSettings:
                 f"train.times is {list(self.times)}: give two noise levels from 0 to 1, the lower first"
             )
 
-    def _check_rates(self, name: str, rates: dict[str, float]) -> None:
+    def _check_rates(self, name: str, parts: list[str]) -> None:
+        """ValueError unless the rates of this name are above 0, and there for these parts."""
+        rates: dict[str, float] = getattr(self, name)
         if set(rates) - set(SECTIONS) or any(rate <= 0 for rate in rates.values()):
             raise ValueError(f"train.{name} is {rates}: give rates above 0 for {', '.join(SECTIONS)}")
-        if missing := [section for section in self.trained if section not in rates]:
+        if missing := [part for part in parts if part not in rates]:
             raise ValueError(f"train.{name} has none for {', '.join(missing)}, which is trained: add it")
 
     def how(self, section: str) -> How:

@@ -65,13 +65,14 @@ def log_as_it_was() -> Iterator[None]:
             logging.root.removeHandler(handler)
 
 
-def media(folder: Path, model: dict, how: dict) -> Path:
-    """The configuration of a run on ccl-tiny and one clip, as docs/training.md describes it."""
-    make(folder / "clips", 1, seconds=0.7, size=(48, 32), voice=False)
+def media(folder: Path, model: dict, how: dict, clips: int = 1, held_out: int = 0) -> Path:
+    """The configuration of a run on ccl-tiny and some clips, as docs/training.md describes it."""
+    make(folder / "clips", clips, seconds=0.7, size=(48, 32), voice=False)
     whole = {
         "model": {"video": str(CCL_TINY)} | model,
         "encoders": {"checkpoint": str(CCL_TINY)},
-        "data": {"clips": "clips", "cache": "cache", "sizes": [[48, 32]], "frames": [9]},
+        "data": {"clips": "clips", "cache": "cache", "sizes": [[48, 32]], "frames": [9]}
+        | {"validation_clips": held_out},
         "train": {"out": "out", "steps": 30, "precision": "fp32", "warmup": 1, "threads": 1, "export": "fp32"}
         | how,
     }
@@ -197,11 +198,11 @@ def test_faults_of_the_configuration_are_said_in_words(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -> None:
-    """SIGKILL to a real process between two checkpoints."""
+    """SIGKILL to a real process between two saves; it makes samples, and the unbroken one makes none."""
     how = {
-        "steps": 60,
-        "save_every": 20,
-        "validate_every": 15,
+        "steps": 24,
+        "save_every": 8,
+        "validate_every": 6,
         "accumulate": 2,
         "video": "lora",
         "ema": 0.95,
@@ -210,24 +211,20 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -
         "optimiser": "muon",
         "audio_lag": [0.5, 4],
         "loss_weights": {"motion": 3, "loudness": 1},
+        "rates": {"interaction": 1e-4, "audio": 1e-4, "video": 1e-4},
+        "muon_rates": {"interaction": 1e-3, "audio": 1e-3},
+        "text_drop": 0.3,
     }
+    samples = {"samples": [{"task": "t2av", "caption": "a red ball bounces, drum"}]}
     folders = [tmp_path / name for name in ("unbroken", "killed")]
     paths = []
     for folder in folders:
         folder.mkdir()
-        paths.append(configuration(folder, train=how, held_out=1))
-    whole = read_settings(paths[0])
-    finetune(whole, *read_model(whole.model), torch.device("cpu"))
-
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "train.py"),
-        "--config",
-        str(paths[1]),
-        "--phase",
-        "train",
-        "--cpu",
-    ]
+        paths.append(media(folder, {}, how | (samples if folder.name == "killed" else {}), 3, 1))
+        script.main(script.arguments(["--config", str(paths[-1]), "--phase", "cache", "--cpu"]))
+    train = [sys.executable, str(ROOT / "scripts" / "train.py"), "--phase", "train", "--cpu", "--config"]
+    subprocess.run([*train, str(paths[0])], capture_output=True, check=True)
+    command = [*train, str(paths[1])]
     log = folders[1] / "out" / "log.jsonl"
     with (tmp_path / "output.txt").open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -235,23 +232,24 @@ def test_a_killed_run_goes_on_to_the_curve_of_the_unbroken_one(tmp_path: Path) -
         while (
             time.monotonic() < deadline
             and process.poll() is None
-            and not (log.exists() and '"step": 23' in log.read_text())
+            and not (log.exists() and '"step": 11' in log.read_text())
         ):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
     reached = log_lines_whole(log)[-1]["step"]
     state = torch.load(saved(folders[1]) / "state.pt", weights_only=True)["step"]
-    assert 20 <= state < reached < 60
+    assert 8 <= state < reached < 24
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"step {state} of 60" in done.stderr + done.stdout
+    assert f"step {state} of 24" in done.stderr + done.stdout
 
     unbroken = folders[0] / "out"
     assert log_lines(log) == log_lines(unbroken / "log.jsonl")
     for file in ("model.safetensors", "lora.safetensors"):
         ours, theirs = (load_file(saved(folder) / file) for folder in reversed(folders))
         assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    assert len(list((folders[1] / "out" / "samples").iterdir())) == 3
 
 
 def log_lines_whole(path: Path) -> list[dict]:
