@@ -20,8 +20,9 @@ from .face_picture import (
     Looks,
     Mouth,
     Passer,
+    Place,
     Pose,
-    draw_face,
+    draw_faces,
 )
 from .sounds import SAMPLE_RATE
 from .speech import SYLLABLE, Syllable, Voice, sample_syllables, sample_transcript, speak
@@ -33,6 +34,12 @@ HIGH = 190.0
 # Seconds: a mouth takes about so long from one shape to the next.
 GLIDE = 0.06
 BLINK = 0.14
+# Share of clips with a second face, which is silent.
+PAIRS = 1 / 3
+# Pixels from the middle of a face's picture to what must stay in the frame: hair, crown, chin.
+HAIR = 20.0
+CROWN = 23.0
+CHIN = 14.0
 # Half of the box around the mouth, pixels of a 64 x 64 frame: lips at their widest and highest, and a margin.
 BOX = (10, 8)
 # One word of one syllable with silence around it.
@@ -52,6 +59,7 @@ class FaceClip:
     """One clip with everything that is known about it.
 
     mouth: how open it is at each frame; mouth_box: its rows and columns, top, left, bottom, right, in pixels.
+    place: of the face that speaks; beside: the looks of a silent one.
     """
 
     frames: np.ndarray  # (f, h, w, 3) uint8
@@ -62,6 +70,8 @@ class FaceClip:
     mouth_box: np.ndarray  # (f, 4) int
     transcript: str
     caption: str
+    place: Place
+    beside: Looks | None
 
 
 def sample_clip(
@@ -82,22 +92,35 @@ def sample_clip(
     transcript = sample_transcript(rng, seconds) if transcript is None else transcript
     syllables = sample_syllables(rng, transcript, seconds)
     times = np.arange(frames) / fps
-    pose = sample_pose(rng, syllables, times)
+    places = sample_places(rng)
+    pose = sample_pose(rng, syllables, times, places[0])
     passer = sample_passer(rng, times, identity.looks)
+    silent = [(sample_looks(rng), sample_pose(rng, (), times, place)) for place in places[1:]]
+    beside = silent[0][0] if silent else None
     return FaceClip(
-        frames=draw_face(identity.looks, pose, passer, size),
+        frames=draw_faces([(identity.looks, pose), *silent], passer, size),
         waveform=speak(rng, syllables, identity.voice, round(seconds * SAMPLE_RATE)),
         identity=identity,
         syllables=syllables,
         mouth=pose.mouth[:, 1],
         mouth_box=box_of(pose, size),
         transcript=transcript,
-        caption=describe(identity, passer),
+        caption=describe(identity, passer, beside),
+        place=pose.place,
+        beside=beside,
     )
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    looks = Looks(
+    # Even in octaves. A higher voice mostly comes from a shorter mouth.
+    height = rng.random()
+    pitch = PITCH[0] * (PITCH[1] / PITCH[0]) ** height
+    scale = 0.95 + 0.2 * height + rng.uniform(-0.05, 0.05)
+    return Identity(sample_looks(rng), Voice(float(pitch), float(scale), float(rng.uniform(0.3, 0.6))))
+
+
+def sample_looks(rng: np.random.Generator) -> Looks:
+    return Looks(
         skin=str(rng.choice(list(SKINS))),
         hair=str(rng.choice(list(HAIRS))),
         long_hair=bool(rng.random() < 0.5),
@@ -106,20 +129,35 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         wall=str(rng.choice(list(WALLS))),
         width=float(rng.uniform(12.0, 14.5)),
     )
-    # Even in octaves. A higher voice mostly comes from a shorter mouth.
-    height = rng.random()
-    pitch = PITCH[0] * (PITCH[1] / PITCH[0]) ** height
-    scale = 0.95 + 0.2 * height + rng.uniform(-0.05, 0.05)
-    return Identity(looks, Voice(float(pitch), float(scale), float(rng.uniform(0.3, 0.6))))
 
 
-def sample_pose(rng: np.random.Generator, syllables: tuple[Syllable, ...], times: np.ndarray) -> Pose:
+def sample_places(rng: np.random.Generator) -> list[Place]:
+    """Where the speaking face is, and where a silent one is if there is one; they stand side by side."""
+    if rng.random() >= PAIRS:
+        return [sample_place(rng, (0.72, 1.0), (0.0, 64.0))]
+    sides = [(0.0, 32.0), (32.0, 64.0)]
+    rng.shuffle(sides)
+    return [sample_place(rng, (0.6, 0.72), side) for side in sides]
+
+
+def sample_place(rng: np.random.Generator, sizes: tuple[float, float], columns: tuple[float, float]) -> Place:
+    """A face of a size between these, between these columns and whole."""
+    size = rng.uniform(*sizes)
+    x = rng.uniform(columns[0] + HAIR * size + 1, columns[1] - HAIR * size - 1)
+    y = rng.uniform(CROWN * size + 1, min(CROWN * size + 9, 60 - CHIN * size))
+    return Place(float(x), float(y), float(size))
+
+
+def sample_pose(
+    rng: np.random.Generator, syllables: tuple[Syllable, ...], times: np.ndarray, place: Place
+) -> Pose:
     """A head that sways slowly, eyes that blink, and the mouth of what is said."""
     return Pose(
         x=32 + sway(rng, times, 2.2),
         y=29 + sway(rng, times, 1.2),
         mouth=mouth_track(syllables, times),
         eyes=blinks(rng, times),
+        place=place,
     )
 
 
@@ -168,22 +206,27 @@ def sample_passer(rng: np.random.Generator, times: np.ndarray, looks: Looks) -> 
 
 
 def box_of(pose: Pose, size: int) -> np.ndarray:
-    """Rows and columns around the mouth, within the picture; (f, 4)"""
-    middle = np.stack([pose.y + MOUTH_BELOW, pose.x, pose.y + MOUTH_BELOW, pose.x], axis=1)
-    half = np.array([-BOX[1], -BOX[0], BOX[1], BOX[0]])
+    """Rows and columns around the mouth, within the frame; (f, 4)"""
+    place = pose.place
+    x = place.x + place.size * (pose.x - 32)
+    y = place.y + place.size * (pose.y + MOUTH_BELOW - 32)
+    middle = np.stack([y, x, y, x], axis=1)
+    half = place.size * np.array([-BOX[1], -BOX[0], BOX[1], BOX[0]])
     return np.clip(((middle + half) * size / 64).round(), 0, size).astype(int)
 
 
-def describe(identity: Identity, passer: Passer) -> str:
+def describe(identity: Identity, passer: Passer, beside: Looks | None) -> str:
     """What is seen and whose voice is heard; the words stand in the transcript."""
-    looks = identity.looks
+    voice = f"talks in a {voice_word(identity.voice)} voice"
+    other = "" if beside is None else f", beside {person(beside)}, who is silent"
+    behind = f"{'an' if passer.colour[0] in 'aeiou' else 'a'} {passer.colour} {passer.shape}"
+    return f"{person(identity.looks)} {voice}{other}, {behind} moves behind"
+
+
+def person(looks: Looks) -> str:
     hair = f"{'long' if looks.long_hair else 'short'} {looks.hair} hair"
     shirt = f"{'an' if looks.shirt[0] in 'aeiou' else 'a'} {looks.shirt} shirt"
-    behind = f"{'an' if passer.colour[0] in 'aeiou' else 'a'} {passer.colour} {passer.shape}"
-    return (
-        f"a person with {looks.skin} skin, {hair} and {looks.eyes} eyes in {shirt} talks in a "
-        f"{voice_word(identity.voice)} voice, {behind} moves behind"
-    )
+    return f"a person with {looks.skin} skin, {hair} and {looks.eyes} eyes in {shirt}"
 
 
 def voice_word(voice: Voice) -> str:

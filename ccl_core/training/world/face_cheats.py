@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from .face import FaceClip, sample_clip, sample_passer, sample_pose
-from .face_picture import draw_face
+from .face_picture import draw_faces
 from .sounds import SAMPLE_RATE
 from .speech import VOWELS, speak
 from .speech_listen import RATE, envelope
@@ -22,7 +22,7 @@ def other_clip(rng: np.random.Generator, clip: FaceClip, fps: float) -> FaceClip
     """The face of the same person saying other words at other times."""
     frames, size = clip.frames.shape[:2]
     other = sample_clip(rng, clip.identity, frames=frames, size=size, fps=fps)
-    return replace(clip, frames=other.frames)
+    return replace(clip, frames=other.frames, place=other.place)
 
 
 def other_words(rng: np.random.Generator, clip: FaceClip, _fps: float) -> FaceClip:
@@ -63,11 +63,12 @@ def late(_rng: np.random.Generator, clip: FaceClip, _fps: float) -> FaceClip:
 def with_opening(rng: np.random.Generator, clip: FaceClip, fps: float, opening: np.ndarray) -> FaceClip:
     """The person with a mouth that opens so far (f,) 0..1 towards an "a"."""
     times = np.arange(len(clip.frames)) / fps
-    pose = sample_pose(rng, clip.syllables, times)
+    pose = sample_pose(rng, clip.syllables, times, clip.place)
     # An "a" is as wide as a mouth at rest and shows no teeth.
     mouth = np.stack([np.ones_like(opening), opening, np.zeros_like(opening)], axis=1)
     passer = sample_passer(rng, times, clip.identity.looks)
-    frames = draw_face(clip.identity.looks, replace(pose, mouth=mouth), passer, clip.frames.shape[1])
+    people = [(clip.identity.looks, replace(pose, mouth=mouth))]
+    frames = draw_faces(people, passer, clip.frames.shape[1])
     return replace(clip, frames=frames)
 
 

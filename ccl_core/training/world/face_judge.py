@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...metrics.onsets import to_mono
 from .face_mouth import mouth_costs, opening_of, vowel_shown
+from .face_picture import WHOLE, Place
 from .speech import Syllable, syllables_of
 from .speech_listen import RATE, envelope, hear_syllables, pitch_of, vowel_heard
 
@@ -87,15 +88,16 @@ def judge_face(
     sample_rate: int,
     transcript: str,
     syllables: Sequence[Syllable] | None = None,
+    place: Place = WHOLE,
 ) -> FaceJudgement:
     """A clip against the words asked.
 
     frames: (f, h, w, 3), 0..1. waveform: (n,) or (c, n). syllables: when the vowels sound, if that is known;
-    else they are heard.
+    else they are heard. place: of the face that speaks.
     """
     sound = to_mono(waveform).double().numpy()
     spans = hear_syllables(sound, sample_rate) if syllables is None else syllables
-    costs = mouth_costs(frames)
+    costs = mouth_costs(frames, place)
     lag, correlation = lag_of(opening_of(costs).double().numpy(), fps, sound, sample_rate)
     return FaceJudgement(
         asked=vowels_of(transcript),

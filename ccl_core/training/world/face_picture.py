@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,13 +68,26 @@ EYE_ASIDE = 5.6
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the middle of a picture of 64 x 64 pixels lies in the frame, and how large that picture is."""
+
+    x: float
+    y: float
+    size: float
+
+
+WHOLE = Place(32.0, 32.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Pose:
-    """By frame: the middle of the face in pixels of a 64 x 64 frame, the mouth, and how open the eyes are."""
+    """By frame: the middle of the face in pixels of its picture, the mouth, and how open the eyes are."""
 
     x: np.ndarray  # (f,)
     y: np.ndarray  # (f,)
     mouth: np.ndarray  # (f, 3): width, open, teeth
     eyes: np.ndarray  # (f,) 0 shut .. 1
+    place: Place = WHOLE
 
 
 @dataclass(frozen=True)
@@ -86,19 +101,27 @@ class Passer:
 
 
 class Canvas:
-    """Frames that layers are laid over, in pixels of a 64 x 64 frame whatever the size."""
+    """Frames that layers are laid over, in pixels of a picture of 64 x 64 whatever its size and place."""
 
     def __init__(self, frames: int, size: int, wall: tuple[int, int, int]) -> None:
         self.scale = size / 64
-        self.grid = (np.arange(size, dtype=np.float32) + 0.5) / self.scale
+        self.columns = self.rows = (np.arange(size, dtype=np.float32) + 0.5) / self.scale
         # Light from above.
         shade = np.linspace(1.1, 0.8, size, dtype=np.float32)[:, None, None]
         self.picture = np.tile(np.asarray(wall, dtype=np.float32) * shade, (frames, 1, size, 1))
 
+    def at(self, place: Place) -> Canvas:
+        """The same frames in pixels of the picture at this place."""
+        moved = copy(self)
+        moved.scale = self.scale * place.size
+        moved.columns = (self.columns - place.x) / place.size + 32
+        moved.rows = (self.rows - place.y) / place.size + 32
+        return moved
+
     def offsets(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distances of every pixel from a place by frame: (f, 1, w) and (f, h, 1)."""
-        dx = self.grid - np.asarray(x, dtype=np.float32)[..., None]
-        dy = self.grid - np.asarray(y, dtype=np.float32)[..., None]
+        dx = self.columns - np.asarray(x, dtype=np.float32)[..., None]
+        dy = self.rows - np.asarray(y, dtype=np.float32)[..., None]
         return dx[:, None, :], dy[:, :, None]
 
     def ellipse(self, x: np.ndarray, y: np.ndarray, wide: np.ndarray, tall: np.ndarray) -> np.ndarray:
@@ -106,24 +129,30 @@ class Canvas:
         dx, dy = self.offsets(x, y)
         wide = np.maximum(np.asarray(wide, dtype=np.float32), 1e-3)[..., None, None]
         tall = np.maximum(np.asarray(tall, dtype=np.float32), 1e-3)[..., None, None]
-        away = np.sqrt((dx / wide) ** 2 + (dy / tall) ** 2)
-        # The distance from the rim along the shorter axis, in pixels of the picture.
-        return np.clip((1 - away) * np.minimum(wide, tall) * self.scale + 0.5, 0, 1)
+        # To first order the distance from the rim is k (k - 1) over the slope of k, which is 1 at the rim.
+        k = np.sqrt((dx / wide) ** 2 + (dy / tall) ** 2) + 1e-6
+        slope = np.sqrt((dx / wide**2) ** 2 + (dy / tall**2) ** 2) + 1e-9
+        cover = np.clip(0.5 - k * (k - 1) / slope * self.scale, 0, 1)
+        # A line thinner than a pixel fills it in part.
+        return cover * np.clip(2 * np.minimum(wide, tall) * self.scale, 0, 1)
 
     def lay(self, cover: np.ndarray, colour: tuple[int, int, int]) -> None:
+        # In place: all views of a canvas share its picture.
         self.picture += cover[..., None] * (np.asarray(colour, dtype=np.float32) - self.picture)
 
 
-def draw_face(looks: Looks, pose: Pose, passer: Passer, size: int) -> np.ndarray:
-    """Frames (f, size, size, 3) uint8 of a person in front of a wall."""
-    canvas = Canvas(len(pose.x), size, WALLS[looks.wall])
+def draw_faces(people: Sequence[tuple[Looks, Pose]], passer: Passer, size: int) -> np.ndarray:
+    """Frames (f, size, size, 3) uint8 of people in front of the wall of the first of them."""
+    canvas = Canvas(len(passer.x), size, WALLS[people[0][0].wall])
     dx, dy = canvas.offsets(passer.x, passer.y)
     canvas.lay(
         COVERS[passer.shape](dx * canvas.scale, dy * canvas.scale, 6 * canvas.scale), PALETTE[passer.colour]
     )
-    draw_head(canvas, looks, pose)
-    draw_eyes(canvas, looks, pose)
-    draw_mouth(canvas, pose)
+    for looks, pose in people:
+        own = canvas.at(pose.place)
+        draw_head(own, looks, pose)
+        draw_eyes(own, looks, pose)
+        draw_mouth(own, pose)
     return (canvas.picture.clip(0, 255) + 0.5).astype(np.uint8)
 
 
@@ -139,7 +168,11 @@ def draw_head(canvas: Canvas, looks: Looks, pose: Pose) -> None:
             canvas.ellipse(x, y + 5, same * (looks.width + 5), same * (HEAD_HEIGHT + 5)), HAIRS[looks.hair]
         )
     # Shoulders sway less than the head.
-    canvas.lay(canvas.ellipse(0.5 * x + 16, same * 66, same * 27, same * 14), PALETTE[looks.shirt])
+    shoulders = canvas.ellipse(0.5 * x + 16, same * 66, same * 27, same * 14)
+    dx, dy = canvas.offsets(0.5 * x + 16, same * 66)
+    # Below its middle the ellipse goes on as wide as it is there.
+    trunk = (dy > 0) * np.clip((27 - np.abs(dx)) * canvas.scale + 0.5, 0, 1)
+    canvas.lay(np.maximum(shoulders, trunk), PALETTE[looks.shirt])
     canvas.lay(canvas.ellipse(x, y + 18, same * 6, same * 9), shadow)
     hair = canvas.ellipse(x, y - 3, same * (looks.width + 2.2), same * (HEAD_HEIGHT + 1.5))
     face = canvas.ellipse(x, y, same * looks.width, same * HEAD_HEIGHT)

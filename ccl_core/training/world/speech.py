@@ -23,7 +23,10 @@ FORMANTS = {
     "u": (300, 870, 2240),
 }
 VOWELS = tuple(FORMANTS)
-NASAL = (250, 1100, 2200)
+# Of a shut mouth: the lips shut it for b and m, the tip of the tongue for d, n, s and t, its back for k.
+LIPS = (250, 1000, 2200)
+TIP = (250, 1700, 2700)
+BACK = (250, 2200, 2500)
 # Hz, and how loud each resonance is beside the first.
 BANDWIDTHS = (80, 110, 160)
 LEVELS = (1.0, 0.6, 0.3)
@@ -31,21 +34,26 @@ LEVELS = (1.0, 0.6, 0.3)
 
 @dataclass(frozen=True)
 class Consonant:
-    """voiced: loudness of the voice while the mouth is shut; noise: of hiss; burst: of noise at its end."""
+    """formants: of the shut mouth; voiced: loudness of the voice in it; noise: of hiss; burst: at its end.
 
+    band: Hz of the noise.
+    """
+
+    formants: tuple[int, int, int]
+    band: tuple[int, int] = (0, 0)
     voiced: float = 0.0
     noise: float = 0.0
     burst: float = 0.0
 
 
 CONSONANTS = {
-    "b": Consonant(voiced=0.12, burst=0.15),
-    "d": Consonant(voiced=0.12, burst=0.3),
-    "k": Consonant(burst=0.5),
-    "m": Consonant(voiced=0.4),
-    "n": Consonant(voiced=0.35),
-    "s": Consonant(noise=0.22),
-    "t": Consonant(burst=0.4),
+    "b": Consonant(LIPS, (200, 900), voiced=0.12, burst=0.12),
+    "d": Consonant(TIP, (2500, 4500), voiced=0.12, burst=0.12),
+    "k": Consonant(BACK, (1200, 2200), burst=0.12),
+    "m": Consonant(LIPS, voiced=0.4),
+    "n": Consonant(TIP, voiced=0.4),
+    "s": Consonant(TIP, (4500, 7800), noise=0.1),
+    "t": Consonant(TIP, (3500, 7800), burst=0.2),
 }
 SYLLABLES = tuple(consonant + vowel for consonant in CONSONANTS for vowel in VOWELS)
 # At most so many in a word; two words of four fill two seconds.
@@ -54,11 +62,12 @@ LONGEST_WORD = 4
 SYLLABLE = (0.19, 0.22)
 PAUSE = (0.12, 0.2)
 CLOSURE = 0.07
-BURST = 0.012
+BURST = 0.02
 # Values of the voice a second; between them lines.
 CONTROL = 200
-# Seconds over which one sound becomes the next.
+# Seconds over which one loudness becomes the next, and one shape of the mouth.
 BLEND = 0.02
+GLIDE = 0.045
 
 
 @dataclass(frozen=True)
@@ -159,31 +168,44 @@ def voiced(
 def resonances(syllables: Sequence[Syllable], times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Loudness of the voice (t,) and its resonances (t, 3) in Hz for a voice of scale 1."""
     loudness = np.zeros_like(times)
-    formants = np.tile(np.asarray(NASAL, dtype=float), (len(times), 1))
+    formants = np.tile(np.asarray(LIPS, dtype=float), (len(times), 1))
     for syllable in syllables:
         shut = (times >= syllable.start) & (times < syllable.opening)
         open_ = (times >= syllable.opening) & (times < syllable.end)
-        loudness[shut] = CONSONANTS[syllable.text[0]].voiced
+        consonant = CONSONANTS[syllable.text[0]]
+        loudness[shut] = consonant.voiced
+        formants[shut] = consonant.formants
         loudness[open_] = 1.0
         formants[open_] = FORMANTS[syllable.vowel]
-    return blend(loudness), np.stack([blend(column) for column in formants.T], axis=1)
+    return blend(loudness, BLEND), np.stack([blend(column, GLIDE) for column in formants.T], axis=1)
 
 
-def blend(values: np.ndarray) -> np.ndarray:
-    """The mean over BLEND seconds around each value of the control rate."""
-    width = round(BLEND * CONTROL) | 1
+def blend(values: np.ndarray, seconds: float) -> np.ndarray:
+    """The mean over so many seconds around each value of the control rate."""
+    width = round(seconds * CONTROL) | 1
     padded = np.pad(values, width // 2, mode="edge")
     return np.convolve(padded, np.full(width, 1 / width), mode="valid")
 
 
 def hiss(rng: np.random.Generator, syllables: Sequence[Syllable], seconds: np.ndarray) -> np.ndarray:
-    """The noise of the consonants, without low frequencies."""
-    noise = rng.standard_normal(len(seconds) + 1)
+    """The noise of the consonants, each in its band."""
+    spectrum = np.fft.rfft(rng.standard_normal(len(seconds)))
+    hertz = np.fft.rfftfreq(len(seconds), 1 / SAMPLE_RATE)
+    made = np.zeros_like(seconds)
+    for letter in {syllable.text[0] for syllable in syllables if CONSONANTS[syllable.text[0]].band[1]}:
+        low, high = CONSONANTS[letter].band
+        noise = np.fft.irfft(spectrum * ((hertz >= low) & (hertz < high)), len(seconds))
+        said = [syllable for syllable in syllables if syllable.text[0] == letter]
+        made += noise / noise.std() * noise_level(CONSONANTS[letter], said, seconds)
+    return made
+
+
+def noise_level(consonant: Consonant, syllables: Sequence[Syllable], seconds: np.ndarray) -> np.ndarray:
+    """Root mean square of the noise of the syllables that begin with a consonant, (n,)."""
     level = np.zeros_like(seconds)
     for syllable in syllables:
-        consonant = CONSONANTS[syllable.text[0]]
         shut = (seconds >= syllable.start) & (seconds < syllable.opening)
         released = (seconds >= syllable.opening - BURST) & (seconds < syllable.opening)
         level[shut] += consonant.noise
         level[released] += consonant.burst
-    return level * (noise[1:] - noise[:-1]) / 2
+    return level

@@ -55,15 +55,38 @@ def test_the_box_holds_the_whole_mouth_and_little_else() -> None:
     person = face.sample_identity(np.random.default_rng(0))
     # Nothing else of such a face is red or dark.
     person = replace(person, looks=replace(person.looks, skin="pale", hair="blond", eyes="blue", wall="grey"))
-    clip = face.sample_clip(np.random.default_rng(4), person, "bamamoma")
-    for frame in np.flatnonzero(clip.mouth > 0.7):
+    rng = np.random.default_rng(4)
+    clips = [face.sample_clip(rng, person, "bamamoma") for _ in range(12)]
+    for clip in [clip for clip in clips if clip.beside is None]:
+        frame = int(clip.mouth.argmax())
         top, left, bottom, right = clip.mouth_box[frame]
-        picture = clip.frames[frame, 30:48, 18:46].astype(int)
+        # Below the eyes, above the shirt.
+        begin = round(clip.place.y - clip.place.size)
+        end = round(clip.place.y + 15 * clip.place.size)
+        picture = clip.frames[frame, begin:end].astype(int)
         for colour in (LIPS, THROAT):
             rows, columns = np.nonzero(np.abs(picture - colour).sum(-1) < 30)
-            assert len(rows) and top <= rows.min() + 30 and rows.max() + 30 < bottom
-            assert left <= columns.min() + 18 and columns.max() + 18 < right
+            assert len(rows) and top <= rows.min() + begin and rows.max() + begin < bottom
+            assert left <= columns.min() and columns.max() < right
         assert (bottom - top) * (right - left) < 64 * 64 / 10
+
+
+def test_a_third_of_the_clips_has_a_second_face_that_is_silent_and_all_faces_are_whole() -> None:
+    clips = drawn(9, 150)
+    pairs = [clip for clip in clips if clip.beside is not None]
+    assert 0.2 < len(pairs) / len(clips) < 0.47
+    for clip in clips:
+        place = clip.place
+        assert 0.6 <= place.size <= 1
+        assert face.HAIR * place.size <= place.x <= 64 - face.HAIR * place.size
+        assert place.y - face.CROWN * place.size >= 0 and place.y + face.CHIN * place.size <= 60
+        assert ("who is silent" in clip.caption) == (clip.beside is not None)
+    assert np.std([clip.place.x for clip in clips]) > 5
+
+
+def test_a_silent_face_keeps_its_mouth_shut() -> None:
+    still = face.mouth_track((), np.arange(33) / 16)
+    assert still == pytest.approx(np.tile((1.0, 0.0, 0.0), (33, 1)))
 
 
 def test_one_person_says_many_words_and_many_persons_one_word() -> None:

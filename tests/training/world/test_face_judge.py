@@ -33,7 +33,9 @@ def drawn() -> tuple[face.FaceClip, ...]:
 def judged(clip: face.FaceClip, known: bool = False) -> FaceJudgement:
     frames = torch.from_numpy(clip.frames).float() / 255
     times = clip.syllables if known else None
-    return judge_face(frames, FPS, torch.from_numpy(clip.waveform), SAMPLE_RATE, clip.transcript, times)
+    return judge_face(
+        frames, FPS, torch.from_numpy(clip.waveform), SAMPLE_RATE, clip.transcript, times, clip.place
+    )
 
 
 @cache
