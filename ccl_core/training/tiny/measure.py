@@ -72,7 +72,9 @@ def seen_faces(code: Code, seed: int, clips: int) -> Report:
         sound = torch.from_numpy(clip.waveform)
         made = code(frames)
         decibels.append(psnr(made, clip.frames))
-        tracks.append(likeness(opening_of(mouth_costs(made)), torch.from_numpy(clip.mouth).float()))
+        tracks.append(
+            likeness(opening_of(mouth_costs(made, clip.place)), torch.from_numpy(clip.mouth).float())
+        )
         before.append(judge(clip, frames, sound))
         after.append(judge(clip, made, sound))
     truth = summarise_faces(before).visemes_right
@@ -172,4 +174,4 @@ def heard_speech(code: Code, seed: int, clips: int) -> Report:
 
 
 def judge(clip: face.FaceClip, frames: Tensor, waveform: Tensor) -> FaceJudgement:
-    return judge_face(frames, FPS, waveform, SAMPLE_RATE, clip.transcript, clip.syllables)
+    return judge_face(frames, FPS, waveform, SAMPLE_RATE, clip.transcript, clip.syllables, clip.place)
