@@ -140,9 +140,13 @@ def magnitude_loss(made: Tensor, real: Tensor) -> Tensor:
     return F.l1_loss(*[(part + SOFTEST).log() for part in (made, real)]) + convergence
 
 
-def level_loss(made: Tensor, real: Tensor) -> Tensor:
-    """L1 of the log level of every frame: L1 of log magnitudes alone makes noise softer than it is."""
-    levels = [(part.square().sum(1) + SOFTEST**2).log() / 2 for part in (made, real)]
+def level_loss(made: Tensor, real: Tensor, bank: Tensor) -> Tensor:
+    """L1 of the log levels of bands, the columns of bank (k, m).
+
+    L1 of log magnitudes alone makes noise softer than it is, and harmonics too that are between two bands:
+    most frequencies are valleys there.
+    """
+    levels = [(bank.T @ part.square() + SOFTEST**2).log() / 2 for part in (made, real)]
     return F.l1_loss(*levels)
 
 
@@ -194,7 +198,9 @@ def batch_loss(vocos: Vocos, pieces: Pieces, recipe: VocoderRecipe) -> Tensor:
         latent = latent + recipe.latent_noise * torch.rand(len(latent), 1, 1) * torch.randn_like(latent)
         real = vocos.head.analysis(pieces.real).abs() / pieces.level[..., None]
     made = vocos.spectrum(vocos.mel_of(latent)).abs() / pieces.level[..., None]
-    return magnitude_loss(made, real) + recipe.level_weight * level_loss(made, real)
+    bank = vocos.feature_extractor.mel_spec["mel_scale"].fb
+    levels = level_loss(made, real, bank) + level_loss(made, real, torch.ones_like(bank[:, :1]))
+    return magnitude_loss(made, real) + recipe.level_weight * levels
 
 
 def train_vocoder(out: Path, recipe: VocoderRecipe | None = None) -> Path:

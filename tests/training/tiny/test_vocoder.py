@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,20 +63,28 @@ def test_losses_are_least_for_the_sound_itself(pool: vocoder.Pool) -> None:
     real, near, late = (
         head.analysis(sound).abs() for sound in (pieces.real, 0.9 * pieces.real, pieces.real.roll(800))
     )
-    for loss in (vocoder.magnitude_loss, vocoder.level_loss):
+    levels = partial(vocoder.level_loss, bank=torch.ones(513, 1))
+    for loss in (vocoder.magnitude_loss, levels):
         assert loss(real, real) == 0
         assert loss(late, real) > loss(near, real) > 0
 
 
 def test_the_level_loss_is_in_nepers() -> None:
     loud = 50 * torch.rand(2, 513, 20)
-    assert vocoder.level_loss(loud / np.e, loud).item() == pytest.approx(1, abs=1e-3)
+    assert vocoder.level_loss(loud / np.e, loud, torch.eye(513)).item() == pytest.approx(1, abs=0.01)
+
+
+def test_the_level_of_a_band_is_that_of_its_power_wherever_that_lies() -> None:
+    bank = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    real = torch.tensor([3.0, 4.0, 1.0])[None, :, None]
+    assert vocoder.level_loss(torch.tensor([5.0, 0.0, 1.0])[None, :, None], real, bank) == 0
+    assert vocoder.level_loss(torch.tensor([1.0, 4.0, 3.0])[None, :, None], real, bank) > 0.5
 
 
 def test_silence_has_a_finite_gradient() -> None:
     made = torch.zeros(1, 513, 4, requires_grad=True)
     silence = torch.zeros(1, 513, 4)
-    (vocoder.magnitude_loss(made, silence) + vocoder.level_loss(made, silence)).backward()
+    (vocoder.magnitude_loss(made, silence) + vocoder.level_loss(made, silence, torch.eye(513))).backward()
     assert torch.isfinite(made.grad).all()
 
 
