@@ -20,7 +20,7 @@ CHANGE = 12
 # Added to the weight 1 of a pixel: near a shape, where something changes, in the box of the mouth.
 NEAR_SHAPE = 6
 CHANGING = 2
-MOUTH = 9
+MOUTH = 20
 
 
 @dataclass(frozen=True)

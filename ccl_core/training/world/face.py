@@ -134,10 +134,10 @@ def sample_looks(rng: np.random.Generator) -> Looks:
 def sample_places(rng: np.random.Generator) -> list[Place]:
     """Where the speaking face is, and where a silent one is if there is one; they stand side by side."""
     if rng.random() >= PAIRS:
-        return [sample_place(rng, (0.72, 1.0), (0.0, 64.0))]
+        return [sample_place(rng, (0.8, 1.0), (0.0, 64.0))]
     sides = [(0.0, 32.0), (32.0, 64.0)]
     rng.shuffle(sides)
-    return [sample_place(rng, (0.6, 0.72), side) for side in sides]
+    return [sample_place(rng, (0.66, 0.74), side) for side in sides]
 
 
 def sample_place(rng: np.random.Generator, sizes: tuple[float, float], columns: tuple[float, float]) -> Place:

@@ -77,7 +77,7 @@ def test_a_third_of_the_clips_has_a_second_face_that_is_silent_and_all_faces_are
     assert 0.2 < len(pairs) / len(clips) < 0.47
     for clip in clips:
         place = clip.place
-        assert 0.6 <= place.size <= 1
+        assert 0.66 <= place.size <= 1
         assert face.HAIR * place.size <= place.x <= 64 - face.HAIR * place.size
         assert place.y - face.CROWN * place.size >= 0 and place.y + face.CHIN * place.size <= 60
         assert ("who is silent" in clip.caption) == (clip.beside is not None)
