@@ -16,6 +16,7 @@ from ccl_pack.ccl_core.training.finetune.cache import Cache, Read, Summary
 from ccl_pack.ccl_core.training.finetune.encoders import Encoders
 from ccl_pack.ccl_core.training.finetune.media import Media, Source
 from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
+from ccl_pack.ccl_core.training.tiny.export import unpack
 from ccl_tools.sample_clips import make
 from support.tiny import CONFIG
 from support.tiny_vaes import audio_vae, release, video_vae
@@ -37,6 +38,21 @@ def encoders() -> Iterator[Encoders]:
 
 def build(data: DataSettings, encoders: Encoders) -> Summary:
     return list(Cache(Path(data.cache)).build(data, encoders))[-1]
+
+
+def test_encoders_in_a_file_each_encode_as_those_of_one_file(
+    data: DataSettings, encoders: Encoders, tmp_path: Path
+) -> None:
+    unpack(CCL_TINY, tmp_path)
+    files = {
+        kind: str(tmp_path / f"{kind}.safetensors") for kind in ("video_vae", "audio_vae", "text_encoder")
+    }
+    apart = Encoders(EncoderSettings(**files), encoders.config)
+    for chosen, cache in ((encoders, "whole"), (apart, "apart")):
+        build(replace(data, cache=str(tmp_path / cache)), chosen)
+    (whole,), (parts,) = (Cache(tmp_path / cache).entries() for cache in ("whole", "apart"))
+    for kind in ("video", "audio", "text"):
+        assert torch.equal(getattr(whole.load(), kind), getattr(parts.load(), kind))
 
 
 def test_clips_are_encoded_once_and_again_where_something_changed(
