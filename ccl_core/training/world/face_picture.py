@@ -11,7 +11,7 @@ import numpy as np
 from .clip import PALETTE
 from .render import COVERS
 
-SKINS = {"pale": (246, 214, 194), "tan": (222, 172, 130), "brown": (160, 106, 70), "dark": (100, 66, 48)}
+SKINS = {"pale": (246, 214, 194), "tan": (222, 172, 130), "brown": (172, 118, 82), "dark": (128, 88, 66)}
 HAIRS = {
     "black": (28, 24, 30),
     "brown": (96, 58, 32),
