@@ -29,12 +29,7 @@ class Bundle:
 
 
 def bundle(encoders: EncoderSettings, config: CCLConfig) -> Bundle:
-    """The encoders for the file of a model; ValueError for an audio VAE in two files."""
-    if encoders.vocoder is not None:
-        raise ValueError(
-            "train.export_whole: an audio VAE with a vocoder of its own has no place in one file: convert "
-            "them with scripts/convert_mmaudio.py, or leave export_whole out"
-        )
+    """The encoders for the file of a model; an audio VAE in two files has no place there (settings.py)."""
     made = Bundle({}, {}, config)
     if encoders.checkpoint is not None:
         made = _of_checkpoint(encoders.checkpoint, config)

@@ -64,9 +64,9 @@ class Encoders:
     def shape(self, data: DataSettings) -> Shape:
         """The sizes of the settings on the model's grid; ValueError for one that is not."""
         for width, height in data.sizes:
-            if width % self.grid.cell or height % self.grid.cell:
+            if min(width, height) < 1 or width % self.grid.cell or height % self.grid.cell:
                 raise ValueError(
-                    f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}"
+                    f"data.sizes has {width} x {height}: sides are multiples of {self.grid.cell}, above 0"
                 )
         if wrong := [count for count in data.frames if not fills_latent_frames(count)]:
             longer = frames_of(latent_frames_of(max(1, wrong[0])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,19 @@ FREE = (
     *("out", "steps", "save_every", "validate_every", "validation_times", "keep", "samples"),
     *("export", "export_whole", "threads"),
 )
+# What is wanted of numbers of `train`, and of which.
+LIMITS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
+    "1 or more": (
+        lambda value: value >= 1,
+        (
+            *("steps", "batch", "accumulate", "lora_rank", "save_every", "validate_every"),
+            *("validation_times", "keep", "threads"),
+        ),
+    ),
+    "a number above 0": (lambda value: value > 0, ("shift", "clip", "lora_alpha")),
+    "a share from 0 to 1": (lambda value: 0 <= value <= 1, ("text_drop", "decay")),
+    "0 or more, and less than 1": (lambda value: 0 <= value < 1, ("ema",)),
+}
 Section = Literal["interaction", "audio", "video"]
 How = Literal["frozen", "lora", "full"]
 
@@ -94,6 +108,8 @@ class DataSettings:
             raise ValueError(
                 "data: sizes and frames need at least one entry each, such as [[832, 480]] and [81]"
             )
+        if self.validation_clips < 0:
+            raise ValueError(f"data.validation_clips is {self.validation_clips}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -168,18 +184,8 @@ class TrainSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch",
-            "accumulate",
-            "lora_rank",
-            "save_every",
-            "validate_every",
-            "validation_times",
-            "keep",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}: give 1 or more")
+        for wanted, (fits, names) in LIMITS.items():
+            self._check_numbers(wanted, fits, names)
         if all(self.how(section) == "frozen" for section in SECTIONS):
             raise ValueError(
                 'train: interaction, audio and video are all "frozen": set one to "lora" or "full"'
@@ -205,6 +211,13 @@ class TrainSettings:
             raise ValueError(
                 f"train.times is {list(self.times)}: give two noise levels from 0 to 1, the lower first"
             )
+
+    def _check_numbers(self, wanted: str, fits: Callable[[float], bool], names: tuple[str, ...]) -> None:
+        """ValueError for one that does not fit; None is for the model or torch to choose."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise ValueError(f"train.{name} is {value}: give {wanted}")
 
     def _check_rates(self, name: str, parts: list[str]) -> None:
         """ValueError unless the rates of this name are above 0, and there for these parts."""
@@ -238,6 +251,12 @@ class Settings:
                     f'the {part} starts at random (model), and train.{part} is "{self.train.how(part)}", '
                     f'which does not train it: set train.{part} to "full"'
                 )
+
+        if self.train.export_whole and self.encoders.vocoder is not None:
+            raise ValueError(
+                "train.export_whole: an audio VAE with a vocoder of its own has no place in one file: "
+                "convert them with scripts/convert_mmaudio.py, or leave export_whole out"
+            )
 
     def deciding(self) -> dict[str, Any]:
         """What a run that goes on must share with the one that began."""

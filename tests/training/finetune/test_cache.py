@@ -147,6 +147,8 @@ def test_image_to_video_gets_its_first_frame() -> None:
 def test_sizes_off_the_grid_are_refused(data: DataSettings, encoders: Encoders) -> None:
     with pytest.raises(ValueError, match="multiples of 16"):
         encoders.shape(replace(data, sizes=((50, 32),)))
+    with pytest.raises(ValueError, match="0 x 32: sides are multiples of 16, above 0"):
+        encoders.shape(replace(data, sizes=((0, 32),)))
     with pytest.raises(ValueError, match=r"4 k \+ 1 frames"):
         encoders.shape(replace(data, frames=(16,)))
     gone = Encoders(EncoderSettings(checkpoint="/nowhere/gone.safetensors"), encoders.config)

@@ -83,12 +83,27 @@ def test_the_documentation_names_every_entry(part: str) -> None:
         ("train", {"loss_weights": {"speed": 1}}, "give motion and loudness"),
         ("train", {"samples": [{"task": "v2a", "caption": "a dog"}]}, "name the clip"),
         ("train", {"keep": 0}, "train.keep is 0"),
+        ("train", {"threads": 0}, "train.threads is 0: give 1 or more"),
+        ("train", {"clip": 0}, "train.clip is 0.0: give a number above 0"),
+        ("train", {"shift": 0}, "train.shift is 0.0: give a number above 0"),
+        ("train", {"decay": -0.5}, "train.decay is -0.5: give a share from 0 to 1"),
+        ("train", {"text_drop": 10}, "train.text_drop is 10.0: give a share from 0 to 1"),
+        ("train", {"ema": 1}, "train.ema is 1.0: give 0 or more, and less than 1"),
+        ("data", {"validation_clips": -1}, "data.validation_clips is -1: give 0 or more"),
         ("model", {"fresh": ["text"]}, r"model.fresh\[0\] is 'text', known are"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, part: str, change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_settings(written(tmp_path, **{part: change}))
+
+
+def test_a_vocoder_of_its_own_is_refused_before_the_first_save(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, encoders={"vocoder": "bigvgan.safetensors"}, train={"export_whole": True})
+    with pytest.raises(ValueError, match="a vocoder of its own has no place in one file"):
+        read_settings(path)
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
