@@ -57,12 +57,14 @@ def main(options: argparse.Namespace) -> None:
     try:
         settings = read_settings(options.config)
         assembly, config = read_model(settings.model)
+        # Before the clips are encoded, which may take hours.
+        sampler = sampler_of(settings, config)
         if options.phase != "train":
             cache(settings, config)
             comfy.model_management.unload_all_models()
         if options.phase != "cache":
             device = comfy.model_management.get_torch_device()
-            finetune(settings, assembly, config, device, sampler_of(settings, config))
+            finetune(settings, assembly, config, device, sampler)
     except ValueError as error:
         raise ScriptError(str(error), CONFIG_REMEDY) from error
 

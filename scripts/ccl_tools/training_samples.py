@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +13,20 @@ if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.finetune.run import Save
     from ccl_pack.ccl_core.training.finetune.settings import Sample, Settings
 
+log = logging.getLogger(__name__)
+
 FOLDER = "samples"
 
 
 def sampler_of(settings: Settings, config: CCLConfig) -> Callable[[Save], None] | None:
-    """What makes the clips of `train.samples`; None where there are none. ValueError: a clip is not there."""
+    """What makes the clips of `train.samples`; None where there are none. ValueError: a clip will not do."""
+    from ccl_pack.ccl_core.training.finetune.media import SOUNDS
+
     for sample in settings.train.samples:
         if sample.clip is not None and not Path(sample.clip).is_file():
             raise ValueError(f"{sample.clip} is not there: train.samples names it")
+        if sample.task == "v2a" and Path(sample.clip).suffix.lower() in SOUNDS:
+            raise ValueError(f"{sample.clip} has no picture, which v2a is given: name a film as its clip")
     return Sampler(settings, config) if settings.train.samples else None
 
 
@@ -44,12 +51,19 @@ class Sampler:
 
         folder = Path(self.settings.train.out) / FOLDER
         folder.mkdir(exist_ok=True)
-        model, video_vae, audio_vae, text = self._load(save)
+        loaded = self._load(save)
         for number, sample in enumerate(self.settings.train.samples):
-            latent = sampled(model, text, self._latent(model, video_vae, audio_vae, sample), sample)
-            video = decoded(latent, video_vae, audio_vae)
-            video.save_to(str(folder / f"step-{save.step:06}-{number}-{sample.task}.mp4"))
+            path = folder / f"step-{save.step:06}-{number}-{sample.task}.mp4"
+            try:
+                self._make(sample, loaded, path)
+            except Exception:
+                log.exception("the sample %s failed, the others go on", path.name)
         comfy.model_management.unload_all_models()
+
+    def _make(self, sample: Sample, loaded: tuple[Any, Any, Any, Any], path: Path) -> None:
+        model, video_vae, audio_vae, text = loaded
+        latent = sampled(model, text, self._latent(model, video_vae, audio_vae, sample), sample)
+        decoded(latent, video_vae, audio_vae).save_to(str(path))
 
     def _load(self, save: Save) -> tuple[Any, Any, Any, Any]:
         """MODEL, video VAE, audio VAE and CLIP."""

@@ -110,7 +110,7 @@ def _sample(sampler: Sampler, save: Save) -> None:
     try:
         with torch.random.fork_rng(), torch.inference_mode():
             sampler(save)
-    except (RuntimeError, ValueError, OSError):
+    except Exception:
         log.exception("the samples of step %d failed, the training goes on", save.step)
     finally:
         comfy.model_management.in_training = True
@@ -125,8 +125,9 @@ def validations(path: Path) -> dict[int, float]:
 
 def overview(trainer: FineTuner) -> str:
     counts: dict[str, int] = defaultdict(int)
-    for group in trainer.groups():
-        counts[f"{group['lr']:g}"] += sum(value.numel() for value in group["params"])
+    # Not the groups' own rates, which a run that goes on has from its save, as the schedule left them.
+    for rate, group in zip(trainer.rates, trainer.groups(), strict=True):
+        counts[f"{rate:g}"] += sum(value.numel() for value in group["params"])
     sizes = ", ".join(f"{count / 1e6:.2f} M at {rate}" for rate, count in counts.items())
     clips = f"{sum(map(len, trainer.order.groups))} clips, {len(trainer.held_out)} held out"
     return f"step {trainer.step} of {trainer.settings.train.steps}: {sizes}; {clips}"

@@ -169,6 +169,25 @@ def test_samples_of_every_task_come_from_a_save_that_loads(tmp_path: Path, whole
             assert model.model.ccl_config == stated_config(read(str(CCL_TINY)))
 
 
+def test_a_sample_that_fails_leaves_the_others(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "words.txt").write_text("no film")
+    fails = {"task": "a2v", "caption": "", "clip": "words.txt"}
+    path = media(tmp_path, {}, {"steps": 1, "samples": [fails, {"task": "t2av", "caption": ""}]})
+    script.main(script.arguments(["--config", str(path), "--cpu"]))
+    assert [file.name for file in (tmp_path / "out" / "samples").iterdir()] == ["step-000001-1-t2av.mp4"]
+
+
+def test_a_clip_that_no_sample_can_use_is_told_before_clips_are_encoded(tmp_path: Path) -> None:
+    (tmp_path / "song.wav").touch()
+    for task, clip, words in (("v2a", "song.wav", "has no picture"), ("a2v", "gone.mp4", "is not there")):
+        path = media(tmp_path, {}, {"samples": [{"task": task, "caption": "", "clip": clip}]})
+        with pytest.raises(ScriptError, match=words):
+            script.main(script.arguments(["--config", str(path), "--cpu"]))
+        assert not (tmp_path / "cache").exists()
+
+
 def test_films_of_the_world_become_a_checkpoint_by_the_shipped_configuration(tmp_path: Path) -> None:
     list(write_clips(tmp_path / "clips", 8, 0, 33, 1))
     whole = json.loads((CONFIGS / "ccl-tiny-one-object.json").read_text())
