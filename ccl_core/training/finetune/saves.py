@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 STATE = "state.pt"
 NAME = re.compile(r"step-(\d+)$")
 
@@ -20,13 +22,25 @@ def saves(out: Path) -> dict[int, Path]:
 
 @contextmanager
 def new_save(out: Path, step: int) -> Iterator[Path]:
-    """A folder to write into, which becomes the save of this step where nothing fails."""
+    """A folder to write into, which becomes the save of this step where nothing fails.
+
+    ValueError where it cannot be written, as on a full disk.
+    """
     folder = out / f"step-{step:06}"
     part = folder.with_suffix(".part")
     for old in (part, folder):
         shutil.rmtree(old, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    # torch says a full disk as a RuntimeError.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(out).free
+        shutil.rmtree(part, ignore_errors=True)
+        raise ValueError(
+            f"{folder} could not be written ({error}), {free / 1e9:.1f} GB were free: the saves before it "
+            "are whole, make room and start again to go on from the last"
+        ) from error
     part.replace(folder)
 
 

@@ -25,7 +25,7 @@ from ...host.files.assemble import Assembly
 from ..flow import Batch, Draw, losses, loudness, motion, sample_lag, save_atomically, shifted
 from .adapters import Adapter, attach
 from .cache import Cache, EncodedClip, Entry, level_deviation, padded
-from .course import Course
+from .course import AGAIN, Course
 from .load import load, part_of
 from .optimisers import optimisers_of
 from .order import Order, generator_of, stratified
@@ -149,7 +149,7 @@ class FineTuner:
             names = sorted({entry.name for entry in chain(*passes)})
             raise ValueError(
                 f"step {self.step + 1}: the gradient is not finite, on {', '.join(names)}. "
-                "The last checkpoint is whole: look at these clips, or go on from it with lower train.rates"
+                f"Nothing was saved at this step: look at these clips, or {AGAIN}"
             )
         return float(norm)
 

@@ -25,7 +25,7 @@ from ccl_pack.ccl_core.model.rotary import axis_table
 from ccl_pack.ccl_core.training.finetune.course import Course, check_validations
 from ccl_pack.ccl_core.training.finetune.load import give_rope_a_gradient, part_of, read_model
 from ccl_pack.ccl_core.training.finetune.order import Order, generator_of, stratified
-from ccl_pack.ccl_core.training.finetune.run import Save, cut, finetune, validate, validations
+from ccl_pack.ccl_core.training.finetune.run import Save, cut, finetune, overview, validate, validations
 from ccl_pack.ccl_core.training.finetune.saves import new_save, saves
 from ccl_pack.ccl_core.training.finetune.settings import Settings
 from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
@@ -278,9 +278,15 @@ def test_the_last_saves_and_the_best_are_kept(tmp_path: Path) -> None:
 def test_a_save_that_fails_leaves_those_before_it(tmp_path: Path) -> None:
     with new_save(tmp_path, 1) as folder:
         (folder / "state.pt").touch()
-    with pytest.raises(OSError, match="full"), new_save(tmp_path, 2):
+    with pytest.raises(ValueError, match=r"step-000002 could not be written \(the disk is full\)"):
+        write_half(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "step-000001"], "the half is gone"
+
+
+def write_half(out: Path) -> None:
+    with new_save(out, 2) as folder:
+        (folder / "state.pt").touch()
         raise OSError("the disk is full")
-    assert list(saves(tmp_path)) == [1]
 
 
 def test_a_run_that_leaves_its_course_stops_and_saves_nothing(tmp_path: Path) -> None:
@@ -297,14 +303,22 @@ def test_the_bounds_by_hand() -> None:
     for _ in range(5):
         course = course.after(1.0, warm=True)
     course.check(5)
-    assert course == Course(1.0, 1.0)
+    assert course == Course(1.0, 1.0, 1.0)
     for _ in range(200):
         course = course.after(4.0, warm=True)
     with pytest.raises(ValueError, match="step 205: the loss has left its bounds"):
         course.check(205)
+    warming = Course()
+    for loss in (1.0, *[25.0] * 199):
+        warming = warming.after(loss, warm=False)
+    warming.check(200)
+    with pytest.raises(ValueError, match=r"step 201: the loss has left its bounds, .* and was 1\."):
+        warming.after(1e6, warm=False).check(201)
     check_validations([1.0, 1.3, 0.9, 1.3], 40)
     with pytest.raises(ValueError, match="at two validations in a row"):
         check_validations([1.0, 1.3, 1.3], 20)
+    with pytest.raises(ValueError, match="validation clips is nan"):
+        check_validations([1.0, float("nan")], 10)
 
 
 def test_samples_do_not_change_the_training(tmp_path: Path) -> None:
@@ -327,6 +341,14 @@ def test_samples_do_not_change_the_training(tmp_path: Path) -> None:
         logs[name] = log_lines(tmp_path / name / "out" / "log.jsonl")
     assert seen == [1, 2, 3, 4], "a sample that fails does not stop the run"
     assert logs["plain"] == logs["sampled"] and comfy.model_management.in_training
+
+
+def test_the_overview_names_the_rates_of_the_settings_also_where_a_run_goes_on(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, train={"steps": 2, "warmup": 100})
+    begun = overview(trainer_of(chosen))
+    again = finetune(chosen, *read_model(chosen.model), CPU)
+    again.resume(saves(tmp_path / "out")[2] / "state.pt")
+    assert " at 0.003;" in begun and overview(again) == begun.replace("step 0", "step 2")
 
 
 def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path: Path) -> None:
