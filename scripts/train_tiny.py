@@ -49,7 +49,9 @@ def parse() -> argparse.Namespace:
         help="checkpoint whose encoders --work gets if it has none, and that video_vae begins from",
     )
     parser.add_argument(
-        "--weights", type=Path, help="model.safetensors of a save of scripts/train.py, for the export stage"
+        "--weights",
+        type=Path,
+        help="for the export stage: model.safetensors of a save of scripts/train.py, made with export_whole",
     )
     parser.add_argument("--threads", type=int, default=2, help="of a training stage")
     parser.add_argument("--seed", type=int, default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ccl_tools.console import Ticker
+from ccl_tools.console import ScriptError, Ticker
 
 
 def overrides(args: argparse.Namespace, *names: str) -> dict:
@@ -36,12 +36,16 @@ def vocoder(args: argparse.Namespace) -> None:
 
 
 def clips(args: argparse.Namespace) -> None:
-    from ccl_pack.ccl_core.training.tiny.clips import WORLDS, write_clips
+    from ccl_pack.ccl_core.training.tiny.clips import write_clips
+    from ccl_pack.ccl_core.training.world.shares import WORLDS
 
     ticker = Ticker("writing clips")
     wanted = args.work / "clips", args.clips, args.seed, args.frames, args.objects, WORLDS[args.world]
-    for number, path in enumerate(write_clips(*wanted), 1):
-        ticker.tick(f"{number} of {args.clips}, {path.name}")
+    try:
+        for number, path in enumerate(write_clips(*wanted), 1):
+            ticker.tick(f"{number} of {args.clips}, {path.name}")
+    except ValueError as error:
+        raise ScriptError(str(error), "give another --seed or --work") from error
     ticker.done(f"{args.clips} in {wanted[0]}")
 
 
@@ -53,16 +57,10 @@ def export(args: argparse.Namespace) -> None:
     import comfy.sd
     import numpy as np
     import torch
-    from safetensors.torch import load_file
 
     from ccl_pack.ccl_core.alignment.timeline import frame_time
-    from ccl_pack.ccl_core.metadata import read_config
-    from ccl_pack.ccl_core.training.tiny.export import (
-        joint_weights,
-        metadata,
-        preview_factors,
-        write_checkpoint,
-    )
+    from ccl_pack.ccl_core.host.files.read import read
+    from ccl_pack.ccl_core.training.tiny.export import preview_factors, publish
     from ccl_pack.ccl_core.training.tiny.video_vae import encode_moments, pixels_of
     from ccl_pack.ccl_core.training.world import scene
 
@@ -70,16 +68,15 @@ def export(args: argparse.Namespace) -> None:
         np.stack([clip.frames for clip in itertools.islice(scene.clips(args.seed, frames=17), 16)])
     )
     with torch.no_grad():
-        vae = comfy.sd.VAE(sd=load_file(args.work / "video_vae.safetensors"))
+        vae = comfy.sd.VAE(sd=read(str(args.weights)).bundle("vae.", "video VAE"))
         latent, _ = encode_moments(vae.first_stage_model, pixels)
     small = torch.nn.functional.adaptive_avg_pool3d((pixels + 1) / 2, (pixels.shape[2], *latent.shape[-2:]))
     # A latent frame stands for the picture in its middle.
     middles = [math.floor(frame_time(i)) for i in range(latent.shape[2])]
     small = small[:, :, middles].movedim(1, -1)
     factors = preview_factors(comfy.latent_formats.Wan21().process_in(latent), small)
-    config = read_config(metadata(args.weights)["ccl_config"])
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(joint_weights(args.weights), config, args.work, factors, args.out)
+    publish(args.weights, factors, args.out)
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -215,6 +215,7 @@ class ISTFTHead(nn.Module):
 
     def agreed(self, spectrum: Tensor) -> Tensor:
         """Fast Griffin-Lim (Perraudin et al., WASPAA 2013): the same magnitudes, phases of one waveform."""
+        # torchaudio's knows the framing "center" alone, and begins at phases of its own.
         magnitude = spectrum.abs()
         before = torch.zeros_like(spectrum)
         for _ in range(self.config.phase_rounds):

@@ -56,11 +56,13 @@ def _with_file(made: Bundle, prefix: str, path: str) -> Bundle:
     sd, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     said = metadata or {}
     others = {key: value for key, value in made.tensors.items() if not key.startswith(prefix)}
-    config = made.config
-    if prefix == "text_encoders.":
-        config = replace(config, text_encoder=json.loads(said.get(TEXT_ENCODER, "null")))
     tensors = others | {prefix + key: value for key, value in sd.items()}
-    return Bundle(tensors, made.metadata | _audio_entries(said), config)
+    if prefix == "text_encoders.":
+        config = replace(made.config, text_encoder=json.loads(said.get(TEXT_ENCODER, "null")))
+        return Bundle(tensors, made.metadata, config)
+    # An audio VAE of its own does not have what that of the checkpoint says.
+    entries = _audio_entries(said) if prefix == "audio_vae." else made.metadata
+    return Bundle(tensors, entries, made.config)
 
 
 def _audio_entries(metadata: dict[str, str]) -> dict[str, str]:

@@ -274,7 +274,9 @@ def _waveform(file: Any, shape: Shape, start: Fraction | None) -> Tensor:
     first = None
     for frame in file.decode(stream):
         if first is None:
-            first = start or Fraction(0) if frame.pts is None else frame.pts * frame.time_base
+            stated = None if frame.pts is None else frame.pts * frame.time_base
+            # A sound that does not say when it begins begins with the picture, and one without picture at 0.
+            first = next(time for time in (stated, start, Fraction(0)) if time is not None)
             start = first if start is None else start
         pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
         if sum(piece.shape[1] for piece in pieces) > wanted + max(0, start - first) * shape.sample_rate:

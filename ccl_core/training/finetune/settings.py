@@ -251,7 +251,6 @@ class Settings:
                     f'the {part} starts at random (model), and train.{part} is "{self.train.how(part)}", '
                     f'which does not train it: set train.{part} to "full"'
                 )
-
         if self.train.export_whole and self.encoders.vocoder is not None:
             raise ValueError(
                 "train.export_whole: an audio VAE with a vocoder of its own has no place in one file: "

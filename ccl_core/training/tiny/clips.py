@@ -14,10 +14,9 @@ import numpy as np
 from ..world import scene
 from ..world.captions import held_out, paraphrase
 from ..world.clip import Attributes, Clip
-from ..world.shares import EASY, HARD, World
+from ..world.shares import EASY, World
 from ..world.sounds import SAMPLE_RATE
 
-WORLDS = {"easy": EASY, "hard": HARD}
 CAPTIONS = "captions.jsonl"
 FPS = 16
 
@@ -44,19 +43,34 @@ def write_clips(
 ) -> Iterator[Path]:
     """Write so many clips of a seed beside those of other seeds; yields the file of each.
 
-    What is there already, whole and with its caption, stays.
+    What is there already, whole and with its caption, stays. ValueError where that is another clip, of this
+    seed with other objects, length or world.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
+    known = read_captions(folder / CAPTIONS)
     with (folder / CAPTIONS).open("a", encoding="utf-8") as captions:
         for number, clip in enumerate(islice(trained_clips(seed, frames, objects, world), count)):
             path = folder / f"{seed}-{number:05}.mkv"
             caption = caption_of(rng, clip)
+            if known.setdefault(path.name, caption) != caption:
+                raise ValueError(
+                    f"{path} is another clip, {known[path.name]!r}, wanted {caption!r}: clips of other "
+                    "objects, another length or world need another seed or another folder"
+                )
             if not path.exists():
                 captions.write(json.dumps({"file": path.name, "caption": caption}) + "\n")
                 captions.flush()
                 write_clip(path, clip)
             yield path
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """The captions of a folder by file; none where there is no list yet."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row["file"]: row["caption"] for row in rows}
 
 
 def write_clip(path: Path, clip: Clip) -> None:

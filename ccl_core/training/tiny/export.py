@@ -11,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...config import CCLConfig
 from ...metadata import read_config, write_config
 from ..world.evaluate import lesson
 
@@ -23,31 +22,21 @@ ENCODERS = {
 }
 
 
-def write_checkpoint(
-    weights: dict[str, Tensor], config: CCLConfig, folder: Path, rgb: Tensor, out: Path
-) -> Path:
-    """Join the parts in `folder` with the weights of the joint model.
+def publish(trained: Path, rgb: Tensor, out: Path) -> Path:
+    """The file to ship of a save of a training (`export_whole`): with the preview's colours and the lesson.
 
     rgb: (channels + 1, 3) factors and bias of the preview, see `preview_factors`.
     """
-    text_file = folder / ENCODERS["text_encoders."]
-    parts = {"": weights} | {prefix: load_file(folder / name) for prefix, name in ENCODERS.items()}
-    config = replace(
-        config,
-        text_encoder=json.loads(metadata(text_file)["text_encoder"]),
-        latent_rgb_factors=tuple(map(tuple, rgb.tolist())),
-    )
-    tensors = {
-        prefix + key: packed(key, value) for prefix, part in parts.items() for key, value in part.items()
-    }
-    audio_metadata = metadata(folder / ENCODERS["audio_vae."])
-    own_metadata = {"ccl_config": write_config(config), "lesson": lesson().to_json(), "format": "pt"}
-    save_file(tensors, out, metadata=audio_metadata | own_metadata)
+    said = metadata(trained)
+    config = replace(read_config(said["ccl_config"]), latent_rgb_factors=tuple(map(tuple, rgb.tolist())))
+    tensors = {key: packed(key.split(".")[-1], value) for key, value in load_file(trained).items()}
+    own = {"ccl_config": write_config(config), "lesson": lesson().to_json()}
+    save_file(tensors, out, metadata=said | own)
     return out
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Put the encoders of a file of `write_checkpoint` back into `folder`, those that are not there."""
+    """Put the encoders of an all-in-one file into `folder`, those that are not there."""
     whole = load_file(path)
     said = metadata(path)
     text_encoder = read_config(said["ccl_config"]).text_encoder
@@ -60,13 +49,6 @@ def unpack(path: Path, folder: Path) -> None:
         if not (folder / name).exists():
             part = {key.removeprefix(prefix): value for key, value in whole.items() if key.startswith(prefix)}
             save_file(part, folder / name, metadata=stated[prefix])
-
-
-def joint_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of the joint model in a file of `write_checkpoint`."""
-    return {
-        key: value.float() for key, value in load_file(path).items() if not key.startswith(tuple(ENCODERS))
-    }
 
 
 def metadata(path: Path) -> dict[str, str]:

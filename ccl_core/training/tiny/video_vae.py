@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..muon import Muon
-from .course import Course
+from .progress import Progress
 from .windows import FilmPool, films
 
 log = logging.getLogger(__name__)
@@ -256,30 +256,30 @@ def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path
     use_channels_last(vae)
     optimisers, rates = optimisers_of(vae, recipe)
     parts = {"vae": vae, "kernels": optimisers[0], "rest": optimisers[1]}
-    course = Course(out, parts, rng, recipe.steps, recipe.minutes)
-    if not course.resume() and start is not None:
+    progress = Progress(out, parts, rng, recipe.steps, recipe.minutes)
+    if not progress.resume() and start is not None:
         vae.load_state_dict(load_file(start))
         fold_normalisation(vae, clips.typical, unit=True)
     # Other films in every run, as those of the last one were drawn.
-    pool = FilmPool(rng, 1000 * recipe.seed + course.step + 1, recipe.pool, frames=33)
-    course.begin()
-    while course.share < 1:
-        windows, speed = plan_step(recipe, course.share)
+    pool = FilmPool(rng, 1000 * recipe.seed + progress.step + 1, recipe.pool, frames=33)
+    progress.begin()
+    while progress.share < 1:
+        windows, speed = plan_step(recipe, progress.share)
         for optimiser, rate in zip(optimisers, rates, strict=True):
             # The first 20 steps warm up.
-            optimiser.param_groups[0]["lr"] = rate * speed * min(1, (course.step + 1) / 20)
-        frames, weight = pool.draw(*windows[course.step % len(windows)])
+            optimiser.param_groups[0]["lr"] = rate * speed * min(1, (progress.step + 1) / 20)
+        frames, weight = pool.draw(*windows[progress.step % len(windows)])
         pixels = pixels_of(frames).contiguous(memory_format=torch.channels_last_3d)
         loss = training_loss(vae, pixels, torch.from_numpy(weight)[:, None].float(), recipe)
         vae.zero_grad()
         loss.backward()
         for optimiser in optimisers:
             optimiser.step()
-        course.advance(loss.item())
-        if course.due(recipe.save_seconds):
-            course.save()
+        progress.advance(loss.item())
+        if progress.due(recipe.save_seconds):
+            progress.save()
             report(vae, out, clips)
-    course.save()
+    progress.save()
     report(vae, out, clips)
     return out
 

@@ -21,7 +21,7 @@ from ..world import face, scene, speech
 from ..world.clip import Clip
 from ..world.shares import HARD
 from ..world.sounds import SAMPLE_RATE
-from .course import Course
+from .progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +108,9 @@ def samples_of(clip: Clip) -> list[int]:
 
 @dataclass(frozen=True)
 class Pieces:
-    """A batch: sounds (b, n), the samples of their onsets, and the levels (b, 1) that the loss divides by."""
+    """A batch: sounds (b, n), and the levels (b, 1) that the loss divides by."""
 
     real: Tensor
-    onsets: list[list[int]]
     level: Tensor
 
 
@@ -153,17 +152,14 @@ def level_loss(made: Tensor, real: Tensor, bank: Tensor) -> Tensor:
 def draw_pieces(pool: Pool, rng: np.random.Generator, recipe: VocoderRecipe) -> Pieces:
     """Pieces that begin at any sample, so that onsets fall anywhere in a token; each of shapes has one."""
     pieces = []
-    onsets = []
     length = recipe.piece_tokens * TINY.token_hop
     for index in rng.integers(0, len(pool.onsets), recipe.batch):
-        known = pool.onsets[index]
-        begin = begin_of(rng, known, length, pool.waveforms.shape[1])
+        begin = begin_of(rng, pool.onsets[index], length, pool.waveforms.shape[1])
         pieces.append(pool.waveforms[index, begin : begin + length])
-        onsets.append([onset - begin for onset in known if begin <= onset < begin + length])
     real = torch.stack(pieces)
     gain = torch.from_numpy(gains(rng, recipe)).float()
     # Full weight for soft pieces, down to 30 dB: below, rounding and floor are most of what is left.
-    return Pieces(gain * real + beds(rng, recipe, length), onsets, gain.clamp(min=0.03))
+    return Pieces(gain * real + beds(rng, recipe, length), gain.clamp(min=0.03))
 
 
 def begin_of(rng: np.random.Generator, onsets: list[int], length: int, samples: int) -> int:
@@ -215,22 +211,22 @@ def train_vocoder(out: Path, recipe: VocoderRecipe | None = None) -> Path:
         start_head(vocos, pool.waveforms[::8])
     optimisers, rates = optimisers_of(vocos, recipe)
     parts = {"vocos": vocos, "matrices": optimisers[0], "rest": optimisers[1]}
-    course = Course(out, parts, np.random.default_rng(recipe.seed), recipe.steps, recipe.minutes)
-    course.resume()
-    course.begin()
-    while course.share < 1:
+    progress = Progress(out, parts, np.random.default_rng(recipe.seed), recipe.steps, recipe.minutes)
+    progress.resume()
+    progress.begin()
+    while progress.share < 1:
         for optimiser, rate in zip(optimisers, rates, strict=True):
-            optimiser.param_groups[0]["lr"] = rate * speed(course)
-        loss = batch_loss(vocos, draw_pieces(pool, course.rng, recipe), recipe)
+            optimiser.param_groups[0]["lr"] = rate * speed(progress)
+        loss = batch_loss(vocos, draw_pieces(pool, progress.rng, recipe), recipe)
         vocos.zero_grad()
         loss.backward()
         for optimiser in optimisers:
             optimiser.step()
-        course.advance(loss.item())
-        if course.due(recipe.save_seconds):
-            course.save()
+        progress.advance(loss.item())
+        if progress.due(recipe.save_seconds):
+            progress.save()
             export_vocoder(vocos, out)
-    course.save()
+    progress.save()
     return export_vocoder(vocos, out)
 
 
@@ -244,9 +240,9 @@ def optimisers_of(vocos: Vocos, recipe: VocoderRecipe) -> tuple[list[torch.optim
     return [Muon(matrices, recipe.muon_rate), adam], [recipe.muon_rate, recipe.adam_rate]
 
 
-def speed(course: Course) -> float:
+def speed(progress: Progress) -> float:
     """A cosine from 1 to .02, after a warm-up of 100 steps."""
-    return min(1, (course.step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * course.share)))
+    return min(1, (progress.step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress.share)))
 
 
 def export_vocoder(vocos: Vocos, out: Path) -> Path:

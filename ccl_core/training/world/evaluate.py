@@ -18,13 +18,12 @@ from .clip import KINDS, Attributes, Clip, Object
 from .judge import Seen, hear, judge_clip, judge_video
 from .scene import complete, sample_clip
 from .score import Found
-from .shares import EASY, HARD, World
+from .shares import WORLDS, World
 from .sounds import SILENT
 
 # Seconds, one frame at 16 fps: for recall and precision against the exact contacts.
 TOLERANCE = NARROW
 OBJECTS = ("1", "2", "both")
-WORLDS = {"easy": EASY, "hard": HARD}
 WORDS = ("colour", "motion", "sound")
 RIGHT = tuple(f"{kind}_right" for kind in WORDS)
 

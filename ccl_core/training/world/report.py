@@ -44,18 +44,18 @@ def has_distractor(clip: Clip) -> bool:
 
 
 # What makes a clip hard; each is a row of its own too.
-HARD: dict[str, Callable[[Clip], bool]] = {
+DIFFICULTIES: dict[str, Callable[[Clip], bool]] = {
     "coincident": is_coincident,
     "same_motion": same_motion,
     "distractor": has_distractor,
     "offscreen": lambda clip: bool(clip.offscreen),
     "bed": lambda clip: clip.bed > 0,
 }
-GROUPS = ("easy", "hard", "objects_1", "objects_2", *HARD)
+GROUPS = ("easy", "hard", "objects_1", "objects_2", *DIFFICULTIES)
 
 
 def groups_of(clip: Clip) -> list[str]:
-    hard = [name for name, holds in HARD.items() if holds(clip)]
+    hard = [name for name, holds in DIFFICULTIES.items() if holds(clip)]
     return ["hard" if hard else "easy", f"objects_{len(clip.objects)}", *hard]
 
 

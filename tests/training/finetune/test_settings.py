@@ -11,6 +11,7 @@ import pytest
 
 from ccl_pack.ccl_core.host.files.identify import stated_config
 from ccl_pack.ccl_core.host.files.read import read
+from ccl_pack.ccl_core.training.finetune.encoders import Encoders
 from ccl_pack.ccl_core.training.finetune.load import read_model
 from ccl_pack.ccl_core.training.finetune.settings import Settings
 from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
@@ -125,3 +126,13 @@ def test_the_shipped_configurations_fit_the_model_that_is_shipped() -> None:
     assert config == replace(shipped, text_encoder=None, latent_rgb_factors=None)
     assert assembly.sd == {} and settings.train.trained == ["interaction", "audio", "video"]
     assert settings.train.steps * 0.65 < 2 * 3600, "seconds of a step on two cores"
+
+
+def test_the_stages_of_the_next_ccl_tiny_have_encoders_that_fit_its_model() -> None:
+    stages = [read_settings(CONFIGS / "ccl-tiny-2" / f"{name}.json") for name in ("one-object", "hard")]
+    _, config = read_model(stages[0].model)
+    # The size of a latent is checked where it is loaded.
+    _, audio, _ = Encoders(stages[0].encoders, config).parts
+    assert audio.latent_channels == config.audio_latent.channels == 128
+    assert stages[0].encoders == stages[1].encoders
+    assert Path(stages[1].model.video).parent.parent == Path(stages[0].train.out)

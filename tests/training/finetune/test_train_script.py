@@ -32,7 +32,6 @@ from ccl_pack.ccl_core.training.finetune.saves import saves
 from ccl_pack.ccl_core.training.finetune.settings_file import read_settings
 from ccl_pack.ccl_core.training.finetune.trainer import FineTuner
 from ccl_pack.ccl_core.training.tiny.clips import write_clips
-from ccl_pack.ccl_core.training.tiny.export import unpack
 from ccl_tools.console import ScriptError
 from ccl_tools.sample_clips import make
 from ccl_tools.tiny_stages import export
@@ -201,9 +200,8 @@ def test_films_of_the_world_become_a_checkpoint_by_the_shipped_configuration(tmp
     trained = saved(tmp_path) / "model.safetensors"
     assert [path.suffix for path in (tmp_path / "out" / "samples").iterdir()] == [".mp4"]
 
-    unpack(CCL_TINY, tmp_path)
     out = tmp_path / "again.safetensors"
-    export(argparse.Namespace(seed=0, work=tmp_path, weights=trained, out=out))
+    export(argparse.Namespace(seed=0, weights=trained, out=out))
     first, second = (load_checkpoint(str(path))[0] for path in (trained, out))
     for name, value in first.model.diffusion_model.state_dict().items():
         torch.testing.assert_close(second.model.diffusion_model.state_dict()[name], value)

@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from ccl_pack.ccl_core.training.tiny.clips import WORLDS, caption_of, trained_clips, write_clips
+from ccl_pack.ccl_core.training.tiny.clips import caption_of, trained_clips, write_clips
 from ccl_pack.ccl_core.training.world.captions import WORDS, held_out
-from ccl_pack.ccl_core.training.world.shares import EASY, HARD, World
+from ccl_pack.ccl_core.training.world.shares import EASY, HARD, WORLDS, World
 
 
 def test_no_trained_clip_has_a_held_out_object_alone_or_in_company() -> None:
@@ -72,3 +72,10 @@ def test_a_written_clip_is_that_of_the_world_and_is_written_once(tmp_path: Path)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_both_worlds_are_written(tmp_path: Path, world: World) -> None:
     assert len(list(write_clips(tmp_path, 6, 2, 17, world=world))) == 6
+
+
+def test_clips_of_another_kind_under_the_same_names_are_refused(tmp_path: Path) -> None:
+    list(write_clips(tmp_path, 3, 5, 17, 1))
+    with pytest.raises(ValueError, match=r"is another clip, .* need another seed or another folder"):
+        list(write_clips(tmp_path, 3, 5, 17, 2))
+    assert len(list(write_clips(tmp_path, 3, 6, 17, 2))) == 3

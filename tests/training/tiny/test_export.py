@@ -1,4 +1,4 @@
-"""The all-in-one file comes apart into its encoders and its joint model, and together again."""
+"""The all-in-one file comes apart into its encoders, and a trained one becomes the file to ship."""
 
 import json
 from pathlib import Path
@@ -11,25 +11,24 @@ from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.metadata import read_config
 from ccl_pack.ccl_core.training.tiny.export import (
     ENCODERS,
-    joint_weights,
     metadata,
+    publish,
     unpack,
-    write_checkpoint,
 )
 from ccl_pack.ccl_core.training.world.evaluate import lesson
 from ccl_tools.environment import ROOT
-from support.ccl_tiny import CCL_TINY
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 
 
-def test_the_shipped_file_comes_apart_and_together_again(tmp_path: Path) -> None:
-    unpack(CHECKPOINT, tmp_path)
+def test_a_published_file_has_its_tensors_the_colours_and_the_lesson(tmp_path: Path) -> None:
     rgb = torch.tensor(read_config(metadata(CHECKPOINT)["ccl_config"]).latent_rgb_factors)
-    again = write_checkpoint(
-        joint_weights(CHECKPOINT), CCL_TINY, tmp_path, rgb, tmp_path / "again.safetensors"
-    )
-    first, second = load_file(CHECKPOINT), load_file(again)
+    shipped = load_file(CHECKPOINT)
+    single = tmp_path / "single.safetensors"
+    wide = {key: value.float() if value.is_floating_point() else value for key, value in shipped.items()}
+    save_file(wide, single, metadata=metadata(CHECKPOINT))
+    again = publish(single, rgb, tmp_path / "again.safetensors")
+    first, second = shipped, load_file(again)
     assert first.keys() == second.keys()
     assert all(
         first[key].dtype == second[key].dtype and torch.equal(first[key], second[key]) for key in first

@@ -13,7 +13,7 @@ import torch
 from ccl_pack.ccl_core.host.vae.audio import VocosVAE, load_audio_vae_file
 from ccl_pack.ccl_core.model.audio.vocos import Vocos
 from ccl_pack.ccl_core.training.tiny import vocoder
-from ccl_pack.ccl_core.training.tiny.course import Course
+from ccl_pack.ccl_core.training.tiny.progress import Progress
 
 RECIPE = vocoder.VocoderRecipe(steps=2, clips=4, batch=2, threads=1)
 LOUD = vocoder.VocoderRecipe(batch=24, soft_share=0, bed_share=0, silent_share=0)
@@ -36,15 +36,24 @@ def test_a_pool_holds_both_worlds(pool: vocoder.Pool) -> None:
     assert not any(pool.onsets[8:])
 
 
-def test_every_piece_of_shapes_holds_an_onset_where_it_says(pool: vocoder.Pool) -> None:
+def test_pieces_begin_anywhere_and_hold_one_of_the_known_onsets() -> None:
+    rng = np.random.default_rng(0)
+    onsets = [2_000, 30_000, 44_000]
+    begins = [vocoder.begin_of(rng, onsets, 16_000, 45_000) for _ in range(60)]
+    for begin in begins:
+        assert 0 <= begin <= 45_000 - 16_000
+        assert any(begin <= onset < begin + 16_000 for onset in onsets)
+    assert len({begin % 500 for begin in begins}) > 40
+    assert np.ptp([vocoder.begin_of(rng, [], 16_000, 45_000) for _ in range(60)]) > 20_000
+
+
+def test_a_batch_has_pieces_of_both_worlds_at_full_level(pool: vocoder.Pool) -> None:
     pieces = vocoder.draw_pieces(pool, np.random.default_rng(0), LOUD)
     assert pieces.real.shape == (24, 32 * 500)
-    assert 4 < sum(map(bool, pieces.onsets)) < 20
-    for piece, samples in zip(pieces.real, pieces.onsets, strict=True):
-        for sample in samples:
-            assert piece[sample : sample + 160].abs().max() > 0.05
-    phases = {sample % 500 for samples in pieces.onsets for sample in samples}
-    assert len(phases) > 6
+    peaks = pieces.real.abs().amax(1)
+    # A person pauses, and an object may be silent.
+    heard = peaks[peaks > 0]
+    assert len(heard) >= 12 and heard.min() > 0.08
 
 
 def test_pieces_are_soft_silent_or_over_a_bed_as_the_recipe_says(pool: vocoder.Pool) -> None:
@@ -110,15 +119,15 @@ def test_training_is_repeatable_and_goes_on_as_if_it_had_not_stopped(tmp_path: P
     whole, halves = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     vocoder.train_vocoder(whole, RECIPE)
     # The schedule follows the total: a half is a step of two.
-    killed = Course.advance
+    killed = Progress.advance
 
-    def stop(course: Course, loss: float) -> None:
-        killed(course, loss)
-        course.save()
+    def stop(progress: Progress, loss: float) -> None:
+        killed(progress, loss)
+        progress.save()
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Course, "advance", stop)
+        patch.setattr(Progress, "advance", stop)
         vocoder.train_vocoder(halves, RECIPE)
     assert not halves.exists()
     assert vocoder.train_vocoder(halves, RECIPE).read_bytes() == whole.read_bytes()

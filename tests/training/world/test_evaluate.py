@@ -17,7 +17,7 @@ from ccl_pack.ccl_core.training.world.evaluate import (
     measure,
     unseen_objects,
 )
-from ccl_pack.ccl_core.training.world.report import HARD, groups_of
+from ccl_pack.ccl_core.training.world.report import DIFFICULTIES, groups_of
 from ccl_pack.ccl_core.training.world.sounds import SILENT, synthesise
 
 
@@ -151,7 +151,7 @@ def test_hard_clips_have_every_difficulty_and_easy_ones_none() -> None:
     hard = draw_clips(4, 60, 33, 16, "2", world="hard")
     assert all(any(map(held_out, clip.objects)) for clip in hard)
     groups = [name for clip in hard for name in groups_of(clip)]
-    assert set(groups) == {"hard", "easy", "objects_2", *HARD}
+    assert set(groups) == {"hard", "easy", "objects_2", *DIFFICULTIES}
     assert 0.35 < groups.count("same_motion") / 60 < 0.65 and groups.count("coincident") > 20
     # The silent one is spoken of first or last.
     places = {k for clip in hard for k, thing in enumerate(clip.objects) if thing.sound == SILENT}

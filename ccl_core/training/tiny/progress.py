@@ -1,4 +1,4 @@
-"""The course of a training that may be stopped at any time: its state in one file, its time over all runs."""
+"""How far a training has come that may be stopped at any time: state in one file, time over all runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG_STEPS = 100
 
 
 @dataclass
-class Course:
+class Progress:
     """How far a training of so many steps, or minutes if they are over first, has come.
 
     parts: what has `state_dict` and `load_state_dict`, by name. The state lies beside the file `out`.
