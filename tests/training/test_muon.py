@@ -14,6 +14,17 @@ def test_orthogonal_flattens_the_singular_values_and_keeps_the_directions() -> N
         assert torch.cosine_similarity(made.flatten(), (u @ v).flatten(), dim=0) > 0.95
 
 
+def test_orthogonal_in_half_precision_is_within_two_percent() -> None:
+    matrices = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    # Singular values over three orders, as a momentum has them.
+    matrices = matrices * torch.logspace(0, -3, 48)
+    exact = orthogonal(matrices)
+    rounded = orthogonal(matrices, torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).norm() < 0.02 * exact.norm()
+    assert torch.equal(orthogonal(matrices[1]), orthogonal(matrices)[1])
+
+
 def test_muon_solves_a_regression() -> None:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(64, 10, generator=generator)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..muon import Muon
 from .load import part_of
-from .settings import TrainSettings
+from .settings import COMPUTE, TrainSettings
 
 
 def optimisers_of(
@@ -23,7 +23,7 @@ def optimisers_of(
     others = {name: value for name, value in trained.items() if name not in matrices}
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(Muon(_by_rate(matrices, train), lr=0.0))
+        made.append(Muon(_by_rate(matrices, train), lr=0.0, compute=COMPUTE[train.precision]))
     if others:
         groups = _groups(others, train)
         made.append(torch.optim.AdamW(groups, betas=train.betas, weight_decay=train.weight_decay, fused=True))

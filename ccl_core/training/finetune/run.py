@@ -6,13 +6,15 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import comfy.model_management
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...config import CCLConfig
 from ...host.files.assemble import Assembly
@@ -70,9 +72,29 @@ def finetune(
         # Step 0 is the line that the others are compared with.
         if not found and trainer.held_out:
             _write(record, {"step": 0, "validation": validate(trainer)})
-        while trainer.step < settings.train.steps:
-            _step(trainer, record, out, sampler)
+        with plain_attention(device, trainer.compute):
+            while trainer.step < settings.train.steps:
+                _step(trainer, record, out, sampler)
     return trainer
+
+
+@contextmanager
+def plain_attention(device: torch.device, compute: torch.dtype) -> Iterator[None]:
+    """Inside, on a CPU in bf16, attention is two products and a softmax.
+
+    torch's fused one takes three to eight times as long there, nearly all of it backward.
+    """
+    if device.type != "cpu" or compute != torch.bfloat16:
+        yield
+        return
+    # Else torch multiplies in fp32. The name is that of the place where the option was first needed.
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 def _step(trainer: FineTuner, record: IO[str], out: Path, sampler: Sampler | None) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from ...host.files.read import ModelPaths
 from ..flow import PAPER_MIX
 
+COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SECTIONS = ("interaction", "audio", "video")
 # What of a clip its losses may weigh more, as flow.py defines it.
 EMPHASES = ("motion", "loudness")

@@ -29,14 +29,13 @@ from .course import AGAIN, Course
 from .load import load, part_of
 from .optimisers import optimisers_of
 from .order import Order, generator_of, stratified
-from .settings import Settings, TrainSettings
+from .settings import COMPUTE, Settings, TrainSettings
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 STATE_KEYS = ("deciding", "clips", "trained", "average", "optimisers", "course", "step", "seconds")
 REMEDY = "put a copy of it back, or delete its folder to go on from the save before it"
-COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class FineTuner:
