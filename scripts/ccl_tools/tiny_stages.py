@@ -14,12 +14,25 @@ def overrides(args: argparse.Namespace, *names: str) -> dict:
 
 
 def video_vae(args: argparse.Namespace) -> None:
+    _train_video_vae(args)
+
+
+def video_vae_decoder(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.tiny.video_vae import DECODER
+
+    try:
+        _train_video_vae(args, **DECODER)
+    except ValueError as error:
+        raise ScriptError(str(error), "give --start, and a --work of its own") from error
+
+
+def _train_video_vae(args: argparse.Namespace, **recipe: object) -> None:
     from ccl_pack.ccl_core.training.tiny.video_vae import VideoVAERecipe, train_video_vae
 
-    recipe = VideoVAERecipe(**overrides(args, "steps", "minutes", "threads"))
     out = args.work / "video_vae.safetensors"
     # The encoders of `start` lie there already.
-    train_video_vae(out, recipe, out if args.start else None)
+    start = out if args.start else None
+    train_video_vae(out, VideoVAERecipe(**recipe, **overrides(args, "steps", "minutes", "threads")), start)
 
 
 def text_encoder(args: argparse.Namespace) -> None:
@@ -96,6 +109,7 @@ def measure(args: argparse.Namespace) -> None:
 # In the order of a training from nothing.
 STAGES = {
     "video_vae": video_vae,
+    "video_vae_decoder": video_vae_decoder,
     "text_encoder": text_encoder,
     "vocoder": vocoder,
     "clips": clips,

@@ -49,6 +49,12 @@ class VideoVAERecipe:
     measured: int = 24
     save_seconds: float = 120.0
     threads: int = 1
+    # The latent stays as the file at the start has it, and with it what was trained on it.
+    decoder_alone: bool = False
+
+
+# What a recipe of the decoder alone has besides: whole clips from the first step, at gentler rates.
+DECODER = {"decoder_alone": True, "first_share": 0.0, "last_share": 1.0, "muon_rate": 0.01, "adam_rate": 1e-3}
 
 
 def build_vae(width: int) -> WanVAE:
@@ -156,11 +162,15 @@ def reconstruction_loss(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
 
 def training_loss(vae: WanVAE, pixels: Tensor, weight: Tensor, recipe: VideoVAERecipe) -> Tensor:
     """Reconstruction through a noisy latent: noise and a small KL make the latent smooth, for diffusion."""
+    learnt = not recipe.decoder_alone
+    # While the encoder learns its latent has deviation 1, else that of Wan's.
+    spread = 1.0 if learnt else Wan21().latents_std
     with torch.autocast("cpu", torch.bfloat16):
-        mean, log_var = encode_moments(vae, pixels)
+        with torch.set_grad_enabled(learnt):
+            mean, log_var = encode_moments(vae, pixels)
         mean = mean.float()
         log_var = log_var.float()
-        noise = torch.randn_like(mean) * (log_var.exp() + recipe.latent_noise**2).sqrt()
+        noise = torch.randn_like(mean) * (log_var.exp() + (recipe.latent_noise * spread) ** 2).sqrt()
         made = decode(vae, mean + noise)
     kl = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).mean()
     return reconstruction_loss(made.float(), pixels, weight) + recipe.kl * kl
@@ -205,11 +215,15 @@ def export_video_vae(vae: WanVAE, path: Path, pixels: Tensor) -> Tensor:
     copy = build_vae(vae.dim)
     copy.load_state_dict(vae.state_dict())
     signal = fold_normalisation(copy, pixels)
-    tensors = {key: value.contiguous() for key, value in copy.state_dict().items()}
-    part = path.with_suffix(".part")
-    save_file(tensors, part)
-    part.replace(path)
+    write(copy, path)
     return signal
+
+
+def write(vae: WanVAE, path: Path) -> None:
+    """The file, whole or not at all."""
+    part = path.with_suffix(".part")
+    save_file({key: value.contiguous() for key, value in vae.state_dict().items()}, part)
+    part.replace(path)
 
 
 @torch.no_grad()
@@ -227,8 +241,10 @@ def is_kernel(value: Tensor) -> bool:
 
 
 def optimisers_of(vae: WanVAE, recipe: VideoVAERecipe) -> tuple[list[torch.optim.Optimizer], list[float]]:
-    kernels = [value for value in vae.parameters() if is_kernel(value)]
-    rest = [value for value in vae.parameters() if not is_kernel(value)]
+    trained = [vae.conv2, vae.decoder] if recipe.decoder_alone else [vae]
+    parameters = [value for part in trained for value in part.parameters()]
+    kernels = [value for value in parameters if is_kernel(value)]
+    rest = [value for value in parameters if not is_kernel(value)]
     adam = torch.optim.Adam(rest, lr=recipe.adam_rate, betas=(0.9, 0.99))
     return [Muon(kernels, recipe.muon_rate), adam], [recipe.muon_rate, recipe.adam_rate]
 
@@ -244,7 +260,8 @@ def plan_step(recipe: VideoVAERecipe, done: float) -> tuple[tuple[tuple[int, int
 def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path | None = None) -> Path:
     """Train for the recipe's minutes or steps, over all runs with this `out`, a usable file all along.
 
-    start: an earlier file, where there is no state of such a training yet.
+    start: an earlier file, where there is no state of such a training yet. ValueError: a decoder alone has
+    none.
     """
     recipe = recipe or VideoVAERecipe()
     torch.set_num_threads(recipe.threads)
@@ -257,9 +274,8 @@ def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path
     optimisers, rates = optimisers_of(vae, recipe)
     parts = {"vae": vae, "kernels": optimisers[0], "rest": optimisers[1]}
     progress = Progress(out, parts, rng, recipe.steps, recipe.minutes)
-    if not progress.resume() and start is not None:
-        vae.load_state_dict(load_file(start))
-        fold_normalisation(vae, clips.typical, unit=True)
+    if not progress.resume():
+        begin(vae, recipe, start, clips)
     # Other films in every run, as those of the last one were drawn.
     pool = FilmPool(rng, 1000 * recipe.seed + progress.step + 1, recipe.pool, frames=33)
     progress.begin()
@@ -278,22 +294,30 @@ def train_video_vae(out: Path, recipe: VideoVAERecipe | None = None, start: Path
         progress.advance(loss.item())
         if progress.due(recipe.save_seconds):
             progress.save()
-            report(vae, out, clips)
+            report(vae, recipe, out, clips)
     progress.save()
-    report(vae, out, clips)
+    report(vae, recipe, out, clips)
     return out
 
 
-def report(vae: WanVAE, out: Path, clips: Clips) -> None:
-    signal = export_video_vae(vae, out, clips.typical)
-    shares = " ".join(f"{share:.2f}" for share in signal.tolist())
-    log.info(
-        "saved %s, held-out psnr %.2f dB of shapes, %.2f dB of faces, signal share of the channels %s",
-        out.name,
-        psnr(vae, clips.held_out[::2]),
-        psnr(vae, clips.held_out[1::2]),
-        shares,
-    )
+def begin(vae: WanVAE, recipe: VideoVAERecipe, start: Path | None, clips: Clips) -> None:
+    """First weights: those of a file, where there is one."""
+    if start is not None:
+        vae.load_state_dict({key: value.float() for key, value in load_file(start).items()})
+        if not recipe.decoder_alone:
+            fold_normalisation(vae, clips.typical, unit=True)
+    elif recipe.decoder_alone:
+        raise ValueError("a decoder is trained alone for the latent of a file, got none: name it as start")
+
+
+def report(vae: WanVAE, recipe: VideoVAERecipe, out: Path, clips: Clips) -> None:
+    if recipe.decoder_alone:
+        write(vae, out)
+    else:
+        signal = export_video_vae(vae, out, clips.typical)
+        log.info("signal share of the channels %s", " ".join(f"{share:.2f}" for share in signal.tolist()))
+    shapes, faces = (psnr(vae, part) for part in (clips.held_out[::2], clips.held_out[1::2]))
+    log.info("saved %s, held-out psnr %.2f dB of shapes, %.2f dB of faces", out.name, shapes, faces)
 
 
 def use_channels_last(vae: WanVAE) -> None:

@@ -122,3 +122,16 @@ def test_the_latent_is_normalised_over_both_worlds(tmp_path: Path) -> None:
     spread = latent.std((0, 2, 3, 4))
     assert ((spread - 1).abs() < 0.1).sum() >= 12
     assert spread.max() < 1.1
+
+
+def test_a_decoder_trained_alone_keeps_the_latent_bit_for_bit(tmp_path: Path) -> None:
+    start = video_vae.train_video_vae(tmp_path / "first.safetensors", small(steps=25))
+    alone = small(steps=25, **video_vae.DECODER)
+    path = video_vae.train_video_vae(tmp_path / "next.safetensors", alone, start)
+    x = pixels(5)
+    with torch.no_grad():
+        before, after = (network(each) for each in (start, path))
+        assert torch.equal(before.encode(x), after.encode(x))
+    assert video_vae.psnr(after, pixels(9)) > video_vae.psnr(before, pixels(9))
+    with pytest.raises(ValueError, match="got none: name it as start"):
+        video_vae.train_video_vae(tmp_path / "none.safetensors", alone)
