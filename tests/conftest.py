@@ -19,6 +19,13 @@ from ccl_tools.environment import load_pack  # noqa: E402
 load_pack()
 
 from ccl_tools.server import ComfyServer  # noqa: E402
+from support.archive import Archive, make  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """What people get from the registry."""
+    return make(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="session")

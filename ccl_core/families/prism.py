@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
+from ..repository import REPOSITORY
 from .base import DIRECTIONS, MODEL, Content, Download, Preset, PromptStyle, Renames
 from .mova import MOVA, RENAMES
 from .wan import NEGATIVE
@@ -48,7 +49,8 @@ PRISM = replace(
     ),
     foreign_keys={
         ".prism_scale": "Prism in fp8 with a scale per row, and ComfyUI's fp8 has one for a whole weight. "
-        "Use a repack in int8, or make an fp8 or int8 file of the published one with scripts/convert_model.py"
+        "Use a repack in int8, or make an fp8 or int8 file of the published one with "
+        f"scripts/convert_model.py of {REPOSITORY}"
     },
     # The video's was published for 480p; at 720p it is 7, at 1080p 9 to 13, at 2K 13 to 17.
     published={**MOVA.published, "shift": 9.0, "audio_shift": 7.0},

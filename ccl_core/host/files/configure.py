@@ -14,6 +14,7 @@ from torch import Tensor
 from ...config import OPTIONS, CCLConfig, InteractionConfig, StreamConfig
 from ...families import FAMILIES
 from ...metadata import ENTRY
+from ...repository import REPOSITORY
 from .assemble import Assembly
 from .identify import INTERACTION_KEY, ModelFile
 from .shapes import stream_config
@@ -40,7 +41,7 @@ def _require_published(assembly: Assembly) -> None:
         raise ValueError(
             f"{assembly.sources['a2v']} has no {ENTRY} entry in its metadata, wanted one beside an "
             f"interaction of the kind {family.coupling}: use the file as scripts/new_interaction.py or the "
-            "training wrote it"
+            f"training of {REPOSITORY} wrote it"
         )
 
 

@@ -18,6 +18,7 @@ import comfy.utils
 from torch import Tensor
 
 from ...metadata import ENTRIES, from_tensor
+from ...repository import REPOSITORY
 
 SAFETENSORS = (".safetensors", ".sft")
 GGUF = ".gguf"
@@ -28,7 +29,10 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d+)-of-(?P<count>\d+)(?P<ending>\.\
 QUANTIZATION = "_quantization_metadata"
 # In the names of the pickles that MMAudio is published as (v1-16.pth, best_netG.pt).
 MMAUDIO = ("v1-16", "netg", "mmaudio")
-MMAUDIO_COMMAND = "python scripts/convert_mmaudio.py v1-16.pth best_netG.pt mmaudio_16k.safetensors"
+MMAUDIO_REMEDY = (
+    "run python scripts/convert_mmaudio.py v1-16.pth best_netG.pt mmaudio_16k.safetensors "
+    f"in a clone of {REPOSITORY}"
+)
 # What an all-in-one checkpoint holds beside the model: the prefixes of the host's Wan and LTX-2 checkpoints.
 BUNDLED = ("text_encoders.", "vae.", "audio_vae.")
 # JSON as bytes, such as [{"attention": "comfy_kitchen_int8"}], beside an attention module or a LoRA's weight.
@@ -285,7 +289,7 @@ def _pickle_refusal(name: str, what: str) -> str:
         "safetensors.torch.save_file"
     )
     if any(part in name.lower() for part in MMAUDIO):
-        how = f"run {MMAUDIO_COMMAND} in the folder of this pack"
+        how = MMAUDIO_REMEDY
     return (
         f"{name} is not a safetensors file but {what}, which can run code when it is loaded. "
         f"Convert it first: {how}"

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...config import MODEL_TYPES, OPTIONS, AudioLatentConfig, CCLConfig, InteractionConfig, StreamConfig
 from ...families import FAMILIES
 from ...model.joint import JointModel
+from ...repository import page
 from .translate import rename
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -79,7 +80,7 @@ def refusal(keys: Collection[str], tensors: Mapping[str, Tensor]) -> str | None:
         return None
     return (
         f"{like}. It is of another version, or was converted for another program: get the release that "
-        "docs/models.md names, or update the pack"
+        f"{page('docs/models.md')} names, or update the pack"
     )
 
 
