@@ -13,6 +13,7 @@ import pytest
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.guidance import MODES
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
+from ccl_pack.ccl_core.repository import REPOSITORY
 from ccl_pack.ccl_core.tasks import TASKS
 from ccl_pack.nodes import NODES
 from ccl_tools.environment import ROOT
@@ -22,10 +23,12 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted(ROOT.glob("docs/**/*.md")),
+    *sorted(ROOT.glob("js/docs/*.md")),
     ROOT / "benchmarks/README.md",
     ROOT / "tests/cases/README.md",
 ]
 CODE = [*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py")))]
+ADDRESS = re.compile(re.escape(REPOSITORY) + r"/(?:blob|raw)/main/([^)#\s\"]+)(#[^)\s\"]*)?")
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(#[^)\s]*)?\)")
 TICKED = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(r"python (\S+\.py)")
@@ -54,9 +57,13 @@ def broken_links(page: Path, text: str) -> list[str]:
     broken = []
     for target, anchor in LINK.findall(prose(text)):
         file = page.parent / target if target else page
-        if not file.exists() or (anchor and anchor.removeprefix("#") not in anchors(file)):
+        if not leads(file, anchor):
             broken.append(target + anchor)
-    return broken
+    return broken + [target for target, anchor in ADDRESS.findall(text) if not leads(ROOT / target, anchor)]
+
+
+def leads(file: Path, anchor: str) -> bool:
+    return file.exists() and (not anchor or anchor.removeprefix("#") in anchors(file))
 
 
 def missing_paths(text: str) -> list[str]:
@@ -94,6 +101,8 @@ def test_a_broken_link_and_a_missing_path_are_found() -> None:
         "docs/none.md",
         "docs/models.md#none",
     ]
+    address = f"[a]({REPOSITORY}/blob/main/docs/none.md) [b]({REPOSITORY}/blob/main/docs/models.md#none)"
+    assert broken_links(page, address) == ["docs/none.md", "docs/models.md"]
     text = "`ccl_core/none.py` `nowhere.py` `host/run.py` `times.py` `ccl_core/host/` `a/t`\n"
     text += "python scripts/none.py"
     assert missing_paths(text) == ["ccl_core/none.py", "nowhere.py", "scripts/none.py"]
