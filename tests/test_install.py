@@ -1,5 +1,5 @@
-"""An install from the registry, as ComfyUI's Manager does it: the archive in custom_nodes, under the project's
-name, in a ComfyUI that knows nothing of this checkout.
+"""An install from the registry, as ComfyUI's Manager does it: the archive in custom_nodes under the name of
+the project, in a ComfyUI that knows nothing of this checkout.
 """
 
 from __future__ import annotations
