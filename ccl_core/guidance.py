@@ -127,7 +127,7 @@ MODES: Mapping[str, Mode] = {
 
 # What people call the scale of a term, another name for each term of a mode. One scale of text and coupling
 # together has the name of the text's.
-SCALE_NAMES = {"text": "cfg", "joint": "cfg", "cross": "coupling"}
+SCALE_NAMES = {"text": "cfg", "joint": "cfg", "cross": "modality_scale"}
 
 
 def mode_named(name: str) -> Mode:

@@ -22,12 +22,13 @@ Conditioning = list[list[Any]]
 
 def dual_prompt(video: Conditioning, audio: Conditioning) -> Conditioning:
     """The video conditioning with the audio's text in each of its entries."""
-    for name, conditioning in (("video", video), ("audio", audio)):
+    for name, conditioning in (("video_conditioning", video), ("audio_conditioning", audio)):
         if not conditioning:
             raise ValueError(f"{name} holds no conditioning: connect a text encoder, an empty prompt will do")
     if len(audio) not in (1, len(video)):
         raise ValueError(
-            f"audio has {len(audio)} entries, video {len(video)}: use one audio prompt or as many as video"
+            f"audio_conditioning has {len(audio)} entries, video_conditioning {len(video)}: use one audio "
+            "prompt or as many as of the video"
         )
     # One audio text serves every entry of the video (areas, time ranges).
     entries = audio * len(video) if len(audio) == 1 else audio
@@ -39,14 +40,14 @@ def _pair(text: Any, extra: dict[str, Any], audio_text: Any, audio_extra: dict[s
     lost = [name for name in carried if not comfy.conds.is_equal(audio_extra[name], extra.get(name))]
     if lost:
         raise ValueError(
-            f"audio carries {', '.join(lost)}, which a sampler applies to both streams: "
-            "set it behind CCLDualPrompt, or on the conditioning of the input video"
+            f"audio_conditioning carries {', '.join(lost)}, which a sampler applies to both streams: "
+            "set it behind CCLDualPrompt, or on video_conditioning"
         )
     unused = [name for name in OF_VIDEO if audio_extra.get(name) is not None]
     if unused:
         notice(
-            f"audio carries {', '.join(unused)}, of which nothing is used beside its text: set it on the "
-            "conditioning of the input video"
+            f"audio_conditioning carries {', '.join(unused)}, of which nothing is used beside its text: set "
+            "it on video_conditioning"
         )
     return [StreamTexts.join(text, audio_text), dict(extra)]
 
@@ -68,9 +69,11 @@ class CCLDualPrompt(CCLNode):
             ],
             inputs=[
                 io.Conditioning.Input(
-                    "video", tooltip="Text of the video stream; its images and hooks are kept."
+                    "video_conditioning", tooltip="Text of the video stream; its images and hooks are kept."
                 ),
-                io.Conditioning.Input("audio", tooltip="Text of the audio stream. Only its text is used."),
+                io.Conditioning.Input(
+                    "audio_conditioning", tooltip="Text of the audio stream. Only its text is used."
+                ),
             ],
             outputs=[
                 io.Conditioning.Output("conditioning", tooltip="For positive or negative of a sampler.")
@@ -78,5 +81,5 @@ class CCLDualPrompt(CCLNode):
         )
 
     @classmethod
-    def execute(cls, video: Conditioning, audio: Conditioning) -> io.NodeOutput:
-        return io.NodeOutput(dual_prompt(video, audio))
+    def execute(cls, video_conditioning: Conditioning, audio_conditioning: Conditioning) -> io.NodeOutput:
+        return io.NodeOutput(dual_prompt(video_conditioning, audio_conditioning))

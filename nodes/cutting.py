@@ -49,15 +49,15 @@ class CCLTrimAV(CCLNode):
     def execute(
         cls,
         latent: dict[str, Any],
-        start: float,
-        end: float,
+        start_time: float,
+        end_time: float,
         video_vae: VAE | None = None,
         fps: float = 0.0,
     ) -> io.NodeOutput:
         av = split(latent)
         require_finite(av, "latent")
         return io.NodeOutput(
-            join(_untasked(trim(av, frame_rate(av, fps), Part.typed(start, end), video_vae)))
+            join(_untasked(trim(av, frame_rate(av, fps), Part.typed(start_time, end_time), video_vae)))
         )
 
 

@@ -119,8 +119,8 @@ def length_input() -> io.DynamicCombo.Input:
 def part_inputs() -> list[io.Float.Input]:
     """A part of a clip, by seconds."""
     return [
-        seconds_input("start", 0.0, "Where the part starts, in seconds."),
-        seconds_input("end", 0.0, "Where it ends, in seconds; 0: at the end of the clip."),
+        seconds_input("start_time", 0.0, "Where the part starts, in seconds."),
+        seconds_input("end_time", 0.0, "Where it ends, in seconds; 0: at the end of the clip."),
     ]
 
 

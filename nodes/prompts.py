@@ -54,7 +54,7 @@ class CCLPrompt(CCLNode):
                 _text_input("prompt", PROMPT_TOOLTIP),
                 _text_input("sound", "What is heard: voices, noises, music.", optional=True),
                 _text_input("speech", "What is said, a line for each sentence.", optional=True),
-                _text_input("negative", f"What the video should not show. {own}", optional=True),
+                _text_input("negative_prompt", f"What the video should not show. {own}", optional=True),
                 _text_input("negative_sound", f"What the sound should not have. {own}", optional=True),
                 io.Combo.Input(
                     "variant",
@@ -80,7 +80,7 @@ class CCLPrompt(CCLNode):
         prompt: str,
         sound: str = "",
         speech: str = "",
-        negative: str = "",
+        negative_prompt: str = "",
         negative_sound: str = "",
         variant: str = FROM_MODEL,
     ) -> io.NodeOutput:
@@ -91,7 +91,8 @@ class CCLPrompt(CCLNode):
         positive = _encode(clip, *write_texts(family, style, prompt, sound, speech))
         # An empty text means the published one; " " is true and so stands for no text at all.
         published = family.sampling
-        avoided = _encode(clip, negative or published.negative, negative_sound or published.audio_negative)
+        texts = negative_prompt or published.negative, negative_sound or published.audio_negative
+        avoided = _encode(clip, *texts)
         return io.NodeOutput(positive, avoided)
 
 

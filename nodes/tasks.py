@@ -69,9 +69,9 @@ def _custom_inputs() -> list[io.Input]:
                 default="make",
                 tooltip=f"The {stream}: make all of it, keep it, keep or renew a part, or leave it out.",
             ),
-            seconds_input(f"{stream}_start", 0.0, "Where the part starts, in seconds."),
+            seconds_input(f"{stream}_start_time", 0.0, "Where the part starts, in seconds."),
             seconds_input(
-                f"{stream}_end", 0.0, "Where the part ends, in seconds; 0: at the end of the clip."
+                f"{stream}_end_time", 0.0, "Where the part ends, in seconds; 0: at the end of the clip."
             ),
         ]
     return [*inputs, strength_input()]
@@ -171,7 +171,7 @@ def _wish(choice: dict[str, Any], stream: str) -> Wish:
     what = given(choice, stream, "make")
     if what not in WISHES:
         raise ValueError(f"{stream} is {what!r}: choose one of {', '.join(WISHES)}")
-    ends = (given(choice, f"{stream}_{name}", 0.0) for name in ("start", "end"))
+    ends = (given(choice, f"{stream}_{name}", 0.0) for name in ("start_time", "end_time"))
     return Wish(what, Part.typed(*ends, prefix=f"{stream}_"))
 
 
@@ -228,8 +228,8 @@ class CCLMaskAV(CCLNode):
         latent: dict[str, Any],
         action: str,
         streams: str,
-        start: float,
-        end: float,
+        start_time: float,
+        end_time: float,
         strength: float,
         mask: torch.Tensor | None = None,
         fps: float = 0.0,
@@ -238,7 +238,7 @@ class CCLMaskAV(CCLNode):
         require_finite(av, "latent")
         if not 0 < strength <= 1:
             raise ValueError(f"strength is {strength}: give more than 0 and at most 1")
-        part, clip = Part.typed(start, end), Clip.of(av, frame_rate(av, fps))
+        part, clip = Part.typed(start_time, end_time), Clip.of(av, frame_rate(av, fps))
         chosen = streams_of(av, streams)
         # Of both, the sound is cut where the video is.
         lead = "video" if streams == "both" else None
@@ -248,7 +248,7 @@ class CCLMaskAV(CCLNode):
             av = _all(av, 1.0 if keeps else 0.0)
         if keeps:
             for stream in chosen:
-                what = f"the {stream} latent from {start:g} s"
+                what = f"the {stream} latent from {start_time:g} s"
                 require_content(getattr(av, stream)[:, :, parts[stream]], what, "action keep")
         within = None if mask is None else mask_of_latent(mask, av, least=keeps)
         rest = {name: value for name, value in av.rest.items() if name != "task"}

@@ -157,24 +157,24 @@ PUBLISHED = {
     "Ovi Text to Video with Sound": [
         ("CCLEmptyAVLatent", {"size.width": 1280, "size.height": 704, "length": "from model", "fps": 0.0}),
         ("CCLJointSampler", FROM_MODEL),
-        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
+        ("CCLPrompt", {"variant": "from model", "negative_prompt": "", "negative_sound": ""}),
     ],
     "Ovi Image to Video with Sound": [
         ("CCLEmptyAVLatent", {"size": "from model", "length": "from model", "fps": 0.0}),
         ("CCLJointSampler", FROM_MODEL),
-        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
+        ("CCLPrompt", {"variant": "from model", "negative_prompt": "", "negative_sound": ""}),
     ],
     "MOVA Image to Video with Sound": [
         ("WanImageToVideo", {"width": 640, "height": 352, "length": 193}),
         ("CCLEncodeAV", {"fps": 24.0}),
         ("CCLJointSampler", FROM_MODEL),
-        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
+        ("CCLPrompt", {"variant": "from model", "negative_prompt": "", "negative_sound": ""}),
     ],
     "Prism Image to Video with Sound": [
         ("WanImageToVideo", {"width": 848, "height": 480, "length": 205}),
         ("CCLEncodeAV", {"fps": 24.0}),
         ("CCLJointSampler", FROM_MODEL),
-        ("CCLPrompt", {"variant": "from model", "negative": "", "negative_sound": ""}),
+        ("CCLPrompt", {"variant": "from model", "negative_prompt": "", "negative_sound": ""}),
     ],
 }
 

@@ -44,7 +44,8 @@ def ksampled(model: ModelPatcher, positive: list, latent: dict | None = None) ->
 
 
 def jointly_sampled(model: ModelPatcher, positive: list) -> list[torch.Tensor]:
-    mode = {"mode": "ucg", "video_cfg": 3.0, "audio_cfg": 2.0, "video_coupling": 1.5, "audio_coupling": 2.5}
+    scales = {"video_cfg": 3.0, "audio_cfg": 2.0, "video_modality_scale": 1.5, "audio_modality_scale": 2.5}
+    mode = {"mode": "ucg", **scales}
     run = {"seed": 5, "steps": 4, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     return streams(CCLJointSampler.execute(model, positive, NEGATIVE, tiny.av_latent(), mode=mode, **run)[0])
 
@@ -143,23 +144,23 @@ def test_texts_of_other_lengths_run_with_what_the_host_does_to_a_pass(
 
 
 def test_dual_prompt_refuses_what_it_cannot_pair() -> None:
-    with pytest.raises(ValueError, match="audio holds no conditioning"):
+    with pytest.raises(ValueError, match="audio_conditioning holds no conditioning"):
         CCLDualPrompt.execute(POSITIVE, [])
-    with pytest.raises(ValueError, match="audio has 2 entries, video 1"):
+    with pytest.raises(ValueError, match="audio_conditioning has 2 entries, video_conditioning 1"):
         CCLDualPrompt.execute(POSITIVE, POSITIVE * 2)
 
 
 def test_dual_prompt_refuses_to_lose_what_only_the_audio_carries() -> None:
     video, audio = tiny.conditioning(1, start_percent=0.2), tiny.conditioning(3, start_percent=0.2)
     assert CCLDualPrompt.execute(video, audio)[0][0][1] == {"start_percent": 0.2}
-    with pytest.raises(ValueError, match=r"audio carries start_percent, .*set it behind CCLDualPrompt"):
+    with pytest.raises(ValueError, match=r"audio_conditioning carries start_percent, .*behind CCLDualPrompt"):
         CCLDualPrompt.execute(POSITIVE, audio)
 
 
 def test_what_the_sound_s_text_carries_for_the_picture_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     image = torch.zeros(1, 16, 1, 4, 4)
     CCLDualPrompt.execute(tiny.conditioning(1), tiny.conditioning(2, reference_latents=[image]))
-    assert "audio carries reference_latents, of which nothing is used" in caplog.text
+    assert "audio_conditioning carries reference_latents, of which nothing is used" in caplog.text
     caplog.clear()
     CCLDualPrompt.execute(tiny.conditioning(1, reference_latents=[image]), tiny.conditioning(2))
     assert caplog.text == ""

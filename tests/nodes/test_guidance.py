@@ -96,9 +96,8 @@ def test_joint_sampler_keeps_the_other_entries_and_its_input(model: ModelPatcher
 def test_a_kept_stream_comes_back_bit_exact(model: ModelPatcher) -> None:
     masks = torch.zeros(1, 1, 3, 4, 6), torch.ones(1, 1, 18)
     latent = tiny.av_latent(masks=masks)
-    video, audio = streams(
-        joint(model, latent, mode={"mode": "ucg_cross", "video_coupling": 3.0, "audio_coupling": 3.0})
-    )
+    mode = {"mode": "ucg_cross", "video_modality_scale": 3.0, "audio_modality_scale": 3.0}
+    video, audio = streams(joint(model, latent, mode=mode))
     assert torch.equal(video, streams(latent)[0])
     assert not torch.allclose(audio, streams(latent)[1], atol=1e-2)
 
@@ -115,9 +114,9 @@ def test_the_guider_in_the_host_sampler_gives_the_same_as_the_joint_sampler(mode
         "mode": "ucg",
         "video_cfg": 3.0,
         "audio_cfg": 2.0,
-        "video_coupling": 1.5,
-        "audio_coupling": 2.5,
-        "coupling_end_percent": 0.7,
+        "video_modality_scale": 1.5,
+        "audio_modality_scale": 2.5,
+        "modality_scale_end_percent": 0.7,
     }
     guider = CCLGuider.execute(model, POSITIVE, NEGATIVE, mode, skip_layers="1")[0]
     noise, sampler = RandomNoise.execute(5)[0], KSamplerSelect.execute("euler")[0]

@@ -118,7 +118,7 @@ def test_an_empty_negative_prompt_is_the_published_one(clip: CLIP, name: str) ->
 
 def test_negative_prompts_of_ones_own_take_the_place_of_the_published_ones(clip: CLIP) -> None:
     _, negative = CCLPrompt.execute(
-        of_family("mova"), clip, "a dog", negative="blur", negative_sound="hum"
+        of_family("mova"), clip, "a dog", negative_prompt="blur", negative_sound="hum"
     ).args
     video, audio = texts(negative)
     assert torch.equal(video, encoded(clip, "blur")) and torch.equal(audio, encoded(clip, "hum"))

@@ -85,7 +85,7 @@ def set_task(latent: dict[str, Any], task: str, **options: Any) -> dict[str, Any
 def masked(
     latent: dict[str, Any], action: str = "renew", streams: str = "both", **options: Any
 ) -> dict[str, Any]:
-    usual = {"start": 0.0, "end": 0.0, "strength": 1.0}
+    usual = {"start_time": 0.0, "end_time": 0.0, "strength": 1.0}
     return CCLMaskAV.execute(latent, action, streams, **{**usual, **options})[0]
 
 
@@ -274,7 +274,7 @@ def given_film() -> dict[str, Any]:
 
 def test_the_original_of_what_was_renewed_is_not_put_back_later() -> None:
     """It is renewed by a sampler; that result is what a task after it keeps."""
-    renewed = masked(given_film(), "renew", "video", start=0.3, end=0.8)
+    renewed = masked(given_film(), "renew", "video", start_time=0.3, end_time=0.8)
     again = set_task(renewed, "v2a")["source"]
     assert again.picture is None and again.sound is None
     longer = set_task(given_film(), "continuation", kept_seconds=0.5625, new_seconds=0.5)
@@ -331,10 +331,10 @@ def test_a_length_that_is_none_is_refused(seconds: float) -> None:
     [
         ({}, [1] * 5, [1] * 34),
         ({"audio": "keep"}, [1] * 5, [0] * 34),
-        ({"video": "keep a part", "video_end": 0.3}, [0, 0, 1, 1, 1], [1] * 34),
-        ({"video": "keep", "audio": "renew a part", "audio_start": 0.5}, [0] * 5, [0] * 16 + [1] * 18),
+        ({"video": "keep a part", "video_end_time": 0.3}, [0, 0, 1, 1, 1], [1] * 34),
+        ({"video": "keep", "audio": "renew a part", "audio_start_time": 0.5}, [0] * 5, [0] * 16 + [1] * 18),
         (
-            {"audio": "keep a part", "audio_start": 0.25, "audio_end": 0.5},
+            {"audio": "keep a part", "audio_start_time": 0.25, "audio_end_time": 0.5},
             [1] * 5,
             [1] * 8 + [0] * 8 + [1] * 18,
         ),
@@ -372,7 +372,7 @@ def test_strength_of_an_empty_stream_is_refused() -> None:
 @SAMPLERS
 @pytest.mark.parametrize("streams", ["both", "video", "audio"])
 def test_renewing_seconds_leaves_all_others_to_the_bit(streams: str, sampled: Any) -> None:
-    latent = masked(clip(), "renew", streams, start=0.3, end=0.8)
+    latent = masked(clip(), "renew", streams, start_time=0.3, end_time=0.8)
     kept_exactly(latent, sampled(ccl_tiny(), latent))
     av = split(latent)
     changed = {"video": av.video_mask.any(), "audio": av.audio_mask.any()}
@@ -383,13 +383,13 @@ def test_renewing_seconds_leaves_all_others_to_the_bit(streams: str, sampled: An
 def test_masks_on_published_models_keep_to_the_bit(published: dict[str, Any], model: str) -> None:
     picture = torch.zeros(1, 8, 8)
     picture[:, :4] = 1
-    for options in ({"start": 0.2, "end": 0.5}, {"mask": picture}):
+    for options in ({"start_time": 0.2, "end_time": 0.5}, {"mask": picture}):
         latent = masked(clip(published[model]), "renew", "both", **options)
         kept_exactly(latent, by_ksampler(published[model], latent))
 
 
 def test_the_sound_of_both_is_cut_where_the_video_is(caplog: pytest.LogCaptureFixture) -> None:
-    av = split(masked(clip(), "keep", "both", end=0.3))
+    av = split(masked(clip(), "keep", "both", end_time=0.3))
     # Latent frames begin at 0, 1, 5, 9 frames: 5 / 16 s are token 10.
     assert av.video_mask[0, 0, :, 0, 0].tolist() == [0, 0, 1, 1, 1]
     assert av.audio_mask[0, 0].tolist() == [0] * 10 + [1] * 24
@@ -397,7 +397,7 @@ def test_the_sound_of_both_is_cut_where_the_video_is(caplog: pytest.LogCaptureFi
 
 
 def test_a_mask_on_a_mask_leaves_the_rest_of_it() -> None:
-    av = split(masked(set_task(clip(), "v2a"), "keep", "audio", start=0.5, end=0.75))
+    av = split(masked(set_task(clip(), "v2a"), "keep", "audio", start_time=0.5, end_time=0.75))
     assert not av.video_mask.any() and av.audio_mask[0, 0].tolist() == [1] * 16 + [0] * 8 + [1] * 10
     assert "task" not in av.rest
 
@@ -405,7 +405,7 @@ def test_a_mask_on_a_mask_leaves_the_rest_of_it() -> None:
 def test_a_mask_within_the_picture() -> None:
     picture = torch.zeros(1, 16, 16)
     picture[:, :8, :9] = 1
-    av = split(masked(clip(), "renew", "video", start=0.3, mask=picture, strength=0.5))
+    av = split(masked(clip(), "renew", "video", start_time=0.3, mask=picture, strength=0.5))
     cells = torch.zeros(4, 4)
     cells[:2, :3] = 0.5  # the third column is touched
     assert torch.equal(av.video_mask[0, 0, 2], cells) and not av.video_mask[0, 0, :2].any()
@@ -429,14 +429,14 @@ def test_a_mask_for_each_frame() -> None:
     ("options", "message"),
     [
         (
-            {"start": 2.0},
-            r"from start 2 s to end \(the end of the clip\) holds no whole",
+            {"start_time": 2.0},
+            r"from start_time 2 s to end_time \(the end of the clip\) holds no whole",
         ),
-        ({"start": 0.5, "end": 0.4}, "start is 0.5 s, end 0.4 s: let the part end later"),
-        ({"start": float("nan")}, "give times from 0 on"),
+        ({"start_time": 0.5, "end_time": 0.4}, "start_time is 0.5 s, end_time 0.4 s: let the part end later"),
+        ({"start_time": float("nan")}, "give times from 0 on"),
         (
-            {"start": 0.32, "end": 0.36},
-            r"the part from start 0.32 s to end \(0.36 s\) holds no whole latent frame",
+            {"start_time": 0.32, "end_time": 0.36},
+            r"the part from start_time 0.32 s to end_time \(0.36 s\) holds no whole latent frame",
         ),
         ({"strength": 0.0}, "strength is 0.0"),
     ],
@@ -454,4 +454,4 @@ def test_a_mask_of_a_sound_that_is_not_there_is_refused() -> None:
 
 def test_keeping_what_is_empty_is_refused() -> None:
     with pytest.raises(ValueError, match="action keep keeps the audio latent from 0 s, and that is empty"):
-        masked(clip(audio=True), "keep", end=0.5)
+        masked(clip(audio=True), "keep", end_time=0.5)

@@ -90,7 +90,7 @@ def token_rate_of(latent_frames: int, tokens: int, fps: Fraction, stated: float 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a clip in seconds; None: to its end. prefix: of the inputs start and end, for messages."""
+    """A part of a clip in seconds; None: to its end. prefix: of the inputs, for messages."""
 
     start: Fraction = Fraction(0)
     end: Fraction | None = None
@@ -99,7 +99,7 @@ class Part:
     @classmethod
     def typed(cls, start: float, end: float, prefix: str = "") -> Part:
         """From the inputs of a node, where an end of 0 is that of the clip."""
-        typed = f"{prefix}start is {start:g} s, {prefix}end {end:g} s"
+        typed = f"{prefix}start_time is {start:g} s, {prefix}end_time {end:g} s"
         if not (math.isfinite(start) and math.isfinite(end)) or start < 0 or end < 0:
             raise ValueError(f"{typed}: give times from 0 on")
         if end and end <= start:
@@ -110,7 +110,8 @@ class Part:
 
     def __str__(self) -> str:
         end = "the end of the clip" if self.end is None else f"{float(self.end):g} s"
-        return f"the part from {self.prefix}start {float(self.start):g} s to {self.prefix}end ({end})"
+        start = f"{self.prefix}start_time {float(self.start):g} s"
+        return f"the part from {start} to {self.prefix}end_time ({end})"
 
 
 def require_wan_clock(av: AVLatent) -> None:
