@@ -24,7 +24,8 @@ class CCLAudioVAELoader(CCLNode):
             description="Loads the audio VAE of a joint model: mel + Vocos, MMAudio, DAC, or any audio VAE "
             "ComfyUI knows. The MMAudio weights are licensed CC-BY-NC-4.0: no commercial use.",
             search_aliases=[
-                *("load audio vae", "vocos", "vocoder", "mel", "mmaudio", "bigvgan", "dac"),
+                *("load audio vae", "vocos", "vocoder", "mel", "bigvgan", "dac"),
+                *("mmaudio", "load mmaudio", "mmaudio vae"),
                 *phrases("{model} audio vae", "{model} vae"),
             ],
             inputs=[

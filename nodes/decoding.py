@@ -61,7 +61,8 @@ class CCLDecodeAV(CCLNode):
             "video of both.",
             search_aliases=[
                 *("decode audio video", "vae decode with sound", "latent to video", "video with sound"),
-                *("video with audio", "combine video audio", "save video with sound"),
+                *("video with audio", "combine video audio", "save video with sound", "preview sound"),
+                *("waveform", "latent to sound", "vae decode audio", "preview video with sound"),
             ],
             inputs=[
                 io.Latent.Input(

@@ -128,22 +128,11 @@ class CCLEncodeAV(CCLNode):
             ),
             search_aliases=[
                 *("sound for video", "add sound", "add sound to video", "add audio to video", "soundtrack"),
-                *(
-                    "video to audio",
-                    "foley",
-                    "dubbing",
-                    "sound effects",
-                    "video for sound",
-                    "video for music",
-                ),
-                *(
-                    "audio to video",
-                    "music video",
-                    "lip sync",
-                    "lipsync",
-                    "talking head",
-                    "image to video with sound",
-                ),
+                *("video to audio", "foley", "dub", "dubbing", "sound effects", "sync sound"),
+                *("video for sound", "video for music", "audio to video", "music video"),
+                *("lip sync", "lipsync", "talking head", "image to video with sound"),
+                *("start image", "end image", "first frame", "last frame"),
+                *("vae encode audio", "waveform to latent"),
             ],
             inputs=[*_socket_inputs(), *_fit_inputs()],
             outputs=[

@@ -207,7 +207,7 @@ class CCLGuider(CCLNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CCLGuider",
-            display_name="Audio-Video Guider (CCL)",
+            display_name="Audio-Video CFG Guider (CCL)",
             category="CCL/sampling",
             description="Guidance with a scale per stream for text and for the coupling. For "
             "SamplerCustomAdvanced.",
@@ -217,7 +217,7 @@ class CCLGuider(CCLNode):
                     "audio video cfg",
                     "modality guidance",
                     "dual cfg",
-                    "cfg guider",
+                    "cfg per stream",
                     "ucg",
                     "ma-cfg",
                 ),
@@ -263,7 +263,7 @@ class CCLJointSampler(CCLNode):
             description="Denoises video and audio together: the host's KSampler with guidance per stream.",
             search_aliases=[
                 *("audio video sampler", "ksampler with sound", "sample audio and video"),
-                *("video with sound", "video with audio"),
+                *("video with sound", "video with audio", "cfg", "video sampler", "ksampler audio video"),
                 *phrases("{model} sampler", "{model} ksampler"),
             ],
             inputs=[

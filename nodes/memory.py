@@ -31,6 +31,8 @@ class CCLMemoryPlan(CCLNode):
                 "memory estimate",
                 "will it fit",
                 "low vram",
+                "how much vram",
+                "does it fit",
             ],
             is_output_node=True,
             inputs=[

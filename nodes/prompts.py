@@ -44,6 +44,8 @@ class CCLPrompt(CCLNode):
                     "prompt with speech",
                     "audio video prompt",
                     "dialogue",
+                    "negative prompt",
+                    "clip text encode with sound",
                     "talking prompt",
                 ),
                 *phrases("{model} prompt", "{model} text encode"),
