@@ -73,7 +73,8 @@ def test_only_what_users_need_ships(archive: Archive) -> None:
 def test_every_module_help_page_template_and_weight_ships(archive: Archive) -> None:
     """A pattern that is not anchored to the root, such as docs/, would take js/docs along."""
     folder = WEB_DIRECTORY.removeprefix("./")
-    pages = {f"{folder}/docs/{node.GET_SCHEMA().node_id}.md" for node in NODES}
+    names = [node.GET_SCHEMA().node_id for node in NODES]
+    pages = {f"{folder}/docs/{name}.{kind}" for name in names for kind in ("md", "webp")}
     weights = {"ccl_core/checkpoints/ccl-tiny.safetensors"}
     assert pages | weights | set(imported(archive)) <= archive.files.keys()
 
