@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ccl_tools.subgraphs import flat
+
 Prompt = dict[str, dict[str, Any]]
-Link = tuple[int, int]
+Link = tuple[str, int]
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 SEED_MODES = {"fixed", "increment", "decrement", "randomize"}
+# Slots without an input behind a file that can be uploaded.
+BUTTONS = {"image_upload": 1, "video_upload": 1, "audio_upload": 2}
 # The frontend's numbers for the mode of a node.
 MUTED, BYPASSED = 2, 4
 
@@ -19,18 +23,18 @@ class WorkflowError(ValueError):
 
 
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
-    """Notes and reroutes, which the server does not know, fall away, as do muted and bypassed nodes."""
-    if workflow.get("definitions", {}).get("subgraphs"):
-        raise WorkflowError(
-            "the workflow has subgraphs, which this converter does not open; unpack them first"
-        )
+    """Notes and reroutes, which the server does not know, fall away, as do muted and bypassed nodes.
+
+    Subgraphs are opened.
+    """
+    workflow = flat(workflow)
     nodes = {node["id"]: node for node in workflow["nodes"]}
     links = {link[0]: (link[1], link[2]) for link in workflow["links"]}
     prompt: Prompt = {}
     for node in nodes.values():
         if node.get("mode", 0) in (MUTED, BYPASSED) or node["type"] not in object_info:
             continue
-        inputs = widget_inputs(node, object_info[node["type"]])
+        inputs = widget_inputs(node, object_info[node["type"]]) | node["shown"]
         for slot in node.get("inputs", []):
             if slot.get("link") is None:
                 continue
@@ -48,7 +52,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
 
 
 def _origin(
-    link: Link, nodes: dict[int, Any], links: dict[int, Link], object_info: dict[str, Any]
+    link: Link, nodes: dict[str, Any], links: dict[int, Link], object_info: dict[str, Any]
 ) -> Link | None:
     """The output that feeds a link, through reroutes and bypassed nodes; None behind a muted node."""
     node = nodes[link[0]]
@@ -100,8 +104,8 @@ def _read_widgets(specs: dict[str, Any], prefix: str, slots: Iterator[Any], inpu
         # The frontend puts `fixed`, `increment` ... behind a seed.
         if options.get("control_after_generate", name in ("seed", "noise_seed")):
             _skip_seed_mode(slots, name)
-        # The button of an upload has a slot of its own.
-        if options.get("image_upload"):
+        # The button of an upload has a slot of its own, and the player of a sound.
+        for _ in range(sum(BUTTONS[name] for name in BUTTONS if options.get(name))):
             next(slots, None)
         if kind == "COMFY_DYNAMICCOMBO_V3":
             for section in ("required", "optional"):

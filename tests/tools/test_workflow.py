@@ -118,3 +118,37 @@ def test_a_hidden_widget_has_a_value_where_the_file_holds_one(saved: list[str]) 
 def test_unknown_nodes_in_the_way_are_refused() -> None:
     with pytest.raises(WorkflowError, match="Teleport"):
         to_prompt(graph(graph_node(2, "Teleport", [], []), [5, "fixed", "off", ""]), INFO)
+
+
+def subgraph_node(key: int, graph: str, inputs: list[dict[str, Any]], values: list[Any]) -> dict[str, Any]:
+    outputs = [{"name": "model", "type": "MODEL"}]
+    return {"id": key, "type": graph, "inputs": inputs, "outputs": outputs, "widgets_values": values}
+
+
+def definition(
+    name: str, nodes: list[dict[str, Any]], links: list[tuple[int, int, int, int]]
+) -> dict[str, Any]:
+    """A subgraph that is given a model and a strength, and gives a model."""
+    rows = [
+        dict(zip(("origin_id", "origin_slot", "target_id", "target_slot"), link, strict=True))
+        for link in links
+    ]
+    inputs = [{"name": "model"}, {"name": "strength"}]
+    return {"id": name, "nodes": nodes, "links": rows, "inputs": inputs}
+
+
+def test_subgraphs_are_opened_one_inside_the_other() -> None:
+    """Loader 1 feeds subgraph 2, which holds subgraph 5, which holds patch 7."""
+    model = {"name": "model", "type": "MODEL", "link": 10}
+    strength = {"name": "strength", "type": "FLOAT", "link": None, "widget": {"name": "strength"}}
+    patch = graph_node(7, "Patch", [1], [1.0])
+    patch["inputs"].append({**strength, "link": 2})
+    ends = [(-10, 0, 7, 0), (-10, 1, 7, 1), (7, 0, -20, 0)]
+    inner = definition("inner", [patch], ends)
+    host = subgraph_node(5, "inner", [{**model, "link": 3}, strength], [0.75])
+    outer = definition("outer", [host], [(-10, 0, 5, 0), (5, 0, -20, 0)])
+    workflow = graph(subgraph_node(2, "outer", [model], []), [5, "fixed", "off", ""])
+    prompt = to_prompt({**workflow, "definitions": {"subgraphs": [outer, inner]}}, INFO)
+    assert prompt["3"]["inputs"]["model"] == ["2:5:7", 0]
+    assert prompt["2:5:7"]["inputs"] == {"strength": 0.75, "model": ["1", 0]}
+    assert prompt.keys() == {"1", "3", "2:5:7"}
