@@ -22,7 +22,7 @@ from ccl_tools.report import measure, read_clip
 from ccl_tools.workflow import Prompt, to_prompt
 
 PROMPT = "a green square blinks, horn, and a yellow ball slides, click"
-TEMPLATE = "Text to Video with Sound"
+TEMPLATE = "Text to Video with Sound (tiny)"
 # Seconds between the ends of picture and sound, a third of a frame at 16 fps.
 LONGEST_DIFFERENCE = 0.02
 MODEL_INPUTS = ("ckpt_name", "unet_name")

@@ -1,6 +1,6 @@
 """Make the moving picture of the README: clips of ccl-tiny over their waveforms; and a film with the sound.
 
-Runs the template "Text to Video with Sound" in a real ComfyUI on the CPU, with one seed, none picked.
+Runs the template "Text to Video with Sound (tiny)" in a real ComfyUI on the CPU, with one seed, none picked.
 
 python scripts/readme_clip.py           writes docs/clip.webp (side by side) and docs/clip.mp4 (in turns)
 """
@@ -25,7 +25,7 @@ from ccl_tools.workflow import to_prompt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TEMPLATE = ROOT / "workflows" / "Text to Video with Sound.json"
+TEMPLATE = ROOT / "workflows" / "Text to Video with Sound (tiny).json"
 PROMPTS = (
     "a green square blinks, horn, and a yellow ball slides, click",
     "a red ball bounces, drum",

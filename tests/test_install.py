@@ -18,10 +18,10 @@ from ccl_tools.prompt import set_everywhere
 from ccl_tools.server import PACK_FOLDER, ComfyServer
 from ccl_tools.workflow import to_prompt
 from support.archive import Archive
+from support.templates import FIRST
 
 IDS = sorted(node.GET_SCHEMA().node_id for node in NODES)
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
-FIRST = "Text to Video with Sound"
 
 
 def install(archive: Archive, custom_nodes: Path) -> None:

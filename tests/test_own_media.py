@@ -7,7 +7,6 @@ are known.
 from __future__ import annotations
 
 import copy
-import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,49 +15,27 @@ import av
 import numpy as np
 import pytest
 import torch
-import torchaudio
 from test_server import add, node, node_id
 
 from ccl_pack.ccl_core.host.media.picture import open_film
 from ccl_pack.ccl_core.host.media.sound_file import read_sound
 from ccl_pack.ccl_core.metrics.matching import f1
 from ccl_pack.ccl_core.training.world.evaluate import Result, measure
-from ccl_pack.ccl_core.training.world.scene import SAMPLE_RATE, Clip, sample_clip
-from ccl_tools.environment import ROOT
+from ccl_pack.ccl_core.training.world.scene import Clip, sample_clip
 from ccl_tools.server import ComfyServer, Prompt
 from ccl_tools.workflow import to_prompt
+from support import templates
 from support.films import NTSC, packets
+from support.own_films import write_clip
 
-TEMPLATE = "Text to Video with Sound"
 FRAMES = 61  # 2.035 s
-RATE = 44100
 # Of one object; what is made of them has to be where it is heard, or seen, to 62.5 ms.
 LEAST_F1 = 0.95
 
 
 @pytest.fixture(scope="module")
 def template(server: ComfyServer) -> Prompt:
-    workflow = json.loads((ROOT / "workflows" / f"{TEMPLATE}.json").read_text())
-    return to_prompt(workflow, server.get("/object_info"))
-
-
-def write_clip(path: Path, clip: Clip) -> Path:
-    """As a camera does: H.264 and AAC in an mp4."""
-    waveform = torchaudio.functional.resample(torch.from_numpy(clip.waveform)[None], SAMPLE_RATE, RATE)
-    with av.open(str(path), "w") as output:
-        video = output.add_stream("h264", rate=NTSC, options={"crf": "16"})
-        video.height, video.width = clip.frames.shape[1:3]
-        video.pix_fmt = "yuv420p"
-        audio = output.add_stream("aac", rate=RATE, layout="stereo", bit_rate=192000)
-        for image in clip.frames:
-            output.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-        output.mux(video.encode(None))
-        samples = np.ascontiguousarray(waveform.expand(2, -1).numpy())
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
-        frame.sample_rate = RATE
-        output.mux(audio.encode(frame))
-        output.mux(audio.encode(None))
-    return path
+    return to_prompt(templates.read(templates.FIRST), server.get("/object_info"))
 
 
 def for_film(template: Prompt, name: str, caption: str, keep: str) -> Prompt:
@@ -82,7 +59,7 @@ def for_film(template: Prompt, name: str, caption: str, keep: str) -> Prompt:
     )
     sampler = node(prompt, "CCLJointSampler")
     sampler["latent_image"] = encoded
-    prompt[sampler["positive"][0]]["inputs"]["text"] = caption
+    prompt[sampler["positive"][0]]["inputs"]["prompt"] = caption
     return prompt
 
 
@@ -92,7 +69,7 @@ def made_of(
     """The film, what became of it, its truth, and what is measured of the result."""
     clip = sample_clip(np.random.default_rng(700 + number), frames=FRAMES, fps=float(NTSC), objects=1)
     name = f"own{number}.mp4"
-    film = write_clip(server.base / "input" / name, clip)
+    film = write_clip(server.base / "input" / name, clip, NTSC)
     run = server.run(for_film(template, name, clip.caption, keep))
     assert run.status == "success", run.error
     made = server.base / f"made_{keep}_{number}.mp4"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from ccl_pack import WEB_DIRECTORY, comfy_entrypoint
 from ccl_tools.environment import ROOT
+from support import templates
 
 IDS = {
     "CCLAudioVAELoader",
@@ -91,17 +91,16 @@ def test_execute_takes_what_the_schema_offers() -> None:
 
 
 def test_templates_are_graphs_people_can_open() -> None:
-    templates = sorted((ROOT / "workflows").iterdir())
-    assert templates
-    for path in templates:
+    for path in (ROOT / "workflows").iterdir():
         assert path.suffix in {".json", ".jpg"}
-        if path.suffix == ".json":
-            workflow = json.loads(path.read_text())
-            assert workflow["version"] == 0.4 and isinstance(workflow["links"], list)
-            assert {"last_node_id", "last_link_id", "nodes"} <= set(workflow)
-            ours = [node for node in workflow["nodes"] if node["type"].startswith("CCL")]
-            assert ours and {node["type"] for node in ours} <= IDS
-            assert {node["properties"].get("cnr_id") for node in ours} == {project("name")}
+    assert templates.NAMES
+    for name in templates.NAMES:
+        workflow = templates.read(name)
+        assert workflow["version"] == 0.4 and isinstance(workflow["links"], list)
+        assert {"last_node_id", "last_link_id", "nodes"} <= set(workflow)
+        ours = [node for node in templates.nodes_of(workflow) if node["type"].startswith("CCL")]
+        assert ours and {node["type"] for node in ours} <= IDS
+        assert {node["properties"].get("cnr_id") for node in ours} == {project("name")}
 
 
 def project(field: str) -> str:

@@ -25,12 +25,12 @@ from safetensors.torch import save_file
 
 from ccl_tools.server import PACK_FOLDER, ComfyServer, Prompt, PromptRejected, Run
 from ccl_tools.workflow import to_prompt
+from support import templates as templates_of
 from support import tiny_published as files
 
-OVI_TEXT, OVI_IMAGE = "Ovi Text to Video with Sound", "Ovi Image to Video with Sound"
+OVI_TEXT, OVI_IMAGE = "Ovi 1.1 Text to Video with Sound", "Ovi 1.1 Image to Video with Sound"
 MOVA = "MOVA Image to Video with Sound"
 PRISM = "Prism Image to Video with Sound"
-CCL = "Text to Video with Sound"
 CHECKPOINT = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
 OTHER_PARTS = ("vae.", "audio_vae.", "text_encoders.")
 SIDE, FRAMES, FPS, STEPS = 64, 9, 24, 2
@@ -83,10 +83,10 @@ def ovi_split(prompt: Prompt) -> None:
 
 vocos = audio_vae(files.VAE_VOCOS)
 LAYOUTS: dict[str, tuple[str, list[Change]]] = {
-    "Ovi merged bf16, MMAudio in two files": (OVI_TEXT, []),
-    "Ovi merged bf16, start image": (OVI_IMAGE, [vocos]),
+    "Ovi scaled fp8, split names in one file, MMAudio in two": (OVI_TEXT, []),
+    "Ovi scaled fp8, start image": (OVI_IMAGE, [vocos]),
     "Ovi plain fp8": (OVI_TEXT, [vocos, model_file(files.OVI_FP8)]),
-    "Ovi scaled fp8, split names in one file": (OVI_TEXT, [vocos, model_file(files.OVI_SCALED)]),
+    "Ovi merged bf16": (OVI_TEXT, [vocos, model_file(files.OVI_MERGED)]),
     "Ovi in two files": (OVI_TEXT, [vocos, ovi_split]),
     "MOVA in its folders": (MOVA, []),
     "MOVA in one file": (MOVA, [model_file(files.MOVA_FILE)]),
@@ -229,8 +229,7 @@ def test_a_wan_file_with_an_audio_stream_and_an_interaction_is_their_checkpoint(
         taken = {key: tensors.pop(key) for key in list(tensors) if key.startswith(part)}
         save_file(taken, models / f"part_{part}safetensors", metadata=metadata)
     save_file(tensors, models / "part_wan.safetensors")
-    path = f"/api/workflow_templates/{PACK_FOLDER}/{urllib.parse.quote(CCL)}.json"
-    prompt = to_prompt(published.get(path), published.get("/object_info"))
+    prompt = to_prompt(templates_of.read(templates_of.FIRST), published.get("/object_info"))
     node(prompt, "CCLEmptyAVLatent").update({"length": "frames", "length.frames": FRAMES})
     node(prompt, "CCLJointSampler")["steps"] = STEPS
 

@@ -22,13 +22,11 @@ from safetensors.torch import save_file
 from ccl_tools.environment import ROOT
 from ccl_tools.server import PACK_FOLDER, ComfyServer, Event, Prompt, PromptRejected, Run
 from ccl_tools.workflow import to_prompt
+from support import templates
 from support.media_files import write_media
 
 IDS = sorted(test_pack.IDS)
-TEMPLATE = "Text to Video with Sound"
-OF_CCL_TINY = sorted(
-    path.stem for path in (ROOT / "workflows").glob("*.json") if "ccl-tiny.safetensors" in path.read_text()
-)
+TEMPLATE = templates.FIRST
 STEPS = 2
 SECONDS = 0.8
 SEEDS = itertools.count(1000)
@@ -67,7 +65,7 @@ def node(prompt: Prompt, class_type: str) -> dict[str, Any]:
 
 def add(prompt: Prompt, class_type: str, **inputs: Any) -> list[Any]:
     """A new node; returns the link to its first output."""
-    key = str(max(int(key) for key in prompt) + 1)
+    key = str(1000 + len(prompt))
     prompt[key] = {"class_type": class_type, "inputs": inputs}
     return [key, 0]
 
@@ -111,11 +109,13 @@ def test_template_makes_a_video_with_sound(server: ComfyServer, clip: Run) -> No
     assert SECONDS <= lengths["video"] < SECONDS + 4 / 16 + 0.01
 
 
-@pytest.mark.parametrize("name", OF_CCL_TINY)
+@pytest.mark.parametrize("name", templates.TINY)
 def test_every_template_of_ccl_tiny_runs_as_it_is(
     server: ComfyServer, object_info: dict[str, Any], name: str
 ) -> None:
-    prompt = to_prompt(json.loads((ROOT / "workflows" / f"{name}.json").read_text()), object_info)
+    """With the file of a person where it wants one."""
+    templates.give(server.base / "input")
+    prompt = to_prompt(templates.read(name), object_info)
     for entry in prompt.values():
         if entry["class_type"] == "CCLJointSampler":
             entry["inputs"]["steps"] = STEPS

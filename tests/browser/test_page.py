@@ -39,7 +39,7 @@ def found_by(page: Page, words: str) -> list[str]:
     ("words", "title"),
     [
         ("joint sampler", "Joint Sampler (CCL)"),
-        ("video with sound", "Prompt for Video with Sound (CCL)"),
+        ("prompt for video", "Prompt for Video with Sound (CCL)"),
         ("decode audio-video", "Decode Audio-Video (CCL)"),
     ],
 )

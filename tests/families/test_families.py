@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +13,11 @@ from ccl_pack.ccl_core.families.base import DIRECTIONS
 from ccl_pack.ccl_core.guidance import TermScale, check_settings
 from ccl_pack.ccl_core.host.vae.audio import AUDIO_VAES
 from ccl_tools import published
+from support import templates
 
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
 TEMPLATES = {
-    "ccl": "Text to Video with Sound",
-    "ovi": "Ovi Text to Video with Sound",
+    "ccl": templates.FIRST,
+    "ovi": "Ovi 1.1 Text to Video with Sound",
     "mova": "MOVA Image to Video with Sound",
     "prism": "Prism Image to Video with Sound",
 }
@@ -90,16 +88,11 @@ def test_negative_texts_are_the_published_ones() -> None:
     assert mova.negative.startswith("色调艳丽") and mova.audio_negative is None
 
 
-def values(template: str, node: str) -> list[list[Any]]:
-    """The values of every node of this type."""
-    nodes = json.loads((WORKFLOWS / f"{template}.json").read_text())["nodes"]
-    return [found["widgets_values"] for found in nodes if found["type"] == node]
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_template_takes_its_sampling_from_the_model(name: str) -> None:
-    (given,) = values(TEMPLATES[name], "CCLJointSampler")
-    assert given[2:] == [0, "from model", "from model", 1.0, "from model", ""]
+    nodes = templates.nodes_of(templates.read(TEMPLATES[name]))
+    (given,) = (node["widgets_values"] for node in nodes if node["type"] == "CCLJointSampler")
+    assert given[2:] == [0, "from model", "from model", 1.0, "from model", "", "from model"]
 
 
 @pytest.mark.parametrize("name", [name for name in JOINT if FAMILIES[name].published])
