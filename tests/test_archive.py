@@ -50,6 +50,7 @@ SCANNED = (
     r"pickle\.loads?",
     r"torch\.load\(",
 )
+PAGES = (".md", ".js", ".json")
 # A file of the repository, as pages and messages name it.
 NAMED = re.compile(
     r"(?<![\w/.-])((?:docs|scripts|benchmarks|tests|workflows|subgraphs|ccl_core|nodes|js)/[\w/.-]*\w)"
@@ -132,7 +133,7 @@ def ships(archive: Archive, path: str) -> bool:
 
 
 def test_a_page_that_names_what_does_not_ship_has_the_address_of_the_repository(archive: Archive) -> None:
-    without = {name: text for name, text in archive.texts(".md", ".js").items() if REPOSITORY not in text}
+    without = {name: text for name, text in archive.texts(*PAGES).items() if REPOSITORY not in text}
     missing = {name: absent(archive, text) for name, text in without.items()}
     assert {name: paths for name, paths in missing.items() if paths} == {}
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from ccl_tools.graphs import File, From, Node, Outer
 
+# The same as in ccl_core/repository.py.
+REPOSITORY = "https://github.com/PUBLISHER/ccl-audio-video"
 HUB = "https://huggingface.co"
 KIJAI = f"{HUB}/Kijai/WanVideo_comfy/resolve/main"
 WAN21 = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccl_tools.graphs import File, Node, Outer
-from ccl_tools.releases import HUB, MOVA_360P
+from ccl_tools.releases import HUB, MOVA_360P, REPOSITORY
 from ccl_tools.template_jobs import (
     Job,
     extend_video,
@@ -131,8 +131,8 @@ FACTS = {
         "your Wan file, umT5 (6.7 GB), MOVA's audio stream and VAE (4 GB)",
         (
             "**No trained weights were published.** *interaction* is your own file: "
-            "*scripts/new_interaction.py* of the "
-            "repository makes a fresh one, with which picture and sound know nothing of each other; "
+            f"*scripts/new_interaction.py* of the [repository]({REPOSITORY}) makes a fresh one, with which "
+            "picture and sound know nothing of each other; "
             "*scripts/train.py* trains it.",
             "*video_model*: any Wan 2.1 or 2.2 text-to-video file.",
         ),
@@ -153,7 +153,7 @@ OF_ROW = {
     "MOVA Image to Video with Sound, Low Memory": (
         LOW_MEMORY,
         "*model* is one fp8 file (33 GB) that you make of the published folders (73 GB) with the "
-        "repository of the pack: "
+        f"[repository of the pack]({REPOSITORY}): "
         "*python scripts/convert_model.py MOVA-360p MOVA-360p_fp8.safetensors --format fp8*",
     ),
     "Prism Image to Video with Sound, LoRA, 8 Steps": (
