@@ -184,6 +184,7 @@ def _schedule_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "steps",
+            display_name=f"steps (0: {FROM_MODEL})",
             default=0,
             min=0,
             max=10000,

@@ -36,10 +36,18 @@ def model_input(tooltip: str = "A joint model") -> io.Model.Input:
     return io.Model.Input("model", tooltip=f"{tooltip} ({titles(', ')}).")
 
 
-def fps_input(tooltip: str) -> io.Float.Input:
-    """Frames per second where somebody wants others than the model's or the latent's: 0 leaves it to them."""
+def fps_input(tooltip: str, source: str = "latent") -> io.Float.Input:
+    """Frames per second where somebody wants others than those of the source: 0 leaves it to that."""
     return io.Float.Input(
-        "fps", default=0.0, min=0.0, max=240.0, step=0.001, optional=True, advanced=True, tooltip=tooltip
+        "fps",
+        display_name=f"fps (0: from {source})",
+        default=0.0,
+        min=0.0,
+        max=240.0,
+        step=0.001,
+        optional=True,
+        advanced=True,
+        tooltip=tooltip,
     )
 
 

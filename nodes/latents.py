@@ -58,7 +58,8 @@ class CCLEmptyAVLatent(CCLNode):
                     "batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."
                 ),
                 fps_input(
-                    "Frames per second. 0 is the rate the model was trained at: leave it unless you know why."
+                    "Frames per second. 0: the rate the model was trained at. Leave it unless you know why.",
+                    source="model",
                 ),
                 *_material_inputs(),
             ],

@@ -1,4 +1,4 @@
-"""The pack in the real page: its nodes are found by search, and the templates load as they were saved."""
+"""The pack in the real page: its templates load as they were saved, and its notices are seen."""
 
 from __future__ import annotations
 
@@ -14,37 +14,7 @@ from ccl_tools.workflow import to_prompt
 from support.by_hand import SOURCES
 from support.page import Page
 
-EMPTY_PLACE = (900, 700)  # pixels; a double click there opens the search
-OPTIONS = "[...document.querySelectorAll('[role=option]')].map(option => option.innerText.split('\\n')[0])"
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-
-
-def found_by(page: Page, words: str) -> list[str]:
-    """The titles that the search shows for the words, best first."""
-    # Again where the page was still busy with its start.
-    page.wait_for(
-        "document.activeElement.placeholder === 'Add a node...'",
-        lambda: page.click(*EMPTY_PLACE, count=2),
-        pause=1,
-    )
-    page.type(words)
-    page.wait_for(f"{OPTIONS}.some(title => title.includes('CCL'))")
-    titles = page.ask(OPTIONS)
-    page.press("Escape")
-    page.wait_for("!document.querySelector('[placeholder=\"Add a node...\"]')")
-    return titles
-
-
-@pytest.mark.parametrize(
-    ("words", "title"),
-    [
-        ("joint sampler", "Joint Sampler (CCL)"),
-        ("prompt for video", "Prompt for Video with Sound (CCL)"),
-        ("decode audio-video", "Decode Audio-Video (CCL)"),
-    ],
-)
-def test_a_node_is_found_by_its_words(page: Page, words: str, title: str) -> None:
-    assert title in found_by(page, words)[:3]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 
 PATIENCE = 60  # seconds, on a busy machine
+EMPTY_PLACE = (900, 700)  # pixels; a double click there opens the search
+OPTIONS = "[...document.querySelectorAll('[role=option]')].map(option => option.innerText.split('\\n')[0])"
 PORT_FILE = "DevToolsActivePort"
 ARGUMENTS = (
     "--headless=new",
@@ -123,3 +125,18 @@ class Page:
         """One key, by its name."""
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
+    def search(self, words: str) -> list[str]:
+        """The titles that the search for nodes shows for the words, best first."""
+        # Again where the page was still busy with its start.
+        self.wait_for(
+            "document.activeElement.placeholder === 'Add a node...'",
+            lambda: self.click(*EMPTY_PLACE, count=2),
+            pause=1,
+        )
+        self.type(words)
+        self.wait_for(f"{OPTIONS}.some(title => title.includes('CCL'))")
+        titles = self.ask(OPTIONS)
+        self.press("Escape")
+        self.wait_for("!document.querySelector('[placeholder=\"Add a node...\"]')")
+        return titles
