@@ -80,9 +80,10 @@ def picture(page: Page, show: str, name: str) -> bytes:
     """What an expression brings into the graph, as WebP."""
     page.ask(show.format(name=json.dumps(name)))
     x, y = CORNER
-    wide, high = page.ask(PLACE.format(x=x, y=y))
-    # Widgets of HTML, such as a text box, come a moment after the canvas.
-    time.sleep(0.6)
+    # A node knows its box once it is drawn, and widgets of HTML, such as a text box, come a moment later.
+    for _ in range(2):
+        wide, high = page.ask(PLACE.format(x=x, y=y))
+        time.sleep(0.6)
     clip = {"x": x - MARGIN, "y": y - MARGIN, "width": wide + 2 * MARGIN, "height": high + 2 * MARGIN}
     clip |= {"scale": SHARPNESS}
     shot = page.send("Page.captureScreenshot", format="webp", quality=QUALITY, clip=clip)
