@@ -19,6 +19,7 @@ AT_ROOT = {
     "LICENSE",
     "README.md",
     "__init__.py",
+    "node_list.json",
     "pyproject.toml",
     "requirements.txt",
 }

@@ -32,6 +32,7 @@ EXAMPLES = {
 FAMILY = "ccl_core/families/duo.py"
 COUPLING = "ccl_core/model/interactions/summary.py"
 NODE = "nodes/sound_off.py"
+RENAMED = "nodes/replacements.py"
 MODE = "ccl_core/guidance.py"
 OPTIONS_OF_COUPLING = "ccl_core/config.py"
 TEXTS = tiny.conditioning(1), tiny.conditioning(2)
@@ -74,7 +75,7 @@ def sample(model: Any) -> list[torch.Tensor]:
 
 
 def test_the_page_has_an_example_for_each_recipe() -> None:
-    assert set(EXAMPLES) == {MODE, FAMILY, COUPLING, OPTIONS_OF_COUPLING, NODE}
+    assert set(EXAMPLES) == {MODE, FAMILY, COUPLING, OPTIONS_OF_COUPLING, NODE, RENAMED}
 
 
 def test_the_mode_is_a_row_that_the_nodes_read(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +145,18 @@ def test_the_node_drops_the_sound(load: Loader) -> None:
     latent = tiny.av_latent()
     made = node.execute(latent=latent)[0]
     assert torch.equal(made["samples"], latent["samples"].unbind()[0]) and made["fps"] == 16.0
+
+
+def test_the_renamed_node_stands_in_the_place_of_the_old_one(
+    load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.node_replace_manager import NodeReplaceManager
+
+    [row] = load.new_file(RENAMED).REPLACEMENTS
+    monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, row.new_node_id, load.new_file(NODE).CCLDropSound)
+    manager = NodeReplaceManager()
+    manager.register(row)
+    inputs = {"av_latent": ["1", 0], "strength": 0.5}
+    prompt = {"2": {"class_type": row.old_node_id, "inputs": inputs, "_meta": {"title": "mute"}}}
+    manager.apply_replacements(prompt)
+    assert (prompt["2"]["class_type"], prompt["2"]["inputs"]) == ("CCLDropSound", {"latent": ["1", 0]})
