@@ -12,6 +12,7 @@ import latent_preview
 from comfy_api.latest import io
 
 from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, default_settings
+from ..ccl_core.host.forecast import tell_of_run
 from ..ccl_core.host.guider import AVGuider
 from ..ccl_core.host.kept_parts import CHOICES as KEPT_CHOICES
 from ..ccl_core.host.media.latents import frame_rate, require_agreement, split
@@ -213,15 +214,8 @@ class CCLGuider(CCLNode):
             description="Guidance with a scale per stream for text and for the coupling. For "
             "SamplerCustomAdvanced.",
             search_aliases=[
-                *(
-                    "audio video guider",
-                    "audio video cfg",
-                    "modality guidance",
-                    "dual cfg",
-                    "cfg per stream",
-                    "ucg",
-                    "ma-cfg",
-                ),
+                *("audio video guider", "audio video cfg", "modality guidance", "dual cfg", "cfg per stream"),
+                *("ucg", "ma-cfg"),
                 *phrases("{model} guidance"),
             ],
             inputs=[
@@ -315,6 +309,7 @@ class CCLJointSampler(CCLNode):
         count = steps or published.steps
         schedule = Schedule(model, count, model.load_device, name, spacing, denoise, model.model_options)
         sampler = comfy.samplers.sampler_object(name)
+        tell_of_run(guider, latent_image, len(schedule.sigmas) - 1)
         return io.NodeOutput(_sample(guider, latent_image, seed, sampler, schedule.sigmas))
 
 

@@ -188,7 +188,7 @@ GROUPS = [
     ["counts", "config", "tasks", "guidance", "notices", "repository"],
     ["families"],
     ["alignment"],
-    ["metadata", "prompts", "memory", "metrics", "attention_maps"],
+    ["metadata", "prompts", "memory", "cost", "metrics", "attention_maps"],
     ["model/spans", "model/times", "model/rotary", "model/attention", "model/sparse", "model/audio/"],
     ["model/blocks"],
     ["model/streams"],
@@ -225,7 +225,7 @@ GROUPS = [
     ["host/files/shapes", "host/files/translate", "host/files/resemblance", "host/files/identify"],
     ["host/files/quantised", "host/files/assemble"],
     ["host/files/configure", "host/files/check"],
-    ["host/files/build", "host/files/lora", "host/memory"],
+    ["host/files/build", "host/files/lora", "host/memory", "host/forecast"],
 ]
 ORDERED = [path for path in FILES if path.parts[0] == "ccl_core" and path.name != "__init__.py"]
 

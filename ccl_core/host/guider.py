@@ -104,7 +104,8 @@ class AVGuider(comfy.samplers.CFGGuider):
         """The guided prediction of a step, in the place of the host's `sampling_function`."""
         model_options = model_options or {}
         settings = overridden(self._active_settings(float(timestep[0])), self.nominal, self.cfg)
-        weights = self._read(self._fold(branch_weights(self.mode, settings)))
+        run = getattr(self.model_patcher.model, "run", None)
+        weights = read_by(self._fold(branch_weights(self.mode, settings)), run)
         wanted = dict(weights)
         # Without guidance the host runs the positive pass alone, unless a hook needs another one beside it.
         if len(weights) == 1 and model_options.get("disable_cfg1_optimization", False):
@@ -130,17 +131,9 @@ class AVGuider(comfy.samplers.CFGGuider):
         return self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)})
 
     def _fold(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
-        """The weights as they are for a pair, those without a coupling where a stream runs alone."""
         run = getattr(self.model_patcher.model, "run", None)
         pair = len(self.latent_shapes) > 1 and not (run is not None and run.alone)
-        return weights if self.coupled and pair else without_coupling(weights)
-
-    def _read(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
-        """The weights without those of a given stream, whose prediction the mask replaces."""
-        run = getattr(self.model_patcher.model, "run", None)
-        if run is None:
-            return weights
-        return without_guidance(weights, run.video is State.GIVEN, run.audio is State.GIVEN)
+        return folded(weights, self.coupled and pair)
 
     def _run(
         self,
@@ -222,6 +215,18 @@ class AVGuider(comfy.samplers.CFGGuider):
             pair = {"cond": conds[0], "uncond": conds[1], "cond_denoised": cond, "uncond_denoised": uncond}
             guided = hook({**shared, **pair, "denoised": guided})
         return guided
+
+
+def folded(weights: dict[Branch, StreamWeights], coupled: bool) -> dict[Branch, StreamWeights]:
+    """The weights as they are for a pair, those without a coupling where a stream runs alone."""
+    return weights if coupled else without_coupling(weights)
+
+
+def read_by(weights: dict[Branch, StreamWeights], run: Any) -> dict[Branch, StreamWeights]:
+    """The weights without those of a given stream, whose prediction the mask replaces."""
+    if run is None:
+        return weights
+    return without_guidance(weights, run.video is State.GIVEN, run.audio is State.GIVEN)
 
 
 def _implied_uncond(

@@ -29,9 +29,10 @@ from ..memory import (
     open_texts,
     step_bytes,
 )
+from ..tasks import State
 from .experts import low_noise_of
 from .latent_checks import check_latent
-from .media.latents import model_grid, split
+from .media.latents import AVLatent, model_grid, split
 from .run import Run, state_of
 
 # A host after 0.30 calls activation and down-projection as one, and so holds the input of both.
@@ -115,16 +116,14 @@ def clip_of(model: ModelPatcher, latent: dict[str, Any]) -> Clip:
         batch=av.video.shape[0],
         video_times=_times(av.video_mask, av.video),
         audio_times=_times(av.audio_mask, av.audio),
-        given=_given(av),
+        given=run_of_latent(av).given or "",
     )
 
 
-def _given(av: Any) -> str:
-    """The stream that is given while the other one is made, as a run takes it."""
-    if av.audio is None:
-        return ""
-    video, audio = state_of(av.video_mask, av.video), state_of(av.audio_mask, av.audio)
-    return Run((), video, audio).given or ""
+def run_of_latent(av: AVLatent) -> Run:
+    """The states of the streams as a run takes them."""
+    audio = State.ABSENT if av.audio is None else state_of(av.audio_mask, av.audio)
+    return Run((), state_of(av.video_mask, av.video), audio)
 
 
 def _times(mask: torch.Tensor | None, latent: torch.Tensor | None) -> int:

@@ -33,7 +33,7 @@ def report(model: ModelPatcher, latent: dict[str, Any], mode: str, machine: Mach
             *_weight_lines(plan),
             *_step_lines(plan),
             *_machine_lines(plan),
-            _verdict_line(plan),
+            f"Verdict: {verdict_words(plan)}",
             *(["What helps:", *help_lines] if help_lines else []),
             "Not counted: text encoder and VAEs, which work before and after. "
             "Decode Audio-Video (CCL) has tiling.",
@@ -162,18 +162,19 @@ def _machine_lines(plan: Plan) -> list[str]:
     return [f"VRAM of {machine.name}: {free}", f"{ram}; {_size(kept)} of weights stay there"]
 
 
-def _verdict_line(plan: Plan) -> str:
+def verdict_words(plan: Plan) -> str:
+    """Whether it fits, and what is streamed or missing if not."""
     verdict = plan.verdict
     place = "RAM" if plan.machine.vram_free is None else "VRAM"
     if verdict.fit == "none":
-        return f"Verdict: does not fit, {place} is {_size(verdict.missing)} short"
+        return f"does not fit, {place} is {_size(verdict.missing)} short"
     if verdict.fit == "whole":
-        return f"Verdict: fits whole in {place}"
+        return f"fits whole in {place}"
     per_step = plan.runs(plan.mode) * verdict.streamed
     held = plan.weights.active + plan.weights.idle
     disk = f" The weights of {_size(held)} exceed RAM, so part of them is read from disk in each step."
     return (
-        f"Verdict: runs with offloading, {_size(verdict.streamed)} of weights are streamed in each call of "
+        f"runs with offloading, {_size(verdict.streamed)} of weights are streamed in each call of "
         f"the model, {_size(per_step)} per step." + (disk if held > plan.machine.ram_total else "")
     )
 

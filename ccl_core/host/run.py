@@ -77,9 +77,14 @@ class Run:
         return a2v * texts, v2a * texts
 
     @property
+    def absent(self) -> list[str]:
+        """The streams that no pass computes."""
+        return [stream for stream in ("video", "audio") if getattr(self, stream) is State.ABSENT]
+
+    @property
     def alone(self) -> bool:
         """Whether one stream runs without the other."""
-        return State.ABSENT in (self.video, self.audio)
+        return bool(self.absent)
 
     @property
     def switches(self) -> dict[str, bool]:

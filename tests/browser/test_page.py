@@ -59,6 +59,17 @@ def test_a_notice_is_a_message_of_the_page_and_stands_on_the_node(page: Page) ->
     assert any("the rest of the sound is cut off" in text for text in page.wait_for(texts))
 
 
+def test_the_text_of_a_node_stands_when_the_run_is_over(page: Page) -> None:
+    """Frontends from 1.58 on take texts off then; here the test does, and the node does not run again."""
+    preview = "widget.name === '$$node-text-preview'"
+    texts = f"app.graph.nodes.flatMap(node => node.widgets ?? []).filter(widget => {preview})"
+    page.wait_for(f"{texts}.length > 0")
+    page.ask(f"app.graph.nodes.forEach(n => {{ n.widgets = n.widgets?.filter(widget => !({preview})); }})")
+    assert page.ask(f"{texts}.length") == 0
+    page.ask("app.queuePrompt(0)")
+    page.wait_for(f"{texts}.some(widget => widget.value.includes('the rest of the sound is cut off'))")
+
+
 def prompt_with_a_long_sound() -> dict[str, Any]:
     prompt = copy.deepcopy(SOURCES)
     prompt["5"]["inputs"]["duration"] = 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,9 @@ def test_a_latent_whose_streams_cover_other_seconds_is_refused(model: ModelPatch
         joint(model, tiny.av_latent(tokens=40))
     # The rate of the latent counts, which may be another than the model's.
     joint(model, tiny.av_latent(tokens=40) | {"fps": 8.0})
+
+
+def test_the_sampler_says_what_the_run_takes(model: ModelPatcher, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        joint(model, tiny.av_latent())
+    assert "2 passes per step, 2.0x the work.\nFits whole in RAM.\nGuidance cfg, 3 steps" in caplog.text
