@@ -34,6 +34,8 @@ HOST_VERSION = "0.30.0"
 CATEGORY = "Video with sound (CCL, Ovi, MOVA, Prism)"
 # Pixels: columns for the ends of a subgraph, its rows, and the frontend's own widths.
 END_WIDTH, END_ROW, END_GAP = 180, 20, 80
+# The frontend's name of what a node draws of a run.
+PREVIEW = "$$canvas-image-preview"
 # Unscaled by the frontend, in either renderer.
 RENDERER = {"workflowRendererVersion": "LG"}
 
@@ -103,8 +105,8 @@ def _host(graph: Subgraph, made: dict[str, Any], infos: Infos) -> dict[str, Any]
     ids = {node.key: str(FIRST_INSIDE + k) for k, node in enumerate(graph.nodes)}
     sources = [_source(graph, slot, infos) for slot in outer_slots(graph, infos) if slot.widget]
     shown = [[ids[key], name] for key, name in sources]
-    preview = [ids[graph.preview], "$$canvas-image-preview"]
-    properties = {**versions("CCL"), "proxyWidgets": [*shown, preview]}
+    preview = {"name": PREVIEW, "sourceNodeId": ids[graph.preview], "sourcePreviewName": PREVIEW}
+    properties = {**versions("CCL"), "proxyWidgets": shown, "previewExposures": [preview]}
     return made | {"properties": properties}
 
 
