@@ -37,10 +37,6 @@ LINK = itemgetter("id", "origin_id", "origin_slot", "target_id", "target_slot", 
 PEERS = {"": (2, 1), "LoadVideo": (7, 9), "LoadAudio": (5, 3), "LoadImage": (4, 3)}
 # Of 404 x 250 that the card of a template shows.
 LARGEST_PICTURE = 60_000  # bytes
-WORDS = (
-    *("dub", "foley", "soundtrack", "add sound", "sound for video", "text to video with sound"),
-    *("wan audio", "ovi", "mova", "prism"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -255,16 +251,6 @@ def test_a_blueprint_is_the_one_node_of_its_template(name: str) -> None:
     assert node["type"] == template["definitions"]["subgraphs"][0]["id"] and node["title"] == name
     description = template["definitions"]["subgraphs"][0]["description"]
     assert "Card: " in description and "Download: " in description
-
-
-@pytest.mark.parametrize("words", WORDS)
-def test_the_words_of_people_stand_early_in_the_name_of_a_blueprint(words: str) -> None:
-    """The search of the page reads names alone, and of them no more than 30 letters."""
-    assert [name for name in templates.BLUEPRINTS if early(words, name.lower()[:34])]
-
-
-def early(words: str, beginning: str) -> bool:
-    return all(word in beginning for word in words.split())
 
 
 FROM_MODEL = {"steps": 0, "sampler_name": "from model", "scheduler": "from model", "mode": "from model"}

@@ -126,8 +126,11 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
-    def search(self, words: str) -> list[str]:
-        """The titles that the search for nodes shows for the words, best first."""
+    def search(self, words: str, sign: str = "CCL", *, choose: bool = False) -> list[str]:
+        """The titles that the search for nodes shows for the words, best first, once one has the sign in it.
+
+        choose: put the first one on the page.
+        """
         # Again where the page was still busy with its start.
         self.wait_for(
             "document.activeElement.placeholder === 'Add a node...'",
@@ -135,8 +138,8 @@ class Page:
             pause=1,
         )
         self.type(words)
-        self.wait_for(f"{OPTIONS}.some(title => title.includes('CCL'))")
+        self.wait_for(f"{OPTIONS}.some(title => title.includes({json.dumps(sign)}))")
         titles = self.ask(OPTIONS)
-        self.press("Escape")
+        self.press("Enter" if choose else "Escape")
         self.wait_for("!document.querySelector('[placeholder=\"Add a node...\"]')")
         return titles
