@@ -30,7 +30,7 @@ print(json.dumps(dataclasses.asdict(extract_node_configuration("pyproject.toml")
 
 
 def packer_python() -> Path:
-    """The Python that has comfy-cli; sets it up on the first call (60 MB)."""
+    """The Python that has comfy-cli; sets it up on the first call (.3 GB)."""
     root = default_root()
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     venv = environments(root) / f"comfy-cli-{VERSION}-{version}"
