@@ -52,11 +52,13 @@ def test_a_notice_is_a_message_of_the_page_and_stands_on_the_node(page: Page) ->
     page.ask("app.graph.clear()")
     page.ask(f"app.loadApiJson({json.dumps(prompt_with_a_long_sound())}, 'notice.json')")
     page.ask("app.queuePrompt(0)")
-    shown = "[...document.querySelectorAll('.p-toast-detail')].map(detail => detail.innerText)"
+    # Up to frontend 1.49 and from 1.58 on.
+    messages = ".p-toast-detail, [data-testid=toast]"
+    shown = f"[...document.querySelectorAll('{messages}')].map(message => message.innerText)"
     for words in ("digital silence", "the rest of the sound is cut off"):
         assert page.wait_for(f"{shown}.some(text => text.includes({json.dumps(words)}))")
     texts = "app.graph.nodes.flatMap(node => node.widgets ?? []).map(widget => String(widget.value))"
-    assert any("the rest of the sound is cut off" in text for text in page.wait_for(texts))
+    assert page.wait_for(f"{texts}.some(text => text.includes('the rest of the sound is cut off'))")
 
 
 def test_the_text_of_a_node_stands_when_the_run_is_over(page: Page) -> None:
