@@ -10,9 +10,13 @@ from typing import Any
 from ccl_tools.environment import load_pack
 
 FILE = "COMBO", {}
-AUTO = "COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "auto", "inputs": {}}]}
 # Behind the name of a file: the button that uploads one, the player of a sound.
 BUTTON, PLAYER_AND_BUTTON = ("image",), (None, None)
+
+
+def _choice(key: str) -> tuple[str, dict[str, Any]]:
+    """A dynamic choice, of which templates take this option."""
+    return "COMFY_DYNAMICCOMBO_V3", {"options": [{"key": key, "inputs": {}}]}
 
 
 def _row(inputs: dict[str, Any], *outputs: str) -> dict[str, Any]:
@@ -46,9 +50,11 @@ HOST_NODES = {
         "output_name": ("positive", "negative", "latent"),
     },
     "SaveVideo": _row(
-        {"video": ("VIDEO", {}), "filename_prefix": ("STRING", {}), "format": FILE, "codec": AUTO}
+        {"video": ("VIDEO", {}), "filename_prefix": ("STRING", {}), "format": FILE, "codec": _choice("auto")}
     ),
-    "SaveAudio": _row({"audio": ("AUDIO", {}), "filename_prefix": ("STRING", {})}),
+    "SaveAudioAdvanced": _row(
+        {"audio": ("AUDIO", {}), "filename_prefix": ("STRING", {}), "format": _choice("flac")}
+    ),
     "MarkdownNote": _row({"text": ("STRING", {"socketless": True})}),
 }
 

@@ -30,7 +30,10 @@ LOADERS = {
     "video": ("LoadVideo", "file", "choose your video.mp4", "VIDEO"),
     "audio": ("LoadAudio", "audio", "choose your sound.mp3", "AUDIO"),
 }
-SAVERS = {"video": ("SaveVideo", {"format": "auto", "codec": "auto"}, 106), "audio": ("SaveAudio", {}, 180)}
+SAVERS = {
+    "video": ("SaveVideo", {"format": "auto", "codec": "auto"}, 106),
+    "audio": ("SaveAudioAdvanced", {"format": "flac"}, 180),
+}
 LONG_TEXTS = ("prompt", "sound", "speech", "negative_prompt", "negative_sound")
 
 
