@@ -135,4 +135,6 @@ def test_the_stages_of_the_next_ccl_tiny_have_encoders_that_fit_its_model() -> N
     _, audio, _ = Encoders(stages[0].encoders, config).parts
     assert audio.latent_channels == config.audio_latent.channels == 128
     assert stages[0].encoders == stages[1].encoders
-    assert Path(stages[1].model.video).parent.parent == Path(stages[0].train.out)
+    _, began = read_model(stages[1].model)
+    assert replace(began, text_encoder=None) == replace(config, text_encoder=None)
+    assert stages[0].train.steps * 0.65 < 2 * 3600, "seconds of a step on one core"
