@@ -122,9 +122,8 @@ class CCLEncodeAV(CCLNode):
             category="CCL/latent",
             description=(
                 "Writes what you give (images, a start image, a sound) into an audio-video latent and keeps "
-                "it; everything else is generated. "
-                "A video or images alone: sound for them. A sound alone: video for it. It also adds sound "
-                "to a plain Wan video latent."
+                "it; everything else is generated. A video or images alone: sound for them. A sound alone: "
+                "video for it. It also adds sound to a plain Wan video latent."
             ),
             search_aliases=[
                 *("sound for video", "add sound", "add sound to video", "add audio to video", "soundtrack"),

@@ -10,30 +10,24 @@ from ccl_tools.template_jobs import Job, Texts
 
 FISHERMAN = Texts(
     "A weathered fisherman in a yellow raincoat sits on an old wooden pier at dusk. He looks into the "
-    "camera and "
-    'says calmly: "The sea gives, and the sea takes." Small waves lap at the posts. A gull flies past. '
-    "Medium "
-    "close-up, warm light of a lantern.",
+    'camera and says calmly: "The sea gives, and the sea takes." Small waves lap at the posts. A gull '
+    "flies past. Medium close-up, warm light of a lantern.",
     "A calm old voice, small waves, a gull",
 )
 PHOTO = Texts(
     'The person in the picture smiles, looks into the camera and says: "I was a photo a moment ago." Then '
-    "a quiet "
-    "laugh. The camera stands still.",
+    "a quiet laugh. The camera stands still.",
     "A warm voice in a quiet room",
 )
 HOME = Texts(
     'The person in the picture turns to the camera, smiles and says: "It is time to go home." Leaves move '
-    "in the "
-    "wind. The camera stands still.",
+    "in the wind. The camera stands still.",
     "A calm voice, wind in leaves",
 )
 OF_PRISM = Texts(
-    "Continuous wind in trees. A medium close-up of the person in the picture in soft daylight. The "
-    "person turns to "
-    'the camera, smiles and says in a calm voice: "It is time to go home." Leaves move in the wind. The '
-    "camera "
-    "stands still.",
+    "Continuous wind in trees. A medium close-up of the person in the picture in soft daylight. The person "
+    'turns to the camera, smiles and says in a calm voice: "It is time to go home." Leaves move in the '
+    "wind. The camera stands still.",
     "leaves rustling",
 )
 FOOTSTEPS = Texts("A person walks along a gravel path.", "Footsteps on gravel, birds, light wind")

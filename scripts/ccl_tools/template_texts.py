@@ -77,8 +77,7 @@ FACTS = {
         "none",
         (
             "It knows these words alone: *red orange yellow green cyan blue purple white*, *ball square "
-            "triangle*, "
-            "*bounces falls slides blinks*, *drum bell click beep horn*.",
+            "triangle*, *bounces falls slides blinks*, *drum bell click beep horn*.",
             "Another seed gives other times. The templates of Ovi, MOVA and Prism make films.",
         ),
         "no card, no download",
@@ -106,8 +105,7 @@ FACTS = {
         (
             f"{SPEECH} {PUBLISHED} For closer lips: the mode *dual*.",
             f"[MOVA-720p]({HUB}/OpenMOSS-Team/MOVA-720p/tree/main), 1280x720, has the same folders. On "
-            "Windows choose "
-            "the files again: their names have other slashes there.",
+            "Windows choose the files again: their names have other slashes there.",
         ),
         "24 GB card, 73 GB download",
         "Apache-2.0. The audio VAE descends from HunyuanVideo-Foley's, whose weights have a licence of "
@@ -132,8 +130,7 @@ FACTS = {
         (
             "**No trained weights were published.** *interaction* is your own file: "
             f"*scripts/new_interaction.py* of the [repository]({REPOSITORY}) makes a fresh one, with which "
-            "picture and sound know nothing of each other; "
-            "*scripts/train.py* trains it.",
+            "picture and sound know nothing of each other; *scripts/train.py* trains it.",
             "*video_model*: any Wan 2.1 or 2.2 text-to-video file.",
         ),
         "16 GB card, weights of your own",
@@ -146,8 +143,7 @@ LOW_MEMORY = (
 OF_ROW = {
     "Ovi 1.1 Text to Video with Sound, LoRA": (
         "LoRAs of Ovi or of Wan 2.2 5B, in models/loras; *strength_audio* 0 leaves the sound alone. "
-        "Step-distilled "
-        "LoRAs of Wan work badly here.",
+        "Step-distilled LoRAs of Wan work badly here.",
     ),
     "Ovi 1.1 Text to Video with Sound, Low Memory": (LOW_MEMORY,),
     "MOVA Image to Video with Sound, Low Memory": (
@@ -157,9 +153,8 @@ OF_ROW = {
         "*python scripts/convert_model.py MOVA-360p MOVA-360p_fp8.safetensors --format fp8*",
     ),
     "Prism Image to Video with Sound, LoRA, 8 Steps": (
-        "4-step LoRAs of LightX2V for Wan 2.2: 8 steps for 50, one pass in all but the first. Users "
-        "report that the "
-        "sound suffers.",
+        "4-step LoRAs of LightX2V for Wan 2.2: 8 steps for 50, one pass in all but the first. Users report "
+        "that the sound suffers.",
     ),
     "Ovi 1.1 Add Soundtrack to Video": (
         "Ovi was trained to make both: it keeps your video as an inpainting. Up to 10 s; *Video Slice* "
