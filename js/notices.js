@@ -1,16 +1,25 @@
 // Shows what a node of the pack warns of as a message of the page. The text also stands below the node, and stays.
+// An error of the pack is shown too: the page has its words behind "View details" alone.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
-function show({ detail }) {
+function message(severity, id, text) {
   // A node within another has an id such as 12:7; the message names the one in the workflow.
-  const node = app.graph?.getNodeById(String(detail.node).split(":")[0]);
+  const node = app.graph?.getNodeById(String(id).split(":")[0]);
   app.extensionManager.toast.add({
-    severity: "warn",
-    summary: node?.title ?? `Node ${detail.node}`,
-    detail: detail.text,
+    severity,
+    summary: node?.title ?? `Node ${id}`,
+    detail: text,
     life: 20000,
   });
+}
+
+function warn({ detail }) {
+  message("warn", detail.node, detail.text);
+}
+
+function fail({ detail }) {
+  if (detail.node_type?.startsWith("CCL")) message("error", detail.node_id, detail.exception_message);
 }
 
 // The last text of each node of the pack. Frontends from 1.58 on take all texts off when a run ends, when it is
@@ -34,7 +43,8 @@ function showAgain() {
 app.registerExtension({
   name: "ccl.notices",
   setup() {
-    api.addEventListener("ccl_notice", show);
+    api.addEventListener("ccl_notice", warn);
+    api.addEventListener("execution_error", fail);
     api.addEventListener("progress_text", keep);
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       // Behind what the page itself does then.

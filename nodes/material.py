@@ -67,7 +67,8 @@ def picture_of(video: Input.Video) -> Picture:
     film = film_of(video)
     if not film.picture:
         raise ValueError(
-            f"{film.name} holds no picture: give its sound to audio, by LoadAudio, or choose another file"
+            f"{film.name} holds no picture, wanted a film: choose another file. A sound alone goes into "
+            "audio, by Load Audio, as in the template Video for Sound"
         )
     return film
 

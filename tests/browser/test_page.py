@@ -41,6 +41,10 @@ def inputs_of(prompt: dict[str, Any], nodes: dict[str, Any]) -> dict[str, tuple[
     return made
 
 
+# Up to frontend 1.49 and from 1.58 on.
+MESSAGES = ".p-toast-detail, [data-testid=toast]"
+
+
 def hidden_inputs(node: dict[str, Any]) -> set[str]:
     """The inputs of a node of /object_info that the page does not show."""
     declared = node["input"].get("required", {}) | node["input"].get("optional", {})
@@ -52,9 +56,7 @@ def test_a_notice_is_a_message_of_the_page_and_stands_on_the_node(page: Page) ->
     page.ask("app.graph.clear()")
     page.ask(f"app.loadApiJson({json.dumps(prompt_with_a_long_sound())}, 'notice.json')")
     page.ask("app.queuePrompt(0)")
-    # Up to frontend 1.49 and from 1.58 on.
-    messages = ".p-toast-detail, [data-testid=toast]"
-    shown = f"[...document.querySelectorAll('{messages}')].map(message => message.innerText)"
+    shown = f"[...document.querySelectorAll('{MESSAGES}')].map(message => message.innerText)"
     for words in ("digital silence", "the rest of the sound is cut off"):
         assert page.wait_for(f"{shown}.some(text => text.includes({json.dumps(words)}))")
     texts = "app.graph.nodes.flatMap(node => node.widgets ?? []).map(widget => String(widget.value))"
@@ -70,6 +72,16 @@ def test_the_text_of_a_node_stands_when_the_run_is_over(page: Page) -> None:
     assert page.ask(f"{texts}.length") == 0
     page.ask("app.queuePrompt(0)")
     page.wait_for(f"{texts}.some(widget => widget.value.includes('the rest of the sound is cut off'))")
+
+
+def test_an_error_of_a_node_is_a_message_with_its_words(page: Page) -> None:
+    prompt = prompt_with_a_long_sound()
+    prompt["10"]["inputs"]["length_fit"] = "refuse"
+    page.ask("app.graph.clear()")
+    page.ask(f"app.loadApiJson({json.dumps(prompt)}, 'error.json')")
+    page.ask("app.queuePrompt(0)")
+    shown = f"[...document.querySelectorAll('{MESSAGES}')].map(message => message.innerText)"
+    assert page.wait_for(f"{shown}.some(text => text.includes('audio is 2.000 s long'))")
 
 
 def prompt_with_a_long_sound() -> dict[str, Any]:
