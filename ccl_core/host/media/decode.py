@@ -138,7 +138,7 @@ def limit_peak(waveform: torch.Tensor) -> torch.Tensor:
     most = peak.max().item()
     if most > AUDIBLE:
         lowered = f"it is lowered by {20 * math.log10(most):.1f} dB as a whole"
-        remedy = "Sample again with a lower audio_cfg if it is distorted"
+        remedy = "If it is distorted take another seed, or a lower audio_cfg in the sampler"
         notice(f"the decoded sound reaches {most:.2f} of full scale: {lowered}. {remedy}")
     return waveform / peak.clamp(min=1)
 

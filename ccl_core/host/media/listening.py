@@ -1,4 +1,4 @@
-"""A decoded sound is listened to: silence, clipping, an offset, hiss, another loudness than what was given.
+"""A decoded sound is listened to: silence, its end, clipping, an offset, hiss, another loudness than given.
 
 Nothing is changed. What a person would hear of it stands in one line on the node. NaN is looked for in
 `damage.py`.
@@ -22,6 +22,9 @@ LOUDEST = -6.0  # LKFS
 # A decoder that clamps holds its largest value; a tone of 50 Hz at 48 kHz never does.
 HELD, TOP, HELD_SHARE = 1e-6, 0.95, 0.001
 OFFSET = 0.02  # -34 dB: heard as a click at every cut. Of 14 real recordings one has more, by a fault.
+# Of full scale: -60 dB, below the noise of a quiet room. What is softer until the end, so many seconds long
+# and this share of the clip, is no pause.
+UNHEARD, ENDED, ENDED_SHARE = 1e-3, 2.0, 0.25
 # Hiss is noise that stays in the pauses: even over frequency (room tone of films: .1 to .6, white noise .98),
 # audible, and so far below the sound that it is no part of it, as rain or a crowd would be (3 to 9 dB).
 HISS_BAND = (1000.0, 7000.0)  # Hz
@@ -64,7 +67,12 @@ def _own_faults(clip: torch.Tensor, rate: int, level: float) -> dict[str, str]:
     """Sentences by the kind of fault."""
     if level == -math.inf:
         return {}
-    found = {"clipping": _clipping(clip, level), "offset": _offset(clip), "hiss": _hiss(clip, rate)}
+    found = {
+        "clipping": _clipping(clip, level),
+        "offset": _offset(clip),
+        "hiss": _hiss(clip, rate),
+        "end": _end(clip, rate),
+    }
     return {kind: text for kind, text in found.items() if text}
 
 
@@ -107,6 +115,17 @@ def _clipping(clip: torch.Tensor, level: float) -> str:
     if level > LOUDEST:
         return f"is blown ({level:.0f} LKFS, loud records have -6). Sample again with a lower audio_cfg"
     return ""
+
+
+def _end(clip: torch.Tensor, rate: int) -> str:
+    heard = (clip.abs().amax(dim=0) > UNHEARD).nonzero().max().item() + 1
+    seconds, all_seconds = heard / rate, clip.shape[-1] / rate
+    if all_seconds - seconds < max(ENDED, ENDED_SHARE * all_seconds):
+        return ""
+    return (
+        f"is silent from {seconds:.1f} s on, of {all_seconds:.1f} s. Make a shorter clip (Video Slice cuts a "
+        "film), or say what is heard until its end"
+    )
 
 
 def _offset(clip: torch.Tensor) -> str:

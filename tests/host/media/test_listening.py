@@ -144,3 +144,13 @@ def test_a_fault_of_the_given_sound_is_not_told_of_the_decoded_one(given: torch.
     assert len(faults(given, RATE)) == 1
     assert faults(given, RATE, (given, RATE)) == []
     assert len(faults(given, RATE, (speech_like(), RATE))) >= 1
+
+
+def test_a_sound_that_ends_long_before_its_clip_is_told_of() -> None:
+    ended = torch.cat([speech_like(), torch.zeros(1, 6 * RATE)], dim=1)
+    (found,) = faults(ended, RATE)
+    assert found.startswith("is silent from 3.5 s on, of 10.0 s. Make a shorter clip")
+    # Not of a pause before an end, of a short clip, or where the given sound ends so.
+    assert faults(torch.cat([ended, speech_like()], dim=1), RATE) == []
+    assert faults(torch.cat([tone(1, RATE), torch.zeros(1, RATE)], dim=1), RATE) == []
+    assert faults(ended, RATE, (ended, RATE)) == []
