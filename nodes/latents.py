@@ -10,8 +10,8 @@ from comfy_api.latest import Input, io
 
 from ..ccl_core.alignment.sizing import AVSize, Grid, exact_fps, sides_like, size_av
 from ..ccl_core.host.media.latents import empty, join, model_grid
-from ..ccl_core.host.published import preset_of
-from ..ccl_core.notices import notice
+from ..ccl_core.host.published import longest_frames_of, preset_of
+from ..ccl_core.notices import notice, told
 from .inputs import (
     CUSTOM,
     FROM_MATERIAL,
@@ -24,6 +24,9 @@ from .inputs import (
 )
 from .material import Material
 from .node import CCLNode, known_choices
+
+# Seconds; a smaller change of a length is no news.
+ROUNDED = 0.001
 
 
 class CCLEmptyAVLatent(CCLNode):
@@ -96,7 +99,8 @@ class CCLEmptyAVLatent(CCLNode):
         _tell_of_unused(material, size, length)
         wanted = _sides_and_length(model, grid, size, length, material)
         sized = size_av(grid, **wanted, fps=rate)
-        _tell_of_length(sized, model, length)
+        _tell_of_size(wanted, sized)
+        _tell_of_length(sized, model)
         av = empty(sized, config.video.out_dim, config.audio_latent.channels, batch_size)
         return io.NodeOutput(join(av))
 
@@ -140,12 +144,27 @@ def _tell_of_unused(material: Material, size: dict[str, Any], length: dict[str, 
         )
 
 
-def _tell_of_length(sized: AVSize, model: ModelPatcher, length: dict[str, Any]) -> None:
-    """Tell of material that is more than half longer than what the model was trained with."""
-    trained = preset_of(model).frames
-    if length["length"] == FROM_MATERIAL and 2 * sized.frames > 3 * trained:
+def _tell_of_size(wanted: dict[str, Any], sized: AVSize) -> None:
+    """Tell of the size and length that became another one on the grid of the model."""
+    changed = []
+    if (wanted["width"], wanted["height"]) != (sized.width, sized.height):
+        changed.append(f"{wanted['width']}x{wanted['height']} became {sized.width}x{sized.height}")
+    if abs(wanted.get("seconds", sized.video_seconds) - sized.video_seconds) > ROUNDED:
+        changed.append(f"{float(wanted['seconds']):g} s became {float(sized.video_seconds):.2f} s")
+    if wanted.get("frames", sized.frames) != sized.frames:
+        changed.append(f"{wanted['frames']} frames became {sized.frames}")
+    if changed:
+        told(f"{', '.join(changed)}: the nearest that the latent can hold")
+
+
+def _tell_of_length(sized: AVSize, model: ModelPatcher) -> None:
+    """Tell of a clip that is more than half longer than what the model was trained with."""
+    trained = longest_frames_of(model)
+    if 2 * sized.frames > 3 * trained:
+        rate = float(sized.fps)
         notice(
-            f"the material has {sized.frames} frames at {float(sized.fps):g} fps, the model was trained with "
-            f"{trained}: it takes more memory, and sound and picture may drift. Shorten it, or put "
-            "WanContextWindowsManual on the model, which works on parts of it"
+            f"the clip has {sized.frames} frames at {rate:g} fps, the model was trained with {trained} "
+            f"({trained / rate:.1f} s): it takes more memory, and picture or sound may drift or stop. Make "
+            "it shorter (Video Slice cuts a film), or put WAN Context Windows (Manual) on the model, which "
+            "works on parts of it"
         )

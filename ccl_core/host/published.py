@@ -30,9 +30,21 @@ def sampling_of(model: ModelPatcher) -> Sampling:
 
 def preset_of(model: ModelPatcher) -> Preset:
     """The usual size of a joint model, of Wan where its family was published in no size of its own."""
+    return _presets_of(model)[0]
+
+
+def longest_frames_of(model: ModelPatcher) -> int:
+    """Pixel frames of the longest clips of its usual kind that a joint model was trained with."""
+    own = FAMILIES[model.model.ccl_config.family].presets
+    presets = _presets_of(model)
+    return max(preset.frames for preset in presets if preset in own or preset is presets[0])
+
+
+def _presets_of(model: ModelPatcher) -> list[Preset]:
+    """The sizes of the family that fit this model, the usual one first, and those of Wan."""
     config = model.model.ccl_config
     presets = [*FAMILIES[config.family].presets, *FAMILIES["wan"].presets]
-    return next(preset for preset in presets if preset.video_dim in (None, config.video.dim))
+    return [preset for preset in presets if preset.video_dim in (None, config.video.dim)]
 
 
 def skipped_layers_of(model: ModelPatcher) -> tuple[int, ...]:

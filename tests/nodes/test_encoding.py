@@ -110,7 +110,7 @@ def test_material_that_no_choice_uses_and_material_that_is_long_are_told(
     assert "audio is not used here: choose from material in size or length" in caplog.text
     caplog.clear()
     like(video=film(tmp_path / "a.mp4", frames=270, fps=Fraction(30)))
-    assert "the material has 145 frames at 16 fps, the model was trained with 81" in caplog.text
+    assert "the clip has 145 frames at 16 fps, the model was trained with 81 (5.1 s)" in caplog.text
 
 
 def test_sound_for_a_film_gives_the_film_back_with_a_sound(tmp_path: Path) -> None:
@@ -339,7 +339,11 @@ def test_a_film_longer_than_the_latent_is_cut_and_that_is_told(
     ("recipe", "given", "message"),
     [
         ({"audio": None}, {"keep": "sound"}, "a.mp4 holds no sound: connect a video with sound"),
-        ({"video": None}, {}, "a.mp4 holds no picture: give its sound to audio"),
+        (
+            {"video": None},
+            {},
+            "a.mp4 holds no picture, wanted a film: choose another file. A sound alone goes into audio",
+        ),
         ({}, {"images": True}, "video and images both hold frames of one place"),
         ({}, {"start_image": True}, "video and start_image both hold frames of one place.*set keep to sound"),
         ({}, {"keep": "sound", "audio": True}, "video and audio both hold a sound"),

@@ -363,3 +363,38 @@ def test_sizes_beyond_the_machine_are_refused_by_their_numbers(monkeypatch: pyte
     monkeypatch.setattr(comfy.model_management, "total_ram", 0.1)
     with pytest.raises(ValueError, match=r"1 x \d+ frames of .* pixels take .* decode fewer"):
         decode(latent)
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "words"),
+    [
+        (
+            {"size": "custom", "width": 70, "height": 50},
+            {"length": "seconds", "seconds": 2.7},
+            "70x50 became",
+        ),
+        ({"size": "from model"}, {"length": "frames", "frames": 30}, "30 frames became 33"),
+        ({"size": "from model"}, {"length": "from model"}, ""),
+    ],
+)
+def test_a_size_that_became_another_one_is_told(
+    size: dict[str, Any], length: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    CCLEmptyAVLatent.execute(model(), size, length, 1)
+    assert words in caplog.text and ("became" in caplog.text) is bool(words)
+
+
+def test_a_length_beyond_the_training_is_told_however_it_was_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    CCLEmptyAVLatent.execute(model(), {"size": "from model"}, {"length": "seconds", "seconds": 10}, 1)
+    assert "the clip has 161 frames at 16 fps, the model was trained with 81 (5.1 s)" in caplog.text
+
+
+def test_the_longest_clip_of_a_family_counts(caplog: pytest.LogCaptureFixture) -> None:
+    """Ovi makes 5 s, and with the same weights' other release 10 s."""
+    ovi, small = tiny.patcher(family="ovi"), {"size": "custom", "width": 64, "height": 64}
+    for count, told in ((241, False), (481, True)):
+        caplog.clear()
+        CCLEmptyAVLatent.execute(ovi, small, {"length": "frames", "frames": count}, 1)
+        assert ("was trained with 241" in caplog.text) is told
