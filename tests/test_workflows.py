@@ -287,3 +287,10 @@ def test_what_the_frontend_saves_of_a_template_is_read_again(object_info: dict[s
     for node in workflow["nodes"]:
         node["properties"].pop("proxyWidgets", None)
     assert to_prompt(workflow, object_info) == to_prompt(templates.read(templates.FIRST), object_info)
+
+
+def test_the_page_of_the_files_has_every_file_of_a_template() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    files_named = {file for row in TABLE for file in row.release.files if file.directory != "loras"}
+    assert len(files_named) > 8
+    assert [file.name for file in files_named if file.name not in page] == []

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ccl_bench.steps import Size
 
 # Dense bf16 TFLOP/s with float32 sums, by the makers' data sheets.
-CARDS = {"RTX 3090": 71, "RTX 4090": 165, "RTX 5090": 210}
+CARDS = {"RTX 3060 12 GB": 25, "RTX 4070": 58, "RTX 3090": 71, "RTX 4090": 165, "RTX 5090": 210}
 # Of that, what a run of large matrices reaches; an assumption.
 SHARE = 0.5
 STEPS = 50  # as published
@@ -21,6 +21,8 @@ def sizes() -> dict[str, Size]:
     from ccl_bench.steps import Size
 
     return {
+        "Ovi, 832x480, 5 s": Size(ovi(), (31, 30, 52), 157),
+        "Ovi, 832x480, 10 s": Size(ovi(), (61, 30, 52), 314),
         "Ovi, 720x720, 5 s": Size(ovi(), (31, 44, 44), 157),
         "Ovi, 960x960, 5 s": Size(ovi(), (31, 60, 60), 157),
         "MOVA 360p, 8 s": Size(mova(), (49, 44, 80), 403),

@@ -164,6 +164,7 @@ OVI = ovi(OVI_11, "Ovi 1.1")
 OVI_OLD = ovi(OVI_10, "Ovi 1.0", size=(704, 704), variant="Ovi 1.0 (720, 5 s)")
 OVI_LOW = replace(
     OVI,
+    title="Ovi 1.1, low memory",
     loaders=(OVI.loaders[0], text_encoder("cpu"), *OVI.loaders[2:]),
     size=(832, 480),
     tiling="on",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ccl_tools.graphs import File, Node, Outer
+from ccl_tools.graphs import File, Node
 from ccl_tools.releases import HUB, MOVA_360P, REPOSITORY
 from ccl_tools.template_jobs import (
     Job,
@@ -36,7 +36,7 @@ DOES: dict[Job, tuple[str, str]] = {
     sound_for_video: (
         "Sound for your video: foley, dub, soundtrack. The picture stays your file's, at its own size and "
         "rate.",
-        f"Choose the video, write what is seen and is to be heard, {RUN}",
+        f"Choose the video (mp4, webm, mov, mkv), write what is seen and is to be heard, {RUN}",
     ),
     video_for_sound: (
         "A picture for your sound, which stays as it is.",
@@ -44,7 +44,8 @@ DOES: dict[Job, tuple[str, str]] = {
     ),
     extend_video: (
         "Your clip with sound and what comes next, without a seam.",
-        f"Choose the clip, write what comes next, {RUN} Its last *kept_seconds* begin the *new_seconds*.",
+        f"Choose the clip (mp4, webm, mov, mkv), write what comes next, {RUN} Its last *kept_seconds* begin "
+        "the *new_seconds*.",
     ),
     text_to_sound: ("A sound alone.", f"Write an object and its sound, {RUN}"),
 }
@@ -52,11 +53,12 @@ DOES: dict[Job, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """makes: what comes out; card and download: what it needs; hints: lines about the widgets;
-    short: for its picture.
+    """makes: what comes out; sound: that of it which is heard; card and download: what it needs; hints: lines
+    about the widgets; short: for its picture.
     """
 
     makes: str
+    sound: str
     card: str
     download: str
     hints: tuple[str, ...]
@@ -73,26 +75,30 @@ OVI_LICENCE = (
 FACTS = {
     "tiny": Facts(
         "2 s, 64x64, 16 kHz, by the toy model inside the pack",
+        "a sound of 16 kHz for up to 2 or 3 s, by the toy model inside the pack",
         "none; about 10 s on two CPU cores, measured",
         "none",
         (
             "It knows these words alone: *red orange yellow green cyan blue purple white*, *ball square "
             "triangle*, *bounces falls slides blinks*, *drum bell click beep horn*.",
-            "Another seed gives other times. The templates of Ovi, MOVA and Prism make films.",
+            "The same seed gives the same clip: change it for another. The templates of Ovi, MOVA and Prism "
+            "make films.",
         ),
         "no card, no download",
     ),
     "Ovi 1.1": Facts(
-        "5 or 10 s, about 960x960, 24 fps, with speech",
-        f"12 GB, and 12 GB of RAM for weights ({COMPUTED})",
+        "5 or 10 s, up to .9 megapixels (1280x704, 960x960), 24 fps, with speech",
+        "a sound of 16 kHz for 5 or 10 s",
+        f"16 GB; 12 GB with *Low Memory*; RAM: 12 GB for its weights ({COMPUTED})",
         "21 GB",
         (SPEECH, f"Sides in steps of 32. {PUBLISHED} 30 steps are enough for many."),
-        "12 GB card, 21 GB download",
+        "16 GB card, 21 GB download",
         OVI_LICENCE,
     ),
     "Ovi 1.0": Facts(
         "5 s, about 720x720, 24 fps, with speech",
-        f"12 GB, and 12 GB of RAM for weights ({COMPUTED})",
+        "a sound of 16 kHz for 5 s",
+        f"12 GB; RAM: 12 GB for its weights ({COMPUTED})",
         "21 GB",
         (SPEECH, f"Sides in steps of 32. {PUBLISHED}"),
         "12 GB card, 21 GB download",
@@ -100,6 +106,7 @@ FACTS = {
     ),
     "MOVA": Facts(
         "8 s (193 frames), 640x352, 24 fps, with speech",
+        "a sound of 48 kHz for 8 s",
         f"24 GB, and 65 GB of RAM in bf16, 33 GB in fp8 or int8 ({COMPUTED})",
         "73 GB",
         (
@@ -113,6 +120,7 @@ FACTS = {
     ),
     "Prism": Facts(
         "2 to 8.5 s (49 to 205 frames), 848x480 and above, 24 fps, with speech",
+        "a sound of 48 kHz for 2 to 8.5 s",
         f"24 GB, and 33 GB of RAM ({COMPUTED})",
         "41 GB",
         (
@@ -125,6 +133,7 @@ FACTS = {
     ),
     "CCL on Wan": Facts(
         "5 s, 832x480, 16 fps, once a coupling is trained",
+        "a sound for 5 s",
         f"16 GB for Wan 14B in fp8, less for 1.3B ({COMPUTED})",
         "your Wan file, umT5 (6.7 GB), MOVA's audio stream and VAE (4 GB)",
         (
@@ -137,15 +146,18 @@ FACTS = {
         "Wan, umT5 and MOVA Apache-2.0.",
     ),
 }
-LOW_MEMORY = (
-    "Low memory: 8-bit file, text encoder on the CPU, decoding in tiles. Start ComfyUI without *--highvram*."
-)
+LOW_MEMORY = "Low memory: text encoder on the CPU, decoding in tiles. Start ComfyUI without *--highvram*."
 OF_ROW = {
     "Ovi 1.1 Text to Video with Sound, LoRA": (
         "LoRAs of Ovi or of Wan 2.2 5B, in models/loras; *strength_audio* 0 leaves the sound alone. "
         "Step-distilled LoRAs of Wan work badly here.",
     ),
-    "Ovi 1.1 Text to Video with Sound, Low Memory": (LOW_MEMORY,),
+    "Ovi 1.1 Text to Video with Sound, Low Memory": (
+        LOW_MEMORY,
+        "For a card of 12 GB: 832x480. By counted operations 5 s take 24 minutes on an RTX 3060 and 10 on an "
+        "RTX 4070, 10 s 61 and 26; 30 of the 50 steps take three fifths of that, streamed weights come on "
+        "top.",
+    ),
     "MOVA Image to Video with Sound, Low Memory": (
         LOW_MEMORY,
         "*model* is one fp8 file (33 GB) that you make of the published folders (73 GB) with the "
@@ -167,6 +179,12 @@ OF_ROW = {
         "MOVA always begins with an image: here a white one, as its authors do it.",
     ),
 }
+FACTS["Ovi 1.1, low memory"] = replace(
+    FACTS["Ovi 1.1"],
+    makes="5 or 10 s, 832x480, 24 fps, with speech",
+    card=f"12 GB; RAM: 12 GB for its weights ({COMPUTED})",
+    short="12 GB card, 21 GB download",
+)
 # One pattern for the four folders of the model: older and newer `hf` take several in different ways.
 MODEL_FOLDERS = "*_[db]*/*"
 
@@ -174,16 +192,18 @@ MODEL_FOLDERS = "*_[db]*/*"
 def description_of(row: Row) -> str:
     """The tip on a blueprint."""
     facts = FACTS[row.release.title]
-    return f"{DOES[row.job][0]} Makes {facts.makes}. Card: {facts.card}. Download: {facts.download}."
+    makes = facts.sound if row.job is sound_for_video else facts.makes
+    return f"{DOES[row.job][0]} Makes {makes}. Card: {facts.card}. Download: {facts.download}."
 
 
 def note_of(row: Row) -> str:
     facts = FACTS[row.release.title]
     does, steps = DOES[row.job]
+    makes = facts.sound if row.job is sound_for_video else facts.makes
     parts = [
         f"### {does}",
         steps,
-        f"**Makes** {facts.makes}. **Card**: {facts.card}. **Download**: {facts.download}.",
+        f"**Makes** {makes}. **Card**: {facts.card}. **Download**: {facts.download}.",
         "\n".join(f"- {hint}" for hint in (*OF_ROW.get(row.name, ()), *facts.hints)),
         files_of(row),
     ]
@@ -199,6 +219,8 @@ def files_of(row: Row) -> str:
     for file, link in links:
         folders.setdefault(file.directory, []).append(link)
     listed = [f"- models/{folder}: {', '.join(inside)}" for folder, inside in folders.items()]
+    if listed:
+        listed.append("\nMove what your browser saved into these folders of ComfyUI, then press R.")
     commands = fetched_by_command(row)
     if not commands:
         return "\n".join(listed)
@@ -207,9 +229,8 @@ def files_of(row: Row) -> str:
 
 
 def links_of(node: Node) -> list[tuple[File, str]]:
-    """The files of a loader, each with a link under the name of its widget."""
-    titles = {value.value: value.name for value in node.inputs.values() if isinstance(value, Outer)}
-    return [(file, f"[{titles[file.name]}]({file.url}) {file.gb:g} GB") for file in node.files]
+    """The files of a loader, each with its link."""
+    return [(file, f"[{file.name}]({file.url}) {file.gb:g} GB") for file in node.files]
 
 
 def fetched_by_command(row: Row) -> list[str]:
