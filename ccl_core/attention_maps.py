@@ -83,8 +83,13 @@ class Recorder:
         into = self._map_of(layer, weights, place)
         # A call of CCA has the queries of one latent frame, and as keys the context tokens, then its window.
         into[:, :, place.queries, :context] = weights[..., :context]
-        if place.keys is not None:
-            into[:, :, place.queries, context:][..., place.keys] = weights[..., context:]
+        spans = place.keys if isinstance(place.keys, tuple) else (place.keys,)
+        at = context
+        for span in filter(None, spans):
+            stop = at + span.stop - span.start
+            # Tokens that are read twice have the sum of both weights.
+            into[:, :, place.queries, context:][..., span] += weights[..., at:stop]
+            at = stop
 
     def _map_of(self, layer: int, weights: Tensor, place: Any) -> Tensor:
         """The rows of the map that this call belongs to."""

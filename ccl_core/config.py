@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
-from .counts import attention, linear
+from .counts import linear, meeting
 
 # Explained at Timeline (alignment/timeline.py) and at StreamConfig.
 CLOCKS = ("causal", "uniform", "linear")
 ROPES = ("tarp", "token")
 # Those of the host's WanModel.
 MODEL_TYPES = ("t2v", "i2v")
+# Explained at AsymmetricOptions.
+WINDOW_UNITS = ("latents", "frames")
+INTERPOLATIONS = ("centres", "latents", "frames")
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class StreamConfig:
 class InteractionOptions(Protocol):
     """What the options of every kind of interaction give."""
 
-    def direction_parameters(self, width: int, source_width: int) -> int:
-        """Parameters of one direction in one layer: queries of one width, source of the other."""
+    def layer_parameters(self, video: int, audio: int) -> int:
+        """Parameters of one layer's interaction, of streams of these widths."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,20 @@ class CCAOptions:
 
     context_tokens: int = 16
 
-    def direction_parameters(self, width: int, source_width: int) -> int:
-        """Parameters of one direction in one layer: queries of one width, source of the other."""
-        # Layer norms of both streams (weight and bias), and the context tokens in the width of the source.
-        norms = 2 * width + 2 * source_width
-        return attention(width, source_width) + norms + self.context_tokens * source_width
+    def layer_parameters(self, video: int, audio: int) -> int:
+        """Parameters of one layer's interaction, of streams of these widths."""
+        # In each direction layer norms of both streams, weight and bias, and context tokens of the source.
+        return meeting(video, audio) + (4 + self.context_tokens) * (video + audio)
 
 
 @dataclass(frozen=True)
 class FusionOptions:
     """Fusion inside text attention has nothing to choose."""
 
-    def direction_parameters(self, width: int, source_width: int) -> int:
-        """Of one direction in one layer; queries and output are those of the text attention."""
-        # k and v, the layer norm of the source, the RMS norm of the keys.
-        return 2 * linear(source_width, width) + 2 * source_width + width
+    def layer_parameters(self, video: int, audio: int) -> int:
+        """Parameters of one layer's interaction; queries and output are those of the text attention."""
+        # In each direction k and v, the layer norm of the source, the RMS norm of the keys.
+        return 2 * linear(audio, video) + 2 * linear(video, audio) + 3 * (video + audio)
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,44 @@ class BridgeOptions:
     head_width: int | None = None
     first_frame_bias: bool = False
 
-    def direction_parameters(self, width: int, source_width: int) -> int:
-        """Parameters of one direction in one layer: queries of one width, source of the other."""
-        # The layer norm of the source; the stream that asks has none.
-        return attention(width, source_width) + 2 * source_width
+    def layer_parameters(self, video: int, audio: int) -> int:
+        """Parameters of one layer's interaction, of streams of these widths."""
+        # In each direction the layer norm of the source; the stream that asks has none.
+        return meeting(video, audio) + 2 * (video + audio)
+
+
+@dataclass(frozen=True)
+class AsymmetricOptions:
+    """The asymmetric interaction of UniAVGen (arXiv 2511.03334), and what its text leaves open.
+
+    window: cells to each side of a latent frame whose sound its video reads. window_unit: a cell is a latent
+    frame ("latents") or a pixel frame ("frames"). short_first: the sound of the first latent frame is a
+    quarter as long, as it holds one pixel frame. interpolation: what an audio token reads lies between
+    latent frames as printed ("latents", which looks up to a latent frame ahead), between their middles
+    ("centres"), or between pixel frames ("frames"). clock_inside: RoPE on the shared clock in the coupling.
+    face_mask: face-aware modulation.
+    """
+
+    window: int = 12
+    window_unit: str = "frames"
+    short_first: bool = True
+    interpolation: str = "centres"
+    clock_inside: bool = True
+    face_mask: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("window_unit", WINDOW_UNITS), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"the asymmetric interaction has the {name} {getattr(self, name)!r}, known are "
+                    + ", ".join(known)
+                )
+
+    def layer_parameters(self, video: int, audio: int) -> int:
+        """Parameters of one layer's interaction, of streams of these widths."""
+        # In each direction layer norms of both streams; the mask has one more of the video, and a projection.
+        mask = 2 * video + linear(video, 1) if self.face_mask else 0
+        return meeting(video, audio) + 4 * (video + audio) + mask
 
 
 # The class of an interaction's options by its kind. A kind that is added outside the pack adds its row.
@@ -111,6 +147,7 @@ OPTIONS: dict[str, type[InteractionOptions]] = {
     "cca": CCAOptions,
     "fusion": FusionOptions,
     "bridge": BridgeOptions,
+    "asymmetric": AsymmetricOptions,
 }
 
 

@@ -9,3 +9,8 @@ def linear(inputs: int, outputs: int) -> int:
 def attention(queries: int, keys: int) -> int:
     """Projections q, k, v, o with bias and the two RMS norms, over the width of the queries."""
     return 2 * linear(queries, queries) + 2 * linear(keys, queries) + 2 * queries
+
+
+def meeting(video: int, audio: int) -> int:
+    """The attention of either stream on the other one."""
+    return attention(video, audio) + attention(audio, video)

@@ -56,14 +56,12 @@ def stream_parameters(stream: StreamConfig) -> int:
 
 def parameters(config: CCLConfig) -> dict[str, int]:
     """Parameters of the three parts of a model: video, audio, interaction."""
-    v = config.video.dim
-    a = config.audio.dim
     coupling = config.interaction
-    one = coupling.options.direction_parameters
+    one = coupling.options.layer_parameters(config.video.dim, config.audio.dim)
     return {
         "video": stream_parameters(config.video),
         "audio": stream_parameters(config.audio),
-        "interaction": len(coupling.layers) * (one(v, a) + one(a, v)),
+        "interaction": len(coupling.layers) * one,
     }
 
 

@@ -39,6 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "patch_size": (1, 64),
     "layers": (0, 1023),
     "context_tokens": (0, 65536),
+    "window": (0, 65536),
     "stem_dim": (0, LARGEST),
     "fps": (1, 240),
     "rate": (Fraction(1, 100), 100_000),

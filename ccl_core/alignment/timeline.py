@@ -126,6 +126,11 @@ def frames_before(latent_frame: int) -> int:
     return max(0, frames_of(latent_frame))
 
 
+def full_frames_before(latent_frame: int) -> int:
+    """Pixel frames in front of a latent frame where every one of them holds as many."""
+    return latent_frame * TEMPORAL_STRIDE
+
+
 def nearest_latent_frame(frames: Fraction) -> int:
     """The latent frame of a whole clip that begins nearest to so many pixel frames."""
     if frames < HALF:

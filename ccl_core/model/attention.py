@@ -15,13 +15,14 @@ class Place(NamedTuple):
     """Where the queries and keys of one call of attention stand.
 
     direction: "a2v" or "v2a". queries, keys: tokens of the stream that asks and of the one that is read,
-    counted within their spans; keys None where only the context tokens are read. context: leading keys that
-    are context tokens. size: tokens in both spans. partial: only some samples of the batch.
+    counted within their spans; keys: several ranges where some are read again, None where only the context
+    tokens are read. context: leading keys that are context tokens. size: tokens in both spans. partial: only
+    some samples of the batch.
     """
 
     direction: str
     queries: slice
-    keys: slice | None
+    keys: slice | tuple[slice, ...] | None
     context: int
     size: tuple[int, int]
     partial: bool = False

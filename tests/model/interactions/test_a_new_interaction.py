@@ -22,7 +22,7 @@ from ccl_pack.ccl_core.alignment.plan import Plan, whole_clip
 from ccl_pack.ccl_core.alignment.timeline import Timeline
 from ccl_pack.ccl_core.attention_maps import Recorder
 from ccl_pack.ccl_core.config import OPTIONS, CCLConfig, InteractionConfig
-from ccl_pack.ccl_core.counts import attention
+from ccl_pack.ccl_core.counts import meeting
 from ccl_pack.ccl_core.host.files.build import load_model
 from ccl_pack.ccl_core.host.run import KEEP_GIVEN
 from ccl_pack.ccl_core.metadata import read_config, write_config
@@ -43,8 +43,8 @@ class PastOptions:
 
     frames: int = 1
 
-    def direction_parameters(self, width: int, source_width: int) -> int:
-        return attention(width, source_width) - 2 * width
+    def layer_parameters(self, video: int, audio: int) -> int:
+        return meeting(video, audio) - 2 * (video + audio)
 
 
 class PastAttention(torch.nn.Module):
@@ -184,7 +184,7 @@ def test_a_file_of_it_loads_and_samples_on_the_host(tmp_path: Path) -> None:
 def test_a_pack_without_it_says_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny.write(tmp_path / "past.safetensors", interaction=coupling())
     monkeypatch.delitem(OPTIONS, "past")
-    with pytest.raises(ValueError, match=r"past\.safetensors: .*'past', known are cca, fusion, bridge"):
+    with pytest.raises(ValueError, match=r"past\.safetensors: .*'past', known are cca, fusion, bridge, asymmetric"):
         load_model(str(path))
 
 
