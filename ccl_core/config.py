@@ -15,6 +15,8 @@ ROPES = ("tarp", "token")
 MODEL_TYPES = ("t2v", "i2v")
 # Explained at AsymmetricOptions.
 WINDOW_UNITS = ("latents", "frames")
+# Fields of a stream that are no arguments of that model.
+OWN_FIELDS = ("text_len", "stem_dim", "rope", "references")
 INTERPOLATIONS = ("centres", "latents", "frames")
 
 
@@ -25,7 +27,8 @@ class StreamConfig:
     text_len: tokens to which the text is zero-padded before its MLP (Ovi), None: as it comes. stem_dim:
     hidden width of the gated convolution stem in the place of the patch embedding (Ovi's audio), 0: none.
     rope: positions of self-attention, "tarp" on the time axis of Wan's RoPE or "token", the index over the
-    whole head (MOVA's audio).
+    whole head (MOVA's audio). references: a reference stands in front of the latent, in time too, clean and
+    in the latent's own patches (UniAVGen).
     """
 
     in_dim: int
@@ -43,6 +46,7 @@ class StreamConfig:
     rope: str = "tarp"
     flf_pos_embed_token_number: int | None = None
     in_dim_ref_conv: int | None = None
+    references: bool = False
 
     def __post_init__(self) -> None:
         if self.rope not in ROPES:
@@ -59,7 +63,7 @@ class StreamConfig:
     def wan_arguments(self) -> dict[str, Any]:
         """The arguments of the host's WanModel."""
         sizes = asdict(self) | {"patch_size": tuple(self.patch_size)}
-        return {name: value for name, value in sizes.items() if name not in ("text_len", "stem_dim", "rope")}
+        return {name: value for name, value in sizes.items() if name not in OWN_FIELDS}
 
 
 class InteractionOptions(Protocol):

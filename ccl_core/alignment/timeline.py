@@ -90,6 +90,11 @@ class Timeline:
         """Per latent frame the half-open range of audio tokens nearest to it: a partition of all tokens."""
         return _tokens_of_frames(self)
 
+    def positions_before(self, tokens: int) -> tuple[Fraction, ...]:
+        """Temporal RoPE position of so many audio tokens in front of the first one."""
+        first = self.audio_positions[0]
+        return tuple(first - Fraction(j) / self.tokens_per_frame for j in range(tokens, 0, -1))
+
     def tokens_of(self, frames: Iterable[int]) -> list[int]:
         """The audio tokens of these latent frames."""
         ranges = self.tokens_of_frames

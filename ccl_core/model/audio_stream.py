@@ -13,7 +13,7 @@ from ..config import StreamConfig
 from .rotary import axis_table, time_table
 from .spans import Spans
 from .streams import Stream, StreamPass
-from .times import kept_tokens, times_of
+from .times import clean_in_front, kept_tokens, times_of
 
 
 class GatedConvStem(torch.nn.Sequential):
@@ -62,12 +62,16 @@ class AudioStream(Stream):
         context: Tensor,
         positions: Sequence[Fraction],
         options: dict[str, Any],
+        reference: Tensor | None = None,
     ) -> tuple[Tensor, StreamPass]:
-        """Tokens (b, a, d) of a latent (b, c, a), and what its blocks read.
+        """Tokens (b, r + a, d) of a latent (b, c, a) behind those of a reference (b, c, r), and what its
+        blocks read.
 
-        positions: temporal RoPE position per token, in latent frames of the video. timestep: (b,) or per
-        token.
+        positions: temporal RoPE position per token of both, in latent frames of the video. timestep: (b,) or
+        per token of the latent.
         """
+        before = 0 if reference is None else reference.shape[-1]
+        x = x if reference is None else torch.cat([reference, x], dim=2)
         latent = x[..., None, None]
         patches = self.patchify(latent)  # (b, d, a, 1, 1)
         grid = options["grid_sizes"] = patches.shape[2:]
@@ -77,13 +81,18 @@ class AudioStream(Stream):
             table = axis_table(torch.arange(x.shape[-1], device=x.device), self.dim // self.num_heads)
         else:
             table = time_table(self, positions, x.device)
-        times = times_of(timestep, tokens.shape[1])
+        own = tokens.shape[1] - before
+        times = times_of(timestep, own)
+        if before:
+            times = clean_in_front(times, before, own)
         time, e = self.embed_times(times, tokens.dtype)
         text, _ = self.embed_text(context)
-        span = slice(0, tokens.shape[1])
+        span = slice(before, before + own)
         spans, rows, kept = Spans(span, span), times.rows, kept_tokens(times)
         return tokens, StreamPass(latent, grid, spans, time, e, rows, table, text, None, options, kept)
 
     def unembed_audio(self, tokens: Tensor, of: StreamPass) -> Tensor:
         """The velocity (b, c, a)."""
-        return self.unembed(tokens, of)[..., 0, 0]
+        own = of.spans.seen
+        grid = (own.stop - own.start, 1, 1)
+        return self.unembed(tokens[:, own], of._replace(grid=grid))[..., 0, 0]

@@ -36,6 +36,7 @@ class Inputs:
     routes: tuple[Routes, Routes]
     options: dict[str, Any]
     conds: dict[str, Any] = field(default_factory=dict)  # of the video stream alone
+    audio_reference: Tensor | None = None  # (b, c, r)
 
     def of_video(self) -> list[Tensor]:
         """All that the video stream reads."""
@@ -45,7 +46,8 @@ class Inputs:
 
     def of_audio(self) -> list[Tensor]:
         """All that the audio stream reads."""
-        return [self.audio, self.audio_time, self.audio_text]
+        beside = [] if self.audio_reference is None else [self.audio_reference]
+        return [self.audio, self.audio_time, self.audio_text, *beside]
 
 
 class Interactions(torch.nn.ModuleDict):
@@ -110,12 +112,14 @@ class JointModel(VideoStream):
         audio_context: Tensor | None = None,
         video_concat: Tensor | None = None,
         routes: tuple[Routes, Routes] = (True, True),
+        audio_reference: Tensor | None = None,
         **conds: Any,
     ) -> Tensor | list[Tensor]:
         """Velocities of the streams that came in, in their shapes; one that does not run gives zeros.
 
         timestep: one tensor for both streams or one each, (b,) or per latent frame or per token.
-        audio_context: text of the audio stream, by default the video's. video_concat: channels beside the
+        audio_context: text of the audio stream, by default the video's. audio_reference: latent of a
+        reference sound (b, c, r), for a stream that takes one. video_concat: channels beside the
         video latent (Wan i2v). routes: DCR routes (a2v, v2a) of the task, one bool or one per sample. The
         options run_vx and run_ax leave a stream out, a2v_cross_attn and v2a_cross_attn close a direction (the
         host's flags, as LTX-2 has them).
@@ -125,8 +129,10 @@ class JointModel(VideoStream):
         video_time, audio_time = (timestep, timestep) if torch.is_tensor(timestep) else timestep
         audio_text = context if audio_context is None else audio_context
         routes = self._routes(routes, transformer_options)
+        texts = context, audio_text
+        reference = audio_reference if self.audio.config.references else None
         inputs = Inputs(
-            video, audio, video_time, audio_time, context, audio_text, routes, transformer_options, conds
+            video, audio, video_time, audio_time, *texts, routes, transformer_options, conds, reference
         )
         made_video, made_audio = self._velocities(inputs)
         return made_video if audio is None else [made_video, made_audio[:, None]]
@@ -224,9 +230,15 @@ class JointModel(VideoStream):
         return self.embed_video(latent, inputs.video_time, inputs.video_text, inputs.options, **conds)
 
     def _embed_audio(self, inputs: Inputs) -> tuple[Tensor, StreamPass]:
-        positions = self._timeline_of(inputs).audio_positions
+        timeline = self._timeline_of(inputs)
+        positions = timeline.audio_positions
+        reference = inputs.audio_reference
+        if reference is not None:
+            # In front of the sound, on the same clock.
+            positions = (*timeline.positions_before(reference.shape[-1]), *positions)
         options = {key: value for key, value in inputs.options.items() if key not in VIDEO_ONLY_OPTIONS}
-        return self.audio.embed_audio(inputs.audio, inputs.audio_time, inputs.audio_text, positions, options)
+        read = inputs.audio_time, inputs.audio_text, positions, options, reference
+        return self.audio.embed_audio(inputs.audio, *read)
 
     def _timeline_of(self, inputs: Inputs) -> Timeline:
         # The host's context windows: only one that starts at 0 holds the short first frame.

@@ -18,7 +18,7 @@ from ..config import StreamConfig
 from .blocks import StreamBlock
 from .spans import Spans
 from .sparse import GRID, Grid
-from .times import Rows, Times, kept_tokens, of_tokens, times_of
+from .times import Rows, Times, clean_in_front, kept_tokens, of_tokens, times_of
 
 
 class StreamPass(NamedTuple):
@@ -112,7 +112,6 @@ class VideoStream(Stream):
         Odd sizes are padded here and cropped by `unembed_video`. timestep: (b,), per latent frame or per
         token.
         """
-        height, width = x.shape[3:]
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.patch_size)
         # Tokens of the latent itself: `time_dim_concat` (subjects of the host's Phantom) stands behind it.
         own = math.prod(x.shape[2:]) // math.prod(self.patch_size)
@@ -127,14 +126,15 @@ class VideoStream(Stream):
         tokens = _joined([*before, _flat(patches), *after])
 
         start = sum(part.shape[1] for part in before)
-        # As WanModel._forward: a reference image counts as one more latent frame in front, each in-context
-        # latent has a table of its own, which `source_id` turns further.
-        length = x.shape[2] + len(before)
         rope = {"device": x.device, "dtype": x.dtype, "transformer_options": options}
-        tables = [self.rope_encode(length, height, width, **rope)]
+        tables = self._tables(x.shape[2:], conds.get("reference_latent") if before else None, rope)
+        # As WanModel._forward: `source_id` turns the table of each in-context latent further.
         for source, latent in enumerate(conds.get("context_latents") or (), start=1):
             tables.append(self.rope_encode(*_padded_size(latent, self.patch_size), source_id=source, **rope))
-        times = times_of(timestep, own, start, tokens.shape[1] - start - own)
+        clean = start if self.config.references else 0
+        times = times_of(timestep, own, start - clean, tokens.shape[1] - start - own)
+        if clean:
+            times = clean_in_front(times, clean, tokens.shape[1] - clean)
         time, e = self.embed_times(times, tokens.dtype)
         text, image_length = self.embed_text(context, conds.get("clip_fea"))
         span = slice(start, start + own)
@@ -145,10 +145,23 @@ class VideoStream(Stream):
         return tokens, made
 
     def _reference(self, latent: Tensor | None) -> list[Tensor]:
-        """Tokens of a reference image, which stand before those of the video."""
-        if latent is None or self.ref_conv is None:
+        """Tokens of a reference image (b, c, h, w), which stand before those of the video."""
+        if latent is None:
             return []
-        return [_flat(self.ref_conv(latent))]
+        if self.config.references:
+            frame = comfy.ldm.common_dit.pad_to_patch_size(latent[:, :, None], self.patch_size)
+            return [_flat(self.patchify(frame))]
+        return [] if self.ref_conv is None else [_flat(self.ref_conv(latent))]
+
+    def _tables(self, size: Sequence[int], reference: Tensor | None, rope: dict[str, Any]) -> list[Tensor]:
+        """Rotary tables of the reference and of the video, (t, h, w) cells with the padding."""
+        # A reference of the latent's own kind is of any size, one latent frame before the video.
+        if reference is not None and self.config.references:
+            of_frame = _padded_size(reference[:, :, None], self.patch_size)
+            return [self.rope_encode(*of_frame, t_start=-1, **rope), self.rope_encode(*size, **rope)]
+        # As WanModel._forward: it counts as one more latent frame in front.
+        frames, height, width = size
+        return [self.rope_encode(frames + (reference is not None), height, width, **rope)]
 
     def _in_context(self, latent: Tensor, x: Tensor) -> Tensor:
         """Tokens of a reference latent (Bernini), which stand after those of the video."""

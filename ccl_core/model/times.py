@@ -40,6 +40,15 @@ def times_of(timestep: Tensor, tokens: int, before: int = 0, after: int = 0) -> 
     return Times(values, rows)
 
 
+def clean_in_front(times: Times, before: int, tokens: int) -> Times:
+    """The times of a stream of so many tokens with others in front of them that are clean, at time 0."""
+    values = torch.nn.functional.pad(times.values, (1, 0))  # (b, 1 + k)
+    rows = times.rows
+    if not torch.is_tensor(rows):
+        rows = torch.arange(tokens, device=values.device) // (tokens if rows is None else rows)
+    return Times(values, torch.nn.functional.pad(rows + 1, (before, 0)))
+
+
 def _latent_rows(timestep: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
     if timestep.shape[1] == tokens:
         # A mask within the frames has few distinct values: a row of modulation for each of them, not for each

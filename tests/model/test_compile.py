@@ -25,7 +25,7 @@ from ccl_pack.ccl_core.host.run import KEEP_GIVEN
 from ccl_pack.ccl_core.model.blocks import StreamBlock
 from support.tiny import CONFIG, av_latent, conditioning, patcher
 
-KINDS = ("cca", "fusion", "bridge")
+KINDS = ("cca", "fusion", "bridge", "asymmetric")
 # What the compile nodes of others set; torch's own limit is 8, and all blocks share one cache.
 CACHE_LIMIT = 64
 Latent = dict[str, Any]

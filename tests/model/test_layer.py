@@ -17,7 +17,7 @@ from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.layer import Layer, run_layer
 from support.tiny import latents, patcher
 
-KINDS = pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
+KINDS = pytest.mark.parametrize("kind", ["cca", "fusion", "bridge", "asymmetric"])
 TIME = torch.tensor([400.0, 700.0])
 
 

@@ -66,7 +66,7 @@ def run(model: JointModel, routes: tuple[bool, bool] = (True, True), **options: 
     model(list(latents()), torch.tensor([500.0]), text, transformer_options=options, routes=routes)
 
 
-@pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
+@pytest.mark.parametrize("kind", ["cca", "fusion", "bridge", "asymmetric"])
 @pytest.mark.parametrize("streams", STREAMS)
 def test_a_pass_enters_each_module_of_its_queue_once_and_in_its_order(
     queued: list[Modules], kind: str, streams: str

@@ -66,7 +66,7 @@ LATENTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
+@pytest.mark.parametrize("kind", ["cca", "fusion", "bridge", "asymmetric"])
 @pytest.mark.parametrize("latent", LATENTS.values(), ids=LATENTS)
 def test_all_but_the_video_s_self_attention_stays_with_the_override_that_was_there(
     latent: dict[str, Any], kind: str

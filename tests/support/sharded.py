@@ -21,7 +21,7 @@ from torch.multiprocessing import start_processes
 
 from ccl_tools.environment import load_pack
 
-KINDS = ("cca", "fusion", "bridge")
+KINDS = ("cca", "fusion", "bridge", "asymmetric")
 LOSSES = {"both": (True, True), "video": (True, False), "audio": (False, True)}
 PROCESSES = 2
 

@@ -14,9 +14,9 @@ from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.host.experts import attach_low_noise
 from support.tiny import av_latent, conditioning, config, patcher, state_dict
 
-KINDS = pytest.mark.parametrize("kind", ["cca", "fusion", "bridge"])
+KINDS = pytest.mark.parametrize("kind", ["cca", "fusion", "bridge", "asymmetric"])
 # What adds the coupling to its stream: a model in which it is zero is two streams that do not meet.
-LAST = {"cca": ".o.", "fusion": ".v.", "bridge": ".o."}
+LAST = {"cca": ".o.", "fusion": ".v.", "bridge": ".o.", "asymmetric": ".o."}
 
 
 def model_of(kind: str, fresh: bool) -> ModelPatcher:

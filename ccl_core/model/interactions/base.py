@@ -134,7 +134,7 @@ class Interaction(torch.nn.Module):
         # A table has the head width of the stream that asks: video tokens that the audio reads need a second
         # table, made by the audio stream, and audio tokens one by the video stream.
         if video_pass is not None:
-            a2v_queries = _in_time(video, video_pass)[:, video_pass.spans.updated]
+            a2v_queries = _in_time(video, video_pass)
         if plan is not None:
             a2v_keys = time_table(video, plan.audio_positions, device)
             v2a_queries = time_table(audio, plan.audio_positions, device)
@@ -149,20 +149,22 @@ class Interaction(torch.nn.Module):
 
 
 def _in_time(video: Stream, of: StreamPass) -> Tensor:
-    """The table of all video tokens at their true place, whatever the host's RoPE options make of it.
+    """The table of the video tokens that ask, at their true time and place.
 
-    CCA compares rotated queries with context tokens that are not rotated: a shift of the video alone, which
-    changes nothing within it, would change what the context tokens say.
+    Whatever the host's RoPE options make of it: CCA compares rotated queries with context tokens that are not
+    rotated, so a shift of the video alone, which changes nothing within it, would change what they say. And
+    whatever stands in front: Wan counts a reference image as a latent frame, and the sound does not.
     """
-    if not of.options.get("rope_options"):
-        return of.freqs
+    asking = of.spans.updated
+    if asking.start == 0 and not of.options.get("rope_options"):
+        return of.freqs[:, asking]
     frames, height, width = of.grid
-    before = of.spans.updated.start // (height * width)
-    size = (frames + before, height * video.patch_size[1], width * video.patch_size[2])
+    size = (frames, height * video.patch_size[1], width * video.patch_size[2])
     options = _unmoved(of.options)
-    return video.rope_encode(
+    table = video.rope_encode(
         *size, device=of.freqs.device, dtype=of.latent.dtype, transformer_options=options
     )
+    return table[:, : asking.stop - asking.start]
 
 
 def _unmoved(options: dict[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,9 @@ def test_a_file_of_it_loads_and_samples_on_the_host(tmp_path: Path) -> None:
 def test_a_pack_without_it_says_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny.write(tmp_path / "past.safetensors", interaction=coupling())
     monkeypatch.delitem(OPTIONS, "past")
-    with pytest.raises(ValueError, match=r"past\.safetensors: .*'past', known are cca, fusion, bridge, asymmetric"):
+    with pytest.raises(
+        ValueError, match=r"past\.safetensors: .*'past', known are cca, fusion, bridge, asymmetric"
+    ):
         load_model(str(path))
 
 

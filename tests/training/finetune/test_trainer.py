@@ -107,7 +107,7 @@ def test_half_precision_is_close(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.03) and losses[0] != losses[1]
 
 
-@pytest.mark.parametrize("kind", ["fusion", "bridge"])
+@pytest.mark.parametrize("kind", ["fusion", "bridge", "asymmetric"])
 def test_published_couplings_train(tmp_path: Path, kind: str) -> None:
     chosen = settings(
         tmp_path, train={"steps": 8}, held_out=1, interaction=InteractionConfig(kind, (0, 1), OPTIONS[kind]())
