@@ -46,12 +46,16 @@ class StreamWeights(NamedTuple):
 
 @dataclass(frozen=True)
 class TermScale:
-    """Scale of a term per stream, and the part of the run (0 to 1) in which it counts. Elsewhere it is 1."""
+    """Scale of a term per stream, and the part of the run (0 to 1) in which it counts. Elsewhere it is 1.
+
+    least_sigma: below this noise level it is 1 too, whatever part of the run that is.
+    """
 
     video: float = 1.0
     audio: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    least_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.video) and math.isfinite(self.audio)):
@@ -62,6 +66,8 @@ class TermScale:
             raise ValueError(
                 f"wanted a range with 0 <= start <= end <= 1, got start {self.start} and end {self.end}"
             )
+        if not self.least_sigma >= 0.0:
+            raise ValueError(f"the least noise level of guidance must be at least 0, got {self.least_sigma}")
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,12 @@ MODES: Mapping[str, Mode] = {
         {"text": Term(TC, NC, TermScale(4.0, 3.0))},
         "away from the negative text, as most models",
     ),
-    # N0 + s (TC - N0). UniAVGen's MA-CFG, whose one further pass has neither text nor coupling.
+    # N0 + s (TC - N0). UniAVGen's MA-CFG, whose one further pass has neither text nor coupling; in the
+    # times from .5 to 1 alone, which keeps the picture clean.
     "ma_cfg": Mode(
         N0,
-        {"joint": Term(TC, N0, TermScale(3.0, 2.0))},
-        "as ucg_joint, with the scales of UniAVGen",
+        {"joint": Term(TC, N0, TermScale(3.0, 2.0, least_sigma=0.5))},
+        "as ucg_joint, with the scales and the noise levels of UniAVGen",
     ),
     # N0 + s_text (T0 - N0) + s_cross (TC - T0). UCG of CCL, as we read it.
     "ucg": Mode(

@@ -1,7 +1,7 @@
-"""UniAVGen's alignment (arXiv 2511.03334): a video frame reads a window, an audio token between two frames.
+"""The asymmetric alignment: a video frame reads a window of sound, an audio token between two frames.
 
-The text leaves open in what the window is counted, how long the sound of the first latent frame is, and
-between what the video is interpolated. Each is a field of `AsymmetricOptions`.
+UniAVGen, arXiv 2511.03334. The text leaves open in what the window is counted, how long the sound of the
+first latent frame is, and between what the video is interpolated. Each is a field of `AsymmetricOptions`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from .ccl import CCL
 from .mova import MOVA
 from .ovi import OVI
 from .prism import PRISM
+from .uniavgen import UNIAVGEN
 from .wan import WAN
 
 FAMILIES: dict[str, Family] = {
@@ -16,5 +17,6 @@ FAMILIES: dict[str, Family] = {
     "mova": MOVA,
     # Behind the one whose modules it has: a file that says nothing else is of the first.
     "prism": PRISM,
+    "uniavgen": UNIAVGEN,
     "wan": WAN,
 }

@@ -122,7 +122,9 @@ class AVGuider(comfy.samplers.CFGGuider):
         # A range from 0 or up to 1 holds whatever the sigma: a sampler may step beyond the schedule's ends.
         def active(scale: TermScale) -> bool:
             started = scale.start <= 0.0 or sigma <= to_sigma(scale.start)
-            return started and (scale.end >= 1.0 or sigma >= to_sigma(scale.end))
+            return (
+                started and sigma >= scale.least_sigma and (scale.end >= 1.0 or sigma >= to_sigma(scale.end))
+            )
 
         return {name: scale for name, scale in self.settings.items() if active(scale)}
 

@@ -23,8 +23,9 @@ from nodes import common_ksampler
 from support.tiny import av_latent, conditioning, count_blocks, given, patcher
 
 # What of each family is shown clean where a part of it is kept.
-CLEAN = {"ccl": {"video", "audio"}, "ovi": {"video"}, "mova": set(), "prism": set()}
-KINDS = {"ccl": "cca", "ovi": "fusion", "mova": "bridge", "prism": "bridge"}
+BOTH = {"video", "audio"}
+CLEAN = {"ccl": BOTH, "ovi": {"video"}, "mova": set(), "prism": set(), "uniavgen": BOTH}
+KINDS = {"ccl": "cca", "ovi": "fusion", "mova": "bridge", "prism": "bridge", "uniavgen": "asymmetric"}
 KEPT = {"video": 1, "audio": 7}  # latent frames, tokens
 
 

@@ -182,10 +182,14 @@ def read_windows(
     for i, window in enumerate(windows):
         frame = slice(i * spatial, (i + 1) * spatial)
         spans = tuple(slice(*span) for span in window)
-        k, v = (torch.cat([x[:, span] for span in spans], dim=1) for x in kv)
+        k, v = (_joined(x, spans) for x in kv)
         here = place._replace(queries=frame, keys=spans)
         out[:, frame] = attend(q[:, frame], k, v, heads, options, here)
     return out  # (b, t*s, d)
+
+
+def _joined(x: Tensor, spans: tuple[slice, ...]) -> Tensor:
+    return torch.cat([x[:, span] for span in spans], dim=1)
 
 
 def read_frames(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, starmap
 from typing import Any
 
 import comfy.model_management
@@ -88,10 +89,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def spans_of(model: JointModel) -> list[list[int]]:
-    return [
-        [token for span in window for token in range(*span)]
-        for window in model.kind.plan(model.ccl_config, model.timeline(T, A)).windows
-    ]
+    windows = model.kind.plan(model.ccl_config, model.timeline(T, A)).windows
+    return [list(chain(*starmap(range, window))) for window in windows]
 
 
 def plain(model: JointModel, layer: int, v: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
