@@ -16,7 +16,7 @@ MODEL_TYPES = ("t2v", "i2v")
 # Explained at AsymmetricOptions.
 WINDOW_UNITS = ("latents", "frames")
 # Fields of a stream that are no arguments of that model.
-OWN_FIELDS = ("text_len", "stem_dim", "rope", "references")
+OWN_FIELDS = ("text_len", "stem_dim", "rope", "references", "speech_blocks")
 INTERPOLATIONS = ("centres", "latents", "frames")
 
 
@@ -28,7 +28,8 @@ class StreamConfig:
     hidden width of the gated convolution stem in the place of the patch embedding (Ovi's audio), 0: none.
     rope: positions of self-attention, "tarp" on the time axis of Wan's RoPE or "token", the index over the
     whole head (MOVA's audio). references: a reference stands in front of the latent, in time too, clean and
-    in the latent's own patches (UniAVGen).
+    in the latent's own patches (UniAVGen). speech_blocks: its text is the bytes of a speech, of which so many
+    blocks make features of width text_dim (UniAVGen's audio), 0: text embeddings.
     """
 
     in_dim: int
@@ -47,6 +48,7 @@ class StreamConfig:
     flf_pos_embed_token_number: int | None = None
     in_dim_ref_conv: int | None = None
     references: bool = False
+    speech_blocks: int = 0
 
     def __post_init__(self) -> None:
         if self.rope not in ROPES:

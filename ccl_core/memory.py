@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .config import CCAOptions, CCLConfig, StreamConfig
-from .counts import attention, linear
+from .counts import attention, linear, speech_text
 from .guidance import TC, Branch, mode_named
 
 CLIP_WIDTH = 1280  # of the CLIP vision states that Wan 2.1 i2v reads
@@ -39,6 +39,8 @@ def stream_parameters(stream: StreamConfig) -> int:
         # A convolution with bias, then the three of the gated MLP, without.
         embedding = linear(stream.in_dim * STEM_WINDOW, d) + 3 * STEM_WINDOW * d * stream.stem_dim
     text = linear(stream.text_dim, d) + linear(d, d)
+    if stream.speech_blocks:
+        text += speech_text(stream.text_dim, stream.speech_blocks)
     time = linear(stream.freq_dim, d) + linear(d, d) + linear(d, 6 * d)
     # Self-attention and text attention, norm3, the feed-forward, and 6 rows of modulation.
     block = 2 * attention(d, d) + 2 * d + linear(d, stream.ffn_dim) + linear(stream.ffn_dim, d) + 6 * d

@@ -41,6 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "context_tokens": (0, 65536),
     "window": (0, 65536),
     "stem_dim": (0, LARGEST),
+    "speech_blocks": (0, 1024),
     "fps": (1, 240),
     "rate": (Fraction(1, 100), 100_000),
     "sample_rate": (1000, LARGEST),

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..config import StreamConfig
 from .rotary import axis_table, time_table
 from .spans import Spans
+from .speech_text import SpeechText
 from .streams import Stream, StreamPass
 from .times import clean_in_front, kept_tokens, times_of
 
@@ -50,10 +51,26 @@ class AudioStream(Stream):
         super().__init__(config, operations=operations, **factory)
         if config.stem_dim:
             self.patch_embedding = GatedConvStem(config, operations, **factory)
+        if config.speech_blocks:
+            self.speech_text = SpeechText(config.text_dim, config.speech_blocks, operations, **factory)
 
     def patchify(self, x: Tensor) -> Tensor:
         # Ovi's stem has 528 million weights: a float32 copy of them, as of a patch embedding, takes 2 GB.
         return self.patch_embedding(x) if self.config.stem_dim else super().patchify(x)
+
+    def embed_text(self, context: Tensor, clip_fea: Tensor | None = None) -> tuple[Tensor, int | None]:
+        """As of any stream; a stream that reads speech takes its bytes (b, n, 1).
+
+        ValueError for a text of another kind.
+        """
+        if not self.config.speech_blocks:
+            return super().embed_text(context, clip_fea)
+        if context.shape[-1] != 1:
+            raise ValueError(
+                f"got a text of width {context.shape[-1]}, the audio stream reads the bytes of a speech: "
+                "write the words in CCLPrompt, whose text has both"
+            )
+        return super().embed_text(self.speech_text(context), clip_fea)
 
     def embed_audio(
         self,

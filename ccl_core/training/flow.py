@@ -197,7 +197,7 @@ def shifted(time: Tensor, shift: float | Tensor) -> Tensor:
 
 
 def initialise(model: nn.Module) -> None:
-    """Wan's initialisation; output heads and an interaction's `o` start at zero, context tokens at random."""
+    """Wan's initialisation; output heads and an interaction's `o` start at zero, tokens at random."""
     for name, value in model.named_parameters():
         initialise_tensor(name, value)
 
@@ -211,7 +211,7 @@ def initialise_tensor(name: str, value: Tensor) -> Tensor:
         return nn.init.constant_(value, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
     if name.endswith("modulation"):
         return nn.init.normal_(value, std=value.shape[-1] ** -0.5)
-    if name.endswith("context"):
+    if name.endswith(("context", "speech_text.embedding.weight")):
         return nn.init.normal_(value)
     if "text_embedding" in name or "time_embedding" in name:
         return nn.init.normal_(value, std=0.02)

@@ -32,7 +32,7 @@ SHOWN = 3
 STREAM = StreamConfig(in_dim=4, out_dim=4, dim=128, ffn_dim=8, num_heads=1, num_layers=1, text_dim=8)
 VIDEO = (STREAM, replace(STREAM, model_type="i2v", flf_pos_embed_token_number=4, in_dim_ref_conv=4))
 SOUND = replace(STREAM, patch_size=(1, 1, 1))
-AUDIO = (SOUND, replace(SOUND, stem_dim=8))
+AUDIO = (SOUND, replace(SOUND, stem_dim=8), replace(SOUND, speech_blocks=1))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ TIME_WIDTH = 256
 PATCHES = {"video": (1, 2, 2), "audio": (1, 1, 1), "low_noise": (1, 2, 2)}
 # Ovi's audio latent enters through two convolutions with a gated one between; others have one linear layer.
 STEM = "patch_embedding.2.w1.weight"
+SPEECH = "speech_text.blocks.{}."
 # Fields of a Wan video model that only the host's detection knows.
 HOST_FIELDS = ("model_type", "flf_pos_embed_token_number", "in_dim_ref_conv")
 VIDEO_CLASSES = (
@@ -73,6 +74,7 @@ def _of_shapes(
         text_dim=_columns(sd, f"{prefix}text_embedding.0", TEXT_WIDTH, name),
         freq_dim=_columns(sd, f"{prefix}time_embedding.0", TIME_WIDTH, name),
         stem_dim=_size(sd, prefix + STEM, 0, name) if stem else 0,
+        speech_blocks=comfy.model_detection.count_blocks(list(sd), prefix + SPEECH),
     )
 
 
