@@ -134,6 +134,7 @@ def _term_scale(mode: dict[str, Any], term: str, default: TermScale) -> TermScal
         # Optional inputs, which a prompt of the API may leave out.
         start=given(mode, range_widget(term, "start"), default.start),
         end=given(mode, range_widget(term, "end"), default.end),
+        least_sigma=default.least_sigma,
     )
 
 

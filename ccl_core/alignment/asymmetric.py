@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import ceil
+from typing import NamedTuple
 
 from ..config import AsymmetricOptions
 from .plan import Plan, Ranges, whole_clip
@@ -21,18 +22,27 @@ from .timeline import HALF, Timeline, frames_before, full_frames_before
 Blend = tuple[int, Fraction]
 
 
+class Readers(NamedTuple):
+    """Audio tokens from `first` on that read between a latent frame and the next, and their alphas."""
+
+    frame: int
+    first: int
+    alphas: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class AsymmetricPlan(Plan):
     """windows: per latent frame the audio tokens that its queries read, as half-open ranges in order.
 
     A range is there more than once where the edge of the clip is replicated. blends: per audio token (i,
     alpha), it reads (1 - alpha) of latent frame i and alpha of the next. lags: how far behind that place it
-    stands on the clock, in latent frames.
+    stands on the clock, in latent frames. readers: the tokens by their latent frame.
     """
 
     windows: tuple[Ranges, ...] = ()
     blends: tuple[Blend, ...] = ()
     lags: tuple[Fraction, ...] = ()
+    readers: tuple[Readers, ...] = ()
 
 
 @lru_cache(maxsize=64)
@@ -46,9 +56,16 @@ def plan(timeline: Timeline, options: AsymmetricOptions) -> AsymmetricPlan:
         for position, (frame, alpha) in zip(whole.audio_positions, blends, strict=True)
     )
     windows = _windows(timeline, starts, options)
-    return AsymmetricPlan(
-        whole.frame_positions, whole.audio_positions, windows=windows, blends=blends, lags=lags
-    )
+    places = whole.frame_positions, whole.audio_positions
+    return AsymmetricPlan(*places, windows=windows, blends=blends, lags=lags, readers=_readers(blends))
+
+
+def _readers(blends: tuple[Blend, ...]) -> tuple[Readers, ...]:
+    found = []
+    for frame, group in groupby(enumerate(blends), key=lambda token: token[1][0]):
+        tokens = list(group)
+        found.append(Readers(frame, tokens[0][0], tuple(float(alpha) for _, (_, alpha) in tokens)))
+    return tuple(found)
 
 
 def _starts(timeline: Timeline, short_first: bool) -> list[int]:

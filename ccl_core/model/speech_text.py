@@ -40,7 +40,8 @@ class ResponseNorm(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (b, n, h)
         gamma, beta = (comfy.ops.cast_to_input(value, x) for value in (self.gamma, self.beta))
-        norm = x.float().square().sum(dim=1, keepdim=True).sqrt()
+        # Its gradient is 0 where all is 0, as where no words are said.
+        norm = torch.linalg.vector_norm(x.float(), dim=1, keepdim=True)
         share = norm / (norm.mean(dim=-1, keepdim=True) + EPS)
         return x + gamma * (x * share.to(x.dtype)) + beta
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..model.attention import TAPS
 from ..model.interactions.base import Routes
 from ..model.joint import JointModel
 from ..tasks import TASKS, State, Task
@@ -18,14 +19,40 @@ from ..tasks import TASKS, State, Task
 STREAMS = ("video", "audio")
 # t2v and t2a in one pass: both directions anchored is exactly both of them side by side.
 SEPARATE = "t2v + t2a"
-# The shares of the paper, as a survey quotes them. The keys are the tasks that training knows.
+# The shares of the paper, as a survey quotes them.
 PAPER_MIX = {"joint": 0.6, "a2v": 0.15, "v2a": 0.15, SEPARATE: 0.1}
 # Of both streams: a fresh model predicts nothing.
 ZERO = ("head.head.weight", "head.head.bias")
 # The number that the model reads for noise level 1, as in Wan.
 TIMESTEPS = 1000
 
+# The mean of the squared errors of face masks, beside the losses by "task/stream".
+FACE = "face/video"
+
 Moved = TypeVar("Moved", "Batch", "Draw")
+
+
+@dataclass(frozen=True)
+class TrainedTask:
+    """A task as training draws it.
+
+    row: the states of both streams. coupled: they meet. voice: a reference voice is heard. prefix: both
+    streams begin with what is given.
+    """
+
+    row: Task
+    coupled: bool = True
+    voice: bool = False
+    prefix: bool = False
+
+
+TRAINED = {name: TrainedTask(row) for name, row in TASKS.items()} | {
+    SEPARATE: TrainedTask(TASKS["joint"], coupled=False),
+    "reference": TrainedTask(TASKS["joint"], voice=True),
+    "continuation": TrainedTask(TASKS["joint"], prefix=True),
+}
+# What a mix may name; a clip of one stream has t2v or t2a without being asked.
+MIXED = tuple(name for name in TRAINED if name not in ("t2v", "t2a"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +60,8 @@ class Batch:
     """Clean latents of some clips and the weights of their losses.
 
     video (b, c, t, h, w), audio (b, m, a), text (b, n, d). A video that is absent has no cells (h and w are
-    0), sound that is absent no tokens.
+    0), sound that is absent no tokens. Where the model reads them: reference (b, c, h, w), voice (b, m, r),
+    the bytes of a speech (b, n, 1). face: what the face masks shall be, (b, t * h * w, 1).
     """
 
     video: Tensor
@@ -41,24 +69,36 @@ class Batch:
     text: Tensor
     video_weight: Tensor  # (b, 1, t, h, w)
     audio_weight: Tensor  # (b, 1, a)
+    reference: Tensor | None = None
+    voice: Tensor | None = None
+    speech: Tensor | None = None
+    face: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decides for a batch: the noise of each stream, shaped as its latent, and its times (b,)."""
+    """What chance decides for a batch: the noise of each stream, shaped as its latent, and its times (b,).
+
+    prefix: (b,) latent frames that a task with a prefix begins with.
+    """
 
     video_noise: Tensor
     audio_noise: Tensor
     video_time: Tensor
     audio_time: Tensor
+    prefix: Tensor | None = None
 
 
 class Noised(NamedTuple):
-    """A stream between clean and noise: the model's input, the velocity to predict, and its time (b,)."""
+    """A stream between clean and noise: the model's input, the velocity to predict, and its time.
+
+    time: (b,), or (b, k) of each latent frame or audio token. kept: (b, k), those that are given.
+    """
 
     latent: Tensor
     target: Tensor
     time: Tensor
+    kept: Tensor | None = None
 
 
 def losses(
@@ -73,51 +113,95 @@ def losses(
 
     Batch and draw lie on the CPU, wherever the model is, so that a seed draws the same everywhere. The model
     predicts noise - clean (Wan's velocity). A given stream is clean at time 0 and has no loss. A batch of an
-    interaction without routes takes SEPARATE for all its samples or for none. compute: type of the model's
-    input; conds: more arguments of the model. Of clips without one stream all have the task t2v, or t2a.
+    interaction without routes takes SEPARATE for all its samples or for none. A voice is heard by all samples
+    or by none. compute: type of the model's input; conds: more arguments of the model. Of clips without one
+    stream all have the task t2v, or t2a. A batch with faces has the loss of the masks beside the others.
     """
     device = next(model.parameters()).device
     batch = on(batch, device)
     draw = on(draw, device)
-    streams = [noised_stream(name, batch, draw, tasks) for name in STREAMS]
+    kept = kept_of(model, batch, draw, tasks)
+    streams = [noised_stream(name, batch, draw, tasks, kept[name]) for name in STREAMS]
+    masks: list[Tensor] = []
+    taps = {TAPS: {"face_mask": lambda _, mask: masks.append(mask)}} if batch.face is not None else {}
     velocities = model(
         [stream.latent.to(compute) for stream in streams],
         tuple(stream.time * TIMESTEPS for stream in streams),
         batch.text.to(compute),
-        transformer_options=switches(model, tasks) | absent(tasks),
+        transformer_options=switches(model, tasks) | absent(tasks) | taps,
         routes=routes(tasks),
+        **beside(batch, tasks, compute),
         **conds,
     )
-    found = {}
+    found = {} if not masks else {FACE: sum((mask.float() - batch.face).square().mean() for mask in masks)}
     for task in dict.fromkeys(tasks):
         chosen = [i for i, name in enumerate(tasks) if name == task]
         for name, stream, velocity in zip(STREAMS, streams, velocities, strict=True):
             if generates(task, name):
                 weight = getattr(batch, f"{name}_weight")[chosen]
+                if stream.kept is not None:
+                    weight = weight * ~like(stream.kept[chosen], weight)
                 found[f"{task}/{name}"] = weighted(velocity[chosen].float(), stream.target[chosen], weight)
     return found
 
 
 def on(tensors: Moved, device: torch.device) -> Moved:
     """The same batch or draw on a device."""
-    moved = {entry.name: getattr(tensors, entry.name).to(device) for entry in fields(tensors)}
-    return replace(tensors, **moved)
+    there = {entry.name: getattr(tensors, entry.name) for entry in fields(tensors)}
+    return replace(tensors, **{name: value.to(device) for name, value in there.items() if value is not None})
 
 
-def noised_stream(name: str, batch: Batch, draw: Draw, tasks: Sequence[str]) -> Noised:
+def kept_of(model: JointModel, batch: Batch, draw: Draw, tasks: Sequence[str]) -> dict[str, Tensor | None]:
+    """Per stream the latent frames, or audio tokens, that a prefix gives, (b, k); None without prefixes."""
+    if not any(TRAINED[task].prefix for task in tasks):
+        return dict.fromkeys(STREAMS)
+    frames, tokens = batch.video.shape[2], batch.audio.shape[2]
+    ranges = model.timeline(frames, tokens).tokens_of_frames
+    drawn = zip(tasks, draw.prefix.tolist(), strict=True)
+    begun = [count if TRAINED[task].prefix else 0 for task, count in drawn]
+    device = batch.video.device
+    cuts = torch.tensor([[count, ranges[count][0]] for count in begun], device=device)  # (b, 2)
+    places = (torch.arange(length, device=device) for length in (frames, tokens))
+    return {name: at < cut[:, None] for name, at, cut in zip(STREAMS, places, cuts.T, strict=True)}
+
+
+def beside(batch: Batch, tasks: Sequence[str], compute: torch.dtype) -> dict[str, Tensor]:
+    """The arguments of the model for what a batch has beside its latents and text."""
+    given = {"reference_latent": batch.reference, "audio_context": batch.speech}
+    voiced = {TRAINED[task].voice for task in tasks}
+    if voiced == {True}:
+        given["audio_reference"] = batch.voice
+    elif len(voiced) > 1:
+        raise ValueError(f"a batch of the tasks {sorted(set(tasks))}: all hear a voice, or none does")
+    return {name: value.to(compute) for name, value in given.items() if value is not None}
+
+
+def noised_stream(
+    name: str, batch: Batch, draw: Draw, tasks: Sequence[str], kept: Tensor | None = None
+) -> Noised:
     """One stream of a batch as its samples' tasks want it: on its way to noise, or given."""
     generated = torch.tensor([generates(task, name) for task in tasks])
     time = getattr(draw, f"{name}_time")
     noise = getattr(draw, f"{name}_noise")
-    return noised(getattr(batch, name), generated, time, noise)
+    return noised(getattr(batch, name), generated, time, noise, kept)
 
 
-def noised(clean: Tensor, generated: Tensor, time: Tensor, noise: Tensor) -> Noised:
-    """A stream at its time; a given sample is clean at time 0. generated: bool (b,)."""
+def noised(
+    clean: Tensor, generated: Tensor, time: Tensor, noise: Tensor, kept: Tensor | None = None
+) -> Noised:
+    """A stream at its time; a given sample, and what is kept, is clean at time 0. generated: bool (b,)."""
     time = time * generated.to(time)
-    t = time.view(-1, *[1] * (clean.ndim - 1))
+    if kept is not None:
+        time = time[:, None] * ~kept
     # The straight path x_t = (1 - t) clean + t noise (arXiv 2209.03003) has the velocity noise - clean.
-    return Noised(torch.lerp(clean, noise, t), noise - clean, time)
+    return Noised(torch.lerp(clean, noise, like(time, clean)), noise - clean, time, kept)
+
+
+def like(values: Tensor, latent: Tensor) -> Tensor:
+    """Values (b,) or (b, k) on the axes of a latent (b, c, k, ...)."""
+    if values.ndim == 1:
+        return values.view(-1, *[1] * (latent.ndim - 1))
+    return values.view(len(values), 1, -1, *[1] * (latent.ndim - 3))
 
 
 def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -125,19 +209,15 @@ def weighted(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((made - target).square() * weight).mean() / weight.mean()
 
 
-def row_of(task: str) -> Task:
-    """The states of both streams; those of SEPARATE are those of joint, its directions are closed."""
-    return TASKS["joint" if task == SEPARATE else task]
-
-
 def generates(task: str, stream: str) -> bool:
-    return getattr(row_of(task), stream) is State.GENERATED
+    return getattr(TRAINED[task].row, stream) is State.GENERATED
 
 
 def routes(tasks: Sequence[str]) -> tuple[Routes, Routes]:
     """Dynamic context routing (CCL, arXiv 2603.18600): the routes (a2v, v2a) of the samples."""
-    a2v = tuple(task != SEPARATE and row_of(task).a2v_open for task in tasks)
-    v2a = tuple(task != SEPARATE and row_of(task).v2a_open for task in tasks)
+    rows = [TRAINED[task] for task in tasks]
+    a2v = tuple(task.coupled and task.row.a2v_open for task in rows)
+    v2a = tuple(task.coupled and task.row.v2a_open for task in rows)
     return as_one(a2v), as_one(v2a)
 
 
@@ -148,7 +228,7 @@ def as_one(opened: tuple[bool, ...]) -> Routes:
 
 def absent(tasks: Sequence[str]) -> dict[str, bool]:
     """The transformer options that leave out the stream that a batch has not; ValueError for a mixed one."""
-    rows = {row_of(task) for task in tasks}
+    rows = {TRAINED[task].row for task in tasks}
     left_out = {row for row in rows if State.ABSENT in (row.video, row.audio)}
     if left_out and len(rows) > 1:
         raise ValueError(f"a batch of the tasks {sorted(set(tasks))}: t2v and t2a stand alone in theirs")

@@ -20,7 +20,7 @@ FOLDER = "samples"
 
 def sampler_of(settings: Settings, config: CCLConfig) -> Callable[[Save], None] | None:
     """What makes the clips of `train.samples`; None where there are none. ValueError: a clip will not do."""
-    from ccl_pack.ccl_core.training.finetune.media import SOUNDS
+    from ccl_pack.ccl_core.training.finetune.sources import SOUNDS
 
     for sample in settings.train.samples:
         if sample.clip is not None and not Path(sample.clip).is_file():
@@ -100,7 +100,7 @@ def given(sample: Sample) -> dict[str, Any]:
     from comfy_api.latest import InputImpl
     from comfy_extras.nodes_audio import load
 
-    from ccl_pack.ccl_core.training.finetune.media import SOUNDS
+    from ccl_pack.ccl_core.training.finetune.sources import SOUNDS
 
     if Path(sample.clip).suffix.lower() in SOUNDS:
         waveform, rate = load(sample.clip)

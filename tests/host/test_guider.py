@@ -176,6 +176,18 @@ def test_a_range_is_a_part_of_the_run(model: ModelPatcher) -> None:
     assert [names(options) for options in passes] == wanted
 
 
+def test_ma_cfg_acts_at_the_noise_levels_it_was_published_with(model: ModelPatcher) -> None:
+    """Of the model's time, not of the run: with a shift of 3 most steps lie above .5."""
+    clone, passes = recorded(model)
+    run(av_guider(clone, "ma_cfg", defaults("ma_cfg")), tiny.av_latent(), steps=8)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 8)[:-1].tolist()
+    inside = [sigma >= 0.5 for sigma in sigmas]
+    assert sum(inside) == 7
+    wanted = [branch for active in inside for branch in ([("TC",), ("N0",)] if active else [("TC",)])]
+    assert [names(options) for options in passes] == wanted
+
+
 def test_a_video_without_audio_gets_cfg_from_every_mode_that_guides_text(model: ModelPatcher) -> None:
     latent = {"samples": tiny.latents()[0]}
     clone, passes = recorded(model)

@@ -53,7 +53,8 @@ def test_one_block_is_its_formula(network: SpeechText) -> None:
     response = hidden + block.response.gamma * hidden * norm / (norm.mean() + 1e-6) + block.response.beta
     made = block(x, torch.ones(1, 5, 1, dtype=torch.float64))
     network.float()
-    torch.testing.assert_close(made[0], x[0] + torch.nn.functional.linear(response, *weights_of(block)))
+    wanted = x[0] + torch.nn.functional.linear(response, *weights_of(block))
+    torch.testing.assert_close(made[0], wanted, rtol=0, atol=1e-6)
 
 
 def weights_of(block: torch.nn.Module) -> tuple[Tensor, Tensor]:
@@ -97,3 +98,11 @@ def test_a_text_embedding_is_no_speech() -> None:
         ValueError, match="got a text of width 24, the audio stream reads the bytes of a speech"
     ):
         model(list(latents()), TIME, torch.randn(1, 5, 24), transformer_options={})
+
+
+def test_without_words_the_gradient_is_finite() -> None:
+    network = SpeechText(DIM, BLOCKS, comfy.ops.disable_weight_init)
+    initialise(network)
+    codes = torch.cat([padded(bytes_of(""), 3), padded(bytes_of("ka"), 2)])
+    network(codes).square().sum().backward()
+    assert all(torch.isfinite(value.grad).all() for value in network.parameters())

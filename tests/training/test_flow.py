@@ -10,9 +10,10 @@ import comfy.ops
 import pytest
 import torch
 
-from ccl_pack.ccl_core.config import CCLConfig, FusionOptions, InteractionConfig
+from ccl_pack.ccl_core.config import AsymmetricOptions, CCLConfig, FusionOptions, InteractionConfig
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.training.flow import (
+    FACE,
     PAPER_MIX,
     SEPARATE,
     Batch,
@@ -49,18 +50,20 @@ def model_of(chosen: CCLConfig) -> JointModel:
 def test_a_batch_goes_to_the_device_whole() -> None:
     data = random_batch()
     moved = on(data, torch.device("meta"))
-    for name, tensor in vars(data).items():
+    tensors = {name: tensor for name, tensor in vars(data).items() if tensor is not None}
+    assert len(tensors) == 5
+    for name, tensor in tensors.items():
         there = getattr(moved, name)
         assert (there.device.type, there.shape, there.dtype) == ("meta", tensor.shape, tensor.dtype)
 
 
 def test_end_points_of_the_path() -> None:
     clean, noise, made = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.tensor([True, True])
-    start, target, _ = noised(clean, made, torch.zeros(2), noise)
+    start, target, *_ = noised(clean, made, torch.zeros(2), noise)
     assert torch.equal(start, clean)
-    end, target, _ = noised(clean, made, torch.ones(2), noise)
+    end, target, *_ = noised(clean, made, torch.ones(2), noise)
     torch.testing.assert_close(end - target, clean)
-    half, _, time = noised(clean, torch.tensor([False, True]), torch.full((2,), 0.7), noise)
+    half, _, time, _ = noised(clean, torch.tensor([False, True]), torch.full((2,), 0.7), noise)
     assert torch.equal(half[0], clean[0]) and not torch.equal(half[1], clean[1])
     assert time.tolist() == pytest.approx([0, 0.7])
 
@@ -78,12 +81,90 @@ def test_a_batch_of_several_tasks_is_the_tasks_one_by_one() -> None:
     for i, task in enumerate(tasks):
         alone = losses(
             model,
-            Batch(*(x[i : i + 1] for x in vars(data).values())),
+            Batch(*(x[i : i + 1] for x in vars(data).values() if x is not None)),
             [task],
-            Draw(*(x[i : i + 1] for x in vars(draw).values())),
+            Draw(*(x[i : i + 1] for x in vars(draw).values() if x is not None)),
         )
         for name, value in alone.items():
             torch.testing.assert_close(mixed[name], value)
+
+
+TALKING = {
+    "video": replace(CONFIG.video, references=True),
+    "audio": replace(CONFIG.audio, references=True, speech_blocks=1, text_len=8),
+    "interaction": InteractionConfig("asymmetric", (0, 1), AsymmetricOptions(1, "latents")),
+}
+
+
+def talking_batch(count: int = 2) -> Batch:
+    generator = torch.Generator().manual_seed(4)
+    return replace(
+        random_batch(count=count),
+        reference=torch.randn(count, 16, 4, 6, generator=generator),
+        voice=torch.randn(count, 8, 4, generator=generator),
+        speech=torch.tensor([[98.0, 99, 0]] * count)[..., None],
+        face=torch.rand(count, 18, 1, generator=generator),
+    )
+
+
+def drawn(data: Batch, seed: int = 5) -> Draw:
+    generator = torch.Generator().manual_seed(seed)
+    noise = [torch.randn(clean.shape, generator=generator) for clean in (data.video, data.audio)]
+    count = len(data.video)
+    times = torch.rand(2, count, generator=generator)
+    return Draw(*noise, *times, torch.arange(count) % 2 + 1)
+
+
+def test_a_prefix_is_given_and_has_no_loss() -> None:
+    """One latent frame of three, and the tokens nearest to it, in the first clip; two in the second."""
+    model, data = model_of(config(**TALKING)), talking_batch()
+    draw, seen = drawn(data), []
+    hook = model.register_forward_pre_hook(lambda _, given: seen.append(given))
+    found = losses(model, data, ["continuation"] * 2, draw)
+    (video, audio), (video_time, audio_time) = seen[0][:2]
+    ranges = model.timeline(3, 18).tokens_of_frames
+    for i, frames in enumerate((1, 2)):
+        tokens = ranges[frames][0]
+        assert torch.equal(video[i, :, :frames], data.video[i, :, :frames])
+        assert torch.equal(audio[i, :, :tokens], data.audio[i, :, :tokens])
+        assert video_time[i].eq(0).tolist() == [at < frames for at in range(3)]
+        assert audio_time[i].eq(0).tolist() == [at < tokens for at in range(18)]
+        draw.video_noise[i, :, :frames] += 1
+        draw.audio_noise[i, :, :tokens] += 1
+    hook.remove()
+    again = losses(model, data, ["continuation"] * 2, draw)
+    assert found.keys() == {"continuation/video", "continuation/audio", FACE}
+    for name, value in found.items():
+        torch.testing.assert_close(again[name], value)
+
+
+def test_a_reference_voice_is_heard_by_all_or_by_none() -> None:
+    model, data = model_of(config(**TALKING)), talking_batch()
+    draw = drawn(data)
+    alone, heard = (losses(model, data, [task] * 2, draw) for task in ("joint", "reference"))
+    assert (alone["joint/audio"] - heard["reference/audio"]).abs() > 1e-6
+    with pytest.raises(ValueError, match="all hear a voice, or none does"):
+        losses(model, data, ["joint", "reference"], draw)
+
+
+def test_masks_learn_the_face() -> None:
+    model, data = model_of(config(**TALKING)), talking_batch()
+    masks: list[torch.Tensor] = []
+    hooks = [
+        layer.a2v.face.register_forward_hook(lambda _, __, made: masks.append(made))
+        for layer in model.interaction.values()
+    ]
+    found = losses(model, data, ["joint"] * 2, drawn(data))[FACE]
+    for hook in hooks:
+        hook.remove()
+    wanted = sum((mask - data.face).square().mean() for mask in masks)
+    torch.testing.assert_close(found, wanted)
+    found.backward()
+    # Only the layers in front of a mask, and its own weights, get a gradient of it.
+    assert all(layer.a2v.face.project.weight.grad.abs().max() > 0 for layer in model.interaction.values())
+    assert model.interaction[1].a2v.o.weight.grad is None
+    model.zero_grad()
+    assert FACE not in losses(model, replace(data, face=None), ["joint"] * 2, drawn(data))
 
 
 def test_an_interaction_without_routes_is_closed_as_a_whole() -> None:

@@ -12,7 +12,6 @@ Axes: b batch, v video tokens, a audio tokens, t latent frames, s spatial tokens
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -198,11 +197,9 @@ def read_frames(
     """V2A: each audio token in q (b, a, d) reads the tokens of k, v (b, t*s, d) blended to its place."""
     spatial = kv.k.shape[1] // len(plan.frame_positions)
     out = torch.empty_like(q)
-    tokens = enumerate(plan.blends)
-    for i, group in groupby(tokens, key=lambda token: token[1][0]):
-        alphas = {token: float(alpha) for token, (_, alpha) in group}
-        first, stop = min(alphas), max(alphas) + 1
-        k, v = (_blended(x, i, spatial, list(alphas.values())) for x in kv)  # (b*n, s, d) twice
+    for i, first, alphas in plan.readers:
+        stop = first + len(alphas)
+        k, v = (_blended(x, i, spatial, alphas) for x in kv)  # (b*n, s, d) twice
         asking = rearrange(q[:, first:stop], "b n d -> (b n) 1 d")
         read = attend(asking, k, v, heads, options)
         out[:, first:stop] = rearrange(read, "(b n) 1 d -> b n d", n=stop - first)
@@ -211,7 +208,7 @@ def read_frames(
 
 
 # (1 - alpha) X_i + alpha X_{i+1}
-def _blended(x: Tensor, i: int, spatial: int, alphas: list[float]) -> Tensor:
+def _blended(x: Tensor, i: int, spatial: int, alphas: tuple[float, ...]) -> Tensor:
     own = x[:, None, i * spatial : (i + 1) * spatial]  # (b, 1, s, d)
     share = torch.tensor(alphas, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
     # The last frame has none behind it, and its tokens have alpha 0.

@@ -50,3 +50,9 @@ def attach(
 ) -> dict[str, Adapter]:
     """Adapters on these layers of a model."""
     return {name: Adapter(model.get_submodule(name), rank, alpha, generator) for name in names}
+
+
+def adaptable(name: str, module: nn.Module) -> bool:
+    """Whether a LoRA of the host can change this module: a linear layer of a block or of the interaction."""
+    inner = "blocks." in name or name.startswith("interaction.")
+    return inner and isinstance(module, nn.Linear)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from ..flow import level
 from . import stored
 from .encoders import Encoders
-from .media import Media, Refused, Shape, Source, find_clips, read_media
+from .media import Extras, Media, Shape, read_extras, read_media
 from .settings import DataSettings
+from .sources import Refused, Source, find_clips
 
 INDEX = "index.json"
 NO_TEXT = "no_text.safetensors"
@@ -26,6 +27,9 @@ LEVELS = 512
 AT_ONCE = 8
 MOST_VALUES = 2**24
 STREAMS = ("frames", "waveform")
+PARTS = ("video", "audio", "text")
+# Beside them; a speech may have any length.
+SPEECH = "speech"
 # Of silence alone it would be 0.
 LEAST_DEVIATION = 1e-6
 
@@ -45,13 +49,17 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class EncodedClip:
-    """An encoded clip as the trainer reads it. text (n, d); image: for image to video, else None."""
+    """An encoded clip as the trainer reads it.
+
+    text (n, d). beside: what else there is of it, by name: image, for image to video; reference (c, h, w) and
+    voice (m, r); the bytes of its speech (n, 1); face (t, h, w), in the tokens of the video.
+    """
 
     name: str
     video: Tensor
     audio: Tensor
     text: Tensor
-    image: Tensor | None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def only_task(self) -> str | None:
@@ -63,7 +71,7 @@ class EncodedClip:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cached clip without its numbers: shapes of video, audio and text."""
+    """A cached clip without its numbers: shapes of video, audio and text, and of what is beside them."""
 
     path: Path
     name: str
@@ -71,8 +79,8 @@ class Entry:
 
     def load(self) -> EncodedClip:
         tensors = {key: value.float() for key, value in stored.read(self.path).items()}
-        text = padded(tensors["text"], self.shapes[2][0])
-        return EncodedClip(self.name, tensors["video"], tensors["audio"], text, tensors.get("image"))
+        video, audio, text = (tensors.pop(key) for key in PARTS)
+        return EncodedClip(self.name, video, audio, padded(text, self.shapes[2][0]), tensors)
 
 
 def padded(text: Tensor, rows: int) -> Tensor:
@@ -94,6 +102,7 @@ class Read:
     source: Source
     stamp: dict[str, object]
     media: Media
+    extras: Extras = field(default_factory=Extras)
 
     def joins(self, others: Sequence[Read]) -> bool:
         """Whether it is encoded with these: a few clips of one shape, small enough together."""
@@ -146,7 +155,8 @@ class Cache:
                 yield [_file_name(source.name)], Summary(kept=1)
                 continue
             try:
-                clip = Read(source, own, read_media(source.path, shape))
+                media = read_media(source.path, shape)
+                clip = Read(source, own, media, read_extras(source.beside, media, shape))
             except ValueError as error:
                 yield [], Summary(refused=[Refused(source.name, str(error))])
                 continue
@@ -158,7 +168,7 @@ class Cache:
             yield self._encode(waiting, encoders), Summary(made=len(waiting))
 
     def _encode(self, clips: list[Read], encoders: Encoders) -> list[str]:
-        encoded = encoders.encode([clip.media for clip in clips])
+        encoded = encoders.encode([clip.media for clip in clips], [clip.extras for clip in clips])
         for clip, latents in zip(clips, encoded, strict=True):
             tensors = latents | {"text": encoders.encode_text(clip.source.caption)}
             self._write(_file_name(clip.source.name), tensors, clip.source.name, clip.stamp)
@@ -211,7 +221,11 @@ class Cache:
     @staticmethod
     def _source(source: Source) -> dict[str, object]:
         state = source.path.stat()
-        return {"size": state.st_size, "changed": state.st_mtime_ns, "caption": source.caption}
+        stamp = {"size": state.st_size, "changed": state.st_mtime_ns, "caption": source.caption}
+        files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in source.beside.files]
+        # Caches of clips with nothing beside them hold.
+        speech = {"speech": source.beside.speech} if source.beside.speech else {}
+        return stamp | speech | ({"files": files} if files else {})
 
     def _holds(self, file: str, stamp: dict[str, object]) -> bool:
         try:
@@ -235,8 +249,10 @@ class Cache:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 # A slice knows its shape without reading the numbers.
-                shapes = [tuple(file.get_slice(key).get_shape()) for key in ("video", "audio", "text")]
-            return Entry(path, metadata["name"], (*shapes[:2], (int(metadata["rows"]), shapes[2][1])))
+                names = (*PARTS, *sorted(set(file.keys()) - {*PARTS, SPEECH}))
+                shapes = [tuple(file.get_slice(key).get_shape()) for key in names]
+            text = int(metadata["rows"]), shapes[2][1]
+            return Entry(path, metadata["name"], (*shapes[:2], text, *shapes[3:]))
         # The last three: what is no file of a cache, under the name of one.
         except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 # Of the step before, in the running mean: it is one over some fifty steps.
@@ -53,3 +53,8 @@ def check_validations(values: Sequence[float], step: int) -> None:
             f"step {step}: the validation clips have the loss {values[-1]:.4g}, and had {values[0]:.4g} "
             f"before the training, at two validations in a row. {REMEDY}"
         )
+
+
+def total_of(means: Mapping[str, float]) -> float:
+    """One number for the losses of a step: the mean over what was measured."""
+    return sum(means.values()) / len(means)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import comfy.sd
 import comfy.utils
@@ -25,7 +27,8 @@ from ...host.vae.audio import load_audio_vae, load_audio_vae_file
 from ...host.vae.sockets import require_audio_vae, require_video_vae
 from ...host.vae.text_encoder import load_text_encoder
 from ...host.vae.video import load_video_vae
-from .media import Media, Shape
+from ...model.speech_text import bytes_of
+from .media import VOICE_SECONDS, Extras, Media, Shape
 from .settings import DataSettings, EncoderSettings
 
 # Part of each clip's stamp: a new number makes every clip be encoded again.
@@ -77,22 +80,54 @@ class Encoders:
         return Shape(self.config.fps, self.config.audio_latent.sample_rate, 2, data.sizes, data.frames)
 
     @torch.no_grad()
-    def encode(self, clips: Sequence[Media]) -> list[dict[str, Tensor]]:
+    def encode(
+        self, clips: Sequence[Media], extras: Sequence[Extras] | None = None
+    ) -> list[dict[str, Tensor]]:
         """Latents of clips of one shape as the model reads them: video (c, t, h, w), audio (m, a).
 
-        Without picture h and w are 0, without sound a is. A model of image to video gets `image` too.
+        Without picture h and w are 0, without sound a is. A model of image to video gets `image` too. extras:
+        what belongs to each clip, of which the model gets what it reads.
         """
         pictures = self._pictures(clips)
-        return [
+        whole = [
             {"audio": self._sound(media)} | picture for media, picture in zip(clips, pictures, strict=True)
         ]
+        for media, own, latents in zip(clips, extras or [Extras()] * len(clips), whole, strict=True):
+            latents.update(self._beside(media, own))
+        return whole
 
     def _sound(self, media: Media) -> Tensor:
         av = self._empty(media)
         if media.waveform is None:
             return av.audio[0, :, :0]
-        sound = {"waveform": media.waveform[None], "sample_rate": self.config.audio_latent.sample_rate}
-        return write_audio(av, self.parts[1], sound, Fit("crop", "pad")).audio[0]
+        return write_audio(av, self.parts[1], self._as_audio(media.waveform), Fit("crop", "pad")).audio[0]
+
+    def _as_audio(self, waveform: Tensor) -> dict[str, Any]:
+        return {"waveform": waveform[None], "sample_rate": self.config.audio_latent.sample_rate}
+
+    def _beside(self, media: Media, own: Extras) -> dict[str, Tensor]:
+        """References, speech and face, as far as the model reads them and they are there."""
+        found = {}
+        config = self.config
+        if config.video.references and media.frames is not None:
+            # A clip without an image of its own has its first frame.
+            image = media.frames[:1] if own.image is None else own.image
+            found["reference"] = self._encode_frames(image[None])[0, :, 0]
+        if config.audio.references and own.voice is not None:
+            tokens = math.floor(VOICE_SECONDS * config.audio_latent.rate)
+            found["voice"] = self.parts[1].encode(own.voice[None].movedim(1, -1))[0, :, :tokens]
+        if config.audio.speech_blocks:
+            found["speech"] = bytes_of(own.speech)[0]
+        if own.face is not None:
+            found["face"] = self._face(own.face)
+        return found
+
+    def _face(self, light: Tensor) -> Tensor:
+        """How far each video token shows the face, (t, h, w) in 0..1, of frames (f, h, w)."""
+        # The first latent frame is one pixel frame, the others four.
+        parts = [light[:1], *light[1:].split(TEMPORAL_STRIDE)]
+        frames = torch.stack([part.mean(dim=0) for part in parts])
+        return torch.nn.functional.avg_pool2d(frames[:, None], self.grid.cell)[:, 0]
 
     def _pictures(self, clips: Sequence[Media]) -> list[dict[str, Tensor]]:
         if clips[0].frames is None:

@@ -1,50 +1,30 @@
-"""Films, sounds and captions: find them, and read frames and waveform on one clock."""
+"""Films and sounds as a model takes them: frames and waveform on one clock."""
 
 from __future__ import annotations
 
-import codecs
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import av
 import av.error
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...alignment.timeline import samples_of
 from ...host.media.encode import fit_images
 from ...host.vae.channels import to_channels
+from .sources import SOUNDS, Beside
 
-VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
-LISTS = ("captions.jsonl", "metadata.json")
-FILE_NAMES = ("file", "file_name", "video", "path")
-CAPTIONS = ("caption", "text", "prompt")
 # Sound that ends a little before the picture, as encoders leave it, is filled with silence.
 SHORT_SOUND = Fraction(1, 10)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A clip on disk: its file, its name within the folder, its caption."""
-
-    path: Path
-    name: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A clip that cannot be used, and why."""
-
-    name: str
-    reason: str
+# Seconds of a reference voice, from its beginning.
+VOICE_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -75,102 +55,14 @@ class Media:
         return 0 if self.frames is None else self.frames.numel()
 
 
-def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source], list[Refused]]:
-    """The clips of a folder by name, and those without a caption.
+@dataclass(frozen=True)
+class Extras:
+    """What belongs to a clip, decoded: words, image (1, h, w, 3), voice (1, n), face (f, h, w) in 0..1."""
 
-    Captions come from a list (`captions`, or captions.jsonl or metadata.json in the folder), else from a .txt
-    file beside each clip. A list may leave files out; a file that it names and that is not there is refused.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: name the folder of the clips as data.clips")
-    found = captions or next((folder / name for name in LISTS if (folder / name).is_file()), None)
-    listed, refused = _beside(folder) if found is None else (_listed(found), [])
-    sources = []
-    for name, caption in sorted(listed.items()):
-        if _leaves(name):
-            refused.append(
-                Refused(name, f"{found.name} names a file outside {folder}: put the clip into that folder")
-            )
-        elif not (folder / name).is_file():
-            refused.append(Refused(name, f"{found.name} names it and it is not in {folder}"))
-        elif not caption:
-            refused.append(
-                Refused(name, "it has no caption: write one into a .txt file of the same name beside it")
-            )
-        else:
-            sources.append(Source(folder / name, name, caption))
-    if not sources and not refused:
-        raise ValueError(f"{folder} holds no videos and sounds ({', '.join((*VIDEOS, *SOUNDS))})")
-    return sources, refused
-
-
-def _leaves(name: str) -> bool:
-    """Whether a name in a list points out of the folder of the list, on this system or on Windows."""
-    return bool(Path(name).anchor) or ".." in PureWindowsPath(name).parts
-
-
-def _beside(folder: Path) -> tuple[dict[str, str], list[Refused]]:
-    """Clip -> caption, and the clips whose captions cannot be read."""
-    captions = {}
-    refused = []
-    films = {path.with_suffix("") for path in folder.rglob("*") if path.suffix.lower() in VIDEOS}
-    for path in folder.rglob("*"):
-        kind = path.suffix.lower()
-        # A sound beside a film of its name was taken out of that, or belongs to it.
-        if kind not in VIDEOS and (kind not in SOUNDS or path.with_suffix("") in films):
-            continue
-        name = path.relative_to(folder).as_posix()
-        text = path.with_suffix(".txt")
-        try:
-            captions[name] = read_text(text).strip() if text.is_file() else ""
-        except (OSError, ValueError) as error:
-            refused.append(Refused(name, str(error)))
-    return captions, refused
-
-
-def read_text(path: Path) -> str:
-    """A text in UTF-8 or, where it says so, UTF-16; ValueError names the file and what to do for another."""
-    data = path.read_bytes()
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path.name} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
-        ) from error
-    # UTF-16 that does not say so has a zero beside each letter.
-    if "\0" in text:
-        raise ValueError(f"{path.name} holds zeros, wanted a text in UTF-8: save it as UTF-8")
-    return text
-
-
-def _listed(path: Path) -> dict[str, str]:
-    """File -> caption of a list: JSON lines, a JSON list of objects, or one object of names and captions."""
-    try:
-        text = read_text(path)
-        lines = path.suffix == ".jsonl"
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a list of captions: {error}") from error
-    if isinstance(rows, dict):
-        rows = [{"file": name, "caption": caption} for name, caption in rows.items()]
-    return dict(_row(row, path) for row in rows)
-
-
-def _row(row: Any, path: Path) -> tuple[str, str]:
-    name = _first(row, FILE_NAMES)
-    caption = _first(row, CAPTIONS)
-    if not isinstance(name, str) or not isinstance(caption, str):
-        raise ValueError(
-            f'{path.name} has the entry {row!r}, wanted {{"file": "clip.mp4", "caption": "what happens"}}'
-        )
-    return Path(name).as_posix(), caption.strip()
-
-
-def _first(row: Any, keys: tuple[str, ...]) -> Any:
-    """The value of the first of these keys that the entry of a list has."""
-    given = row if isinstance(row, dict) else {}
-    return next((given[key] for key in keys if key in given), None)
+    speech: str = ""
+    image: Tensor | None = None
+    voice: Tensor | None = None
+    face: Tensor | None = None
 
 
 def read_media(path: Path, shape: Shape) -> Media:
@@ -198,6 +90,50 @@ def read_media(path: Path, shape: Shape) -> Media:
         samples = samples_of(length / shape.fps, shape.sample_rate)
         waveform = torch.nn.functional.pad(waveform[:, :samples], (0, max(0, samples - waveform.shape[1])))
     return Media(torch.cat(frames[:length]) if seen else None, waveform, length)
+
+
+def read_extras(beside: Beside, media: Media, shape: Shape) -> Extras:
+    """What belongs to a clip; ValueError says what is wrong with a file of it."""
+    image = voice = face = None
+    if media.frames is not None:
+        height, width = media.frames.shape[1:3]
+        if beside.image is not None:
+            image = fit_images(_picture(beside.image), width, height, "crop")
+        if beside.face is not None:
+            as_clip = Shape(shape.fps, shape.sample_rate, 1, ((width, height),), (media.length,))
+            face = read_media(beside.face, as_clip).frames.mean(dim=-1)
+    if beside.voice is not None:
+        voice = _voice(beside.voice, shape.sample_rate)
+    return Extras(beside.speech, image, voice, face)
+
+
+def _picture(path: Path) -> Tensor:
+    """(1, h, w, 3) in 0..1, upright."""
+    try:
+        with Image.open(path) as file:
+            pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read as a picture ({error})") from error
+    return torch.from_numpy(pixels).float().div(255)[None]
+
+
+def _voice(path: Path, sample_rate: int) -> Tensor:
+    """The beginning of a sound, (1, n)."""
+    shape = Shape(Fraction(1), sample_rate, 1, (), (VOICE_SECONDS,))
+    try:
+        with av.open(str(path)) as file:
+            if not file.streams.audio:
+                raise ValueError(f"{path.name} has no sound, wanted a reference voice")
+            waveform = _waveform(file, shape, None)
+    except (av.error.FFmpegError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be decoded ({error.strerror})") from error
+    wanted = VOICE_SECONDS * sample_rate
+    if waveform.shape[1] < wanted:
+        raise ValueError(
+            f"{path.name} lasts {waveform.shape[1] / sample_rate:.2f} s, wanted {VOICE_SECONDS} s of a "
+            "reference voice"
+        )
+    return waveform[:, :wanted]
 
 
 def _length(path: Path, shape: Shape, frames: list[Tensor] | None, waveform: Tensor | None) -> int:

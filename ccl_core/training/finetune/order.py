@@ -66,3 +66,13 @@ def stratified(count: int, generator: torch.Generator) -> Tensor:
     """Uniform numbers (count,), one from each of `count` equal parts of 0..1, in random order."""
     ascending = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     return ascending[torch.randperm(count, generator=generator)]
+
+
+def split_validation(entries: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
+    """The clips for validation, chosen by their names alone, and the others; ValueError if none is left."""
+    if count >= len(entries):
+        raise ValueError(f"data.validation_clips is {count} of {len(entries)} clips: leave some to train on")
+    # By a hash of the name: clips that are added later leave the choice nearly as it was.
+    by_hash = sorted(entries, key=lambda entry: hashlib.sha256(entry.name.encode()).digest())
+    chosen = by_hash[:count]
+    return chosen, [entry for entry in entries if entry not in chosen]

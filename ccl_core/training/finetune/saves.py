@@ -7,11 +7,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 STATE = "state.pt"
 NAME = re.compile(r"step-(\d+)$")
+STATE_KEYS = ("deciding", "clips", "trained", "average", "optimisers", "course", "step", "seconds")
+REMEDY = "put a copy of it back, or delete its folder to go on from the save before it"
 
 
 def saves(out: Path) -> dict[int, Path]:
@@ -52,3 +56,17 @@ def prune(out: Path, keep: int, losses: Mapping[int, float]) -> None:
     for step in list(found)[:-keep]:
         if step != best:
             shutil.rmtree(found[step])
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `save` wrote; ValueError where the file is cut off, damaged or of something else."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        lacking = [key for key in STATE_KEYS if key not in state]
+    # torch raises errors of zip, pickle and of its own for a damaged file.
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {first}): {REMEDY}") from error
+    if lacking:
+        raise ValueError(f"{path} lacks {', '.join(lacking)}: {REMEDY}")
+    return state

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from ...host.files.read import ModelPaths
-from ..flow import PAPER_MIX
+from ..flow import MIXED, PAPER_MIX
 
 COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SECTIONS = ("interaction", "audio", "video")
@@ -142,8 +142,9 @@ class TrainSettings:
     shift: of the times that are drawn, None: the model's. audio_lag: the shift of the audio's time over the
     video's, drawn between these for each clip; None: the model's. times: the range of noise levels that is
     trained (for one of two experts). loss_weights: how much more the losses weigh where something moves or
-    sounds. save_every, validate_every: steps. keep: so many saves, and the best. export_whole: encoders in
-    the file of the model. threads: of the CPU, None: torch's choice.
+    sounds. face_weight: of the loss of face masks, at the first step and at the last, where clips have faces
+    and the model masks. save_every, validate_every: steps. keep: so many saves, and the best. export_whole:
+    encoders in the file of the model. threads: of the CPU, None: torch's choice.
     """
 
     out: str
@@ -170,6 +171,7 @@ class TrainSettings:
     audio_lag: tuple[float, float] | None = None
     times: tuple[float, float] = (0.0, 1.0)
     loss_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(EMPHASES, 0.0))
+    face_weight: tuple[float, float] = (0.1, 0.0)
     warmup: int = 100
     decay: float = 0.0
     weight_decay: float = 0.01
@@ -193,11 +195,9 @@ class TrainSettings:
             raise ValueError(
                 'train: interaction, audio and video are all "frozen": set one to "lora" or "full"'
             )
-        unknown = set(self.tasks) - set(PAPER_MIX)
+        unknown = set(self.tasks) - set(MIXED)
         if unknown or not sum(self.tasks.values()) > 0 or min(self.tasks.values()) < 0:
-            raise ValueError(
-                f"train.tasks is {self.tasks}: give shares of {', '.join(PAPER_MIX)}, none negative"
-            )
+            raise ValueError(f"train.tasks is {self.tasks}: give shares of {', '.join(MIXED)}, none negative")
         self._check_rates("rates", self.trained)
         if self.optimiser == "muon":
             # A LoRA is Adam's.
@@ -205,6 +205,10 @@ class TrainSettings:
         if set(self.loss_weights) - set(EMPHASES) or min(self.loss_weights.values(), default=0) < 0:
             raise ValueError(
                 f"train.loss_weights is {self.loss_weights}: give {' and '.join(EMPHASES)}, none negative"
+            )
+        if min(self.face_weight) < 0:
+            raise ValueError(
+                f"train.face_weight is {list(self.face_weight)}: give two weights, none negative"
             )
         if self.audio_lag is not None and not 0 < self.audio_lag[0] <= self.audio_lag[1]:
             raise ValueError(

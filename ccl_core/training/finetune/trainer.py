@@ -6,11 +6,10 @@ on from a checkpoint takes the very steps of one that was never stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
@@ -22,20 +21,31 @@ from torch import Tensor
 
 from ...config import CCLConfig
 from ...host.files.assemble import Assembly
-from ..flow import Batch, Draw, losses, loudness, motion, sample_lag, save_atomically, shifted
-from .adapters import Adapter, attach
+from ..flow import (
+    FACE,
+    TRAINED,
+    Batch,
+    Draw,
+    losses,
+    loudness,
+    motion,
+    sample_lag,
+    save_atomically,
+    shifted,
+)
+from .adapters import Adapter, adaptable, attach
+from .beside import beside_of, task_of
 from .cache import Cache, EncodedClip, Entry, level_deviation, padded
-from .course import AGAIN, Course
+from .course import AGAIN, Course, total_of
 from .load import load, part_of
 from .optimisers import optimisers_of
-from .order import Order, generator_of, stratified
+from .order import Order, generator_of, split_validation, stratified
+from .saves import read_state
 from .settings import COMPUTE, Settings, TrainSettings
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-STATE_KEYS = ("deciding", "clips", "trained", "average", "optimisers", "course", "step", "seconds")
-REMEDY = "put a copy of it back, or delete its folder to go on from the save before it"
 
 
 class FineTuner:
@@ -131,15 +141,38 @@ class FineTuner:
         for entries, uniform in zip(passes, times, strict=True):
             clips = [entry.load() for entry in entries]
             tasks = self.draw_tasks(clips, generator)
-            found = self.losses(clips, tasks, uniform, generator, train.text_drop, lagging=True)
-            counts = {name: tasks.count(name.split("/")[0]) for name in found}
-            measured += [(name, counts[name], float(value.detach())) for name, value in found.items()]
-            # Each loss is a mean over the clips of its task: weighted by their number, all clips count alike.
-            total = sum(value * counts[name] / len(tasks) for name, value in found.items())
-            # With frozen towers, an interaction that is switched off leaves nothing to train.
-            if total.requires_grad:
-                (total / train.accumulate).backward()
+            # What hears a voice has more tokens.
+            for heard in (False, True):
+                chosen = [i for i, task in enumerate(tasks) if TRAINED[task].voice is heard]
+                if chosen:
+                    own = [clips[i] for i in chosen], [tasks[i] for i in chosen], uniform[chosen]
+                    measured += self._add_gradients(*own, generator, len(tasks))
         return means_of(measured)
+
+    def _add_gradients(
+        self,
+        clips: Sequence[EncodedClip],
+        tasks: Sequence[str],
+        uniform: Tensor,
+        generator: torch.Generator,
+        count: int,
+    ) -> list[tuple[str, int, float]]:
+        """Add up the gradients of some of the `count` clips of a pass; (loss, clips that had it, value)."""
+        train = self.settings.train
+        found = self.losses(clips, tasks, uniform, generator, train.text_drop, lagging=True)
+        counts = {name: tasks.count(name.split("/")[0]) or len(tasks) for name in found}
+        weights = dict.fromkeys(found, 1.0) | {FACE: self.face_weight()}
+        # Each loss is a mean over the clips of its task: weighted by their number, all clips count alike.
+        total = sum(value * weights[name] * counts[name] / count for name, value in found.items())
+        # With frozen towers, an interaction that is switched off leaves nothing to train.
+        if total.requires_grad:
+            (total / train.accumulate).backward()
+        return [(name, counts[name], float(value.detach())) for name, value in found.items()]
+
+    def face_weight(self) -> float:
+        """Of the face masks' loss at this step: linear from the first of the two weights to the second."""
+        first, last = self.settings.train.face_weight
+        return first + (last - first) * self.step / self.settings.train.steps
 
     def _clip(self, passes: list[list[Entry]]) -> float:
         """Bound the norm of the gradient and return it; ValueError names the clips where it is not finite."""
@@ -173,7 +206,7 @@ class FineTuner:
         rows = torch.multinomial(shares, drawn, replacement=True, generator=generator).tolist()
         names = [list(train.tasks)[row] for row in rows]
         tasks = names if drawn == len(clips) else names * len(clips)
-        return [clip.only_task or task for clip, task in zip(clips, tasks, strict=True)]
+        return [task_of(clip, task) for clip, task in zip(clips, tasks, strict=True)]
 
     def losses(
         self,
@@ -193,20 +226,25 @@ class FineTuner:
         noise = [torch.randn(clean.shape, generator=generator) for clean in (batch.video, batch.audio)]
         bounds = self.settings.train.audio_lag if lagging else None
         lag = None if bounds is None else sample_lag(len(clips), bounds, generator)
-        draw = Draw(*noise, *self.times(uniform, lag))
+        prefix = None
+        if any(TRAINED[task].prefix for task in tasks):
+            # From one latent frame to all but one.
+            prefix = torch.randint(1, batch.video.shape[2], (len(clips),), generator=generator)
+        draw = Draw(*noise, *self.times(uniform, lag), prefix)
         conds = {}
-        if clips[0].image is not None:
-            conds["video_concat"] = torch.stack([clip.image for clip in clips]).to(self.device, self.compute)
+        if "image" in clips[0].beside:
+            image = torch.stack([clip.beside["image"] for clip in clips])
+            conds["video_concat"] = image.to(self.device, self.compute)
         return losses(self.model, batch, tasks, draw, self.compute, **conds)
 
     def _batch(self, clips: Sequence[EncodedClip], dropped: Sequence[bool]) -> Batch:
-        """Clips of one shape, some with the empty caption instead of their own, and their weights."""
+        """Clips of one shape, some without their words, with their weights and what is beside them."""
         video = torch.stack([clip.video for clip in clips])
         audio = torch.stack([clip.audio for clip in clips])
         rows = len(clips[0].text)
         empty = padded(self.no_text[:rows], rows)
         text = torch.stack([empty if drop else clip.text for clip, drop in zip(clips, dropped, strict=True)])
-        return Batch(video, audio, text, *self._weights(video, audio))
+        return Batch(video, audio, text, *self._weights(video, audio), **beside_of(clips, dropped))
 
     def _weights(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """What the losses weigh: 1, and more where something moves or sounds."""
@@ -248,7 +286,7 @@ class FineTuner:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint; ValueError if it is damaged, or of a run with other settings."""
-        state = _read_state(path)
+        state = read_state(path)
         self._check(json.loads(state["deciding"]), path)
         if state["clips"] != self.order.names:
             log.warning(
@@ -296,41 +334,6 @@ class FineTuner:
     def _swap(self) -> None:
         for name, value in self.trained.items():
             value.data, self.average[name] = self.average[name], value.data
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """What `save` wrote; ValueError where the file is cut off, damaged or of something else."""
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        lacking = [key for key in STATE_KEYS if key not in state]
-    # torch raises errors of zip, pickle and of its own for a damaged file.
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {first}): {REMEDY}") from error
-    if lacking:
-        raise ValueError(f"{path} lacks {', '.join(lacking)}: {REMEDY}")
-    return state
-
-
-def adaptable(name: str, module: torch.nn.Module) -> bool:
-    """Whether a LoRA of the host can change this module: a linear layer of a block or of the interaction."""
-    inner = "blocks." in name or name.startswith("interaction.")
-    return inner and isinstance(module, torch.nn.Linear)
-
-
-def split_validation(entries: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
-    """The clips for validation, chosen by their names alone, and the others; ValueError if none is left."""
-    if count >= len(entries):
-        raise ValueError(f"data.validation_clips is {count} of {len(entries)} clips: leave some to train on")
-    # By a hash of the name: clips that are added later leave the choice nearly as it was.
-    by_hash = sorted(entries, key=lambda entry: hashlib.sha256(entry.name.encode()).digest())
-    chosen = by_hash[:count]
-    return chosen, [entry for entry in entries if entry not in chosen]
-
-
-def total_of(means: Mapping[str, float]) -> float:
-    """One number for the losses of a step: the mean over what was measured."""
-    return sum(means.values()) / len(means)
 
 
 def means_of(measured: Sequence[tuple[str, int, float]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -74,19 +75,40 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def write_clip(path: Path, clip: Clip) -> None:
-    """Its frames bit for bit (FFV1), and its sound in 16 bits (FLAC)."""
+    write_film(path, clip.frames, clip.waveform)
+
+
+def write_film(path: Path, frames: np.ndarray, waveform: np.ndarray | None = None) -> None:
+    """Frames (f, h, w, 3) bit for bit (FFV1), and a sound (n,) in 16 bits (FLAC)."""
     part = path.with_suffix(".part")
     with av.open(str(part), "w", format="matroska") as file:
         video = file.add_stream("ffv1", rate=FPS)
-        audio = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
-        video.height, video.width = clip.frames.shape[1:3]
+        audio = None if waveform is None else sound_stream(file, SAMPLE_RATE)
+        video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "bgr0"
-        for picture in clip.frames:
+        for picture in frames:
             file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         file.mux(video.encode(None))
-        samples = np.rint(clip.waveform.clip(-1, 1) * 32767).astype(np.int16)
-        heard = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        heard.sample_rate, heard.pts = SAMPLE_RATE, 0
-        file.mux(audio.encode(heard))
-        file.mux(audio.encode(None))
+        if audio is not None:
+            mux_sound(file, audio, waveform)
     part.replace(path)
+
+
+def write_sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+    """A sound (n,) in 16 bits (FLAC)."""
+    part = path.with_suffix(".part")
+    with av.open(str(part), "w", format="flac") as file:
+        mux_sound(file, sound_stream(file, sample_rate), waveform)
+    part.replace(path)
+
+
+def sound_stream(file: Any, sample_rate: int) -> Any:
+    return file.add_stream("flac", rate=sample_rate, layout="mono", format="s16")
+
+
+def mux_sound(file: Any, stream: Any, waveform: np.ndarray) -> None:
+    samples = np.rint(waveform.clip(-1, 1) * 32767).astype(np.int16)
+    heard = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+    heard.sample_rate, heard.pts = stream.rate, 0
+    file.mux(stream.encode(heard))
+    file.mux(stream.encode(None))

@@ -14,8 +14,9 @@ from ccl_pack.ccl_core.host.files.identify import stated_config
 from ccl_pack.ccl_core.host.files.read import read
 from ccl_pack.ccl_core.training.finetune.cache import Cache, Read, Summary
 from ccl_pack.ccl_core.training.finetune.encoders import Encoders
-from ccl_pack.ccl_core.training.finetune.media import Media, Source
+from ccl_pack.ccl_core.training.finetune.media import Media
 from ccl_pack.ccl_core.training.finetune.settings import DataSettings, EncoderSettings
+from ccl_pack.ccl_core.training.finetune.sources import Source
 from ccl_pack.ccl_core.training.tiny.export import unpack
 from ccl_tools.sample_clips import make
 from support.tiny import CONFIG
@@ -71,7 +72,7 @@ def test_clips_are_encoded_once_and_again_where_something_changed(
     assert [refused.name for refused in first.refused] == ["bad.mp4"]
     (entry,) = Cache(Path(data.cache)).entries()
     clip = entry.load()
-    assert clip.name == "clip-000.mp4" and clip.image is None
+    assert clip.name == "clip-000.mp4" and not clip.beside
     assert clip.video.shape == (16, 3, 4, 6) and clip.audio.shape == (channels(encoders), 18)
     torch.testing.assert_close(
         clip.text,

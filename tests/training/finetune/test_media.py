@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_pack.ccl_core.training.finetune.media import SOUNDS, Refused, Shape, find_clips, read_media
+from ccl_pack.ccl_core.training.finetune.media import Shape, read_media
+from ccl_pack.ccl_core.training.finetune.sources import SOUNDS, Refused, find_clips
 from ccl_tools.sample_clips import write
 from support.media_files import tone, write_media
 
@@ -178,7 +179,7 @@ def test_captions_come_from_a_list(tmp_path: Path, file: str, text: str) -> None
     (tmp_path / file).write_text(text)
     sources, refused = find_clips(tmp_path)
     assert [(source.name, source.caption) for source in sources] == [("a.mp4", "one")]
-    assert refused == [Refused("gone.mp4", f"{file} names it and it is not in {tmp_path}")]
+    assert refused == [Refused("gone.mp4", f"{file} names gone.mp4, which is not in {tmp_path}")]
 
 
 def test_what_is_no_folder_of_clips_is_said(tmp_path: Path) -> None:
