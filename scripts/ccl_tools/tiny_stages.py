@@ -62,6 +62,16 @@ def clips(args: argparse.Namespace) -> None:
     ticker.done(f"{args.clips} in {wanted[0]}")
 
 
+def faces(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.tiny.face_clips import write_faces
+
+    ticker = Ticker("writing talking faces")
+    folder = args.work / "clips"
+    for number, path in enumerate(write_faces(folder, args.clips, args.seed, args.frames), 1):
+        ticker.tick(f"{number} of {args.clips}, {path.name}")
+    ticker.done(f"{args.clips} in {folder}")
+
+
 def export(args: argparse.Namespace) -> None:
     import itertools
     import math
@@ -113,6 +123,7 @@ STAGES = {
     "text_encoder": text_encoder,
     "vocoder": vocoder,
     "clips": clips,
+    "faces": faces,
     "export": export,
     "measure": measure,
 }

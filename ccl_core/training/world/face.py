@@ -59,7 +59,7 @@ class FaceClip:
     """One clip with everything that is known about it.
 
     mouth: how open it is at each frame; mouth_box: its rows and columns, top, left, bottom, right, in pixels.
-    place: of the face that speaks; beside: the looks of a silent one.
+    place: of the face that speaks, pose: it by frame; beside: the looks of a silent one.
     """
 
     frames: np.ndarray  # (f, h, w, 3) uint8
@@ -71,6 +71,7 @@ class FaceClip:
     transcript: str
     caption: str
     place: Place
+    pose: Pose
     beside: Looks | None
 
 
@@ -107,6 +108,7 @@ def sample_clip(
         transcript=transcript,
         caption=describe(identity, passer, beside),
         place=pose.place,
+        pose=pose,
         beside=beside,
     )
 

@@ -156,6 +156,13 @@ def draw_faces(people: Sequence[tuple[Looks, Pose]], passer: Passer, size: int) 
     return (canvas.picture.clip(0, 255) + 0.5).astype(np.uint8)
 
 
+def face_cover(looks: Looks, pose: Pose, size: int) -> np.ndarray:
+    """The share of every pixel that a face fills, without hair and neck, (f, size, size)."""
+    canvas = Canvas(len(pose.x), size, (0, 0, 0)).at(pose.place)
+    same = np.ones_like(pose.x)
+    return canvas.ellipse(pose.x, pose.y, same * looks.width, same * HEAD_HEIGHT)
+
+
 def draw_head(canvas: Canvas, looks: Looks, pose: Pose) -> None:
     """Hair behind, shoulders, neck, face and the hair over the forehead."""
     x = pose.x

@@ -1,0 +1,74 @@
+"""Clips of the talking face to train on: films, captions, words, reference pictures, voices and faces."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..world.face import FaceClip, Identity, sample_clip, sample_identity
+from ..world.face_picture import face_cover
+from ..world.sounds import SAMPLE_RATE
+from ..world.speech import sample_transcript
+from .clips import CAPTIONS, FPS, read_captions, write_film, write_sound
+
+# A caption that tells nothing of who it is: that is to be seen in the reference picture.
+ANYBODY = "a person talks"
+# Frames of the clip that lends a reference: as short as a clip can be that training hears a voice of.
+REFERENCE = 21
+# One of so many persons, and of so many texts, is kept for tests.
+KEPT = 8
+
+
+def held_out(identity: Identity, transcript: str) -> bool:
+    """Whether no training clip has this person, or these words."""
+    looks = identity.looks
+    words = (f"{looks.skin} {looks.hair} {looks.eyes} {looks.shirt}", transcript)
+    return any(zlib.crc32(text.encode()) % KEPT == 0 for text in words)
+
+
+def write_faces(folder: Path, count: int, seed: int, frames: int) -> Iterator[Path]:
+    """Write so many clips of a seed beside those of other seeds; yields the film of each.
+
+    What is there already, whole and in the list, stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = read_captions(folder / CAPTIONS)
+    with (folder / CAPTIONS).open("a", encoding="utf-8") as rows:
+        for number in range(count):
+            # A generator for each, so that a clip does not hang on those before it.
+            rng = np.random.default_rng([seed, number])
+            film = folder / f"{seed}-{number:05}.mkv"
+            if film.name not in known or not film.exists():
+                rows.write(json.dumps(write_face(rng, film, frames)) + "\n")
+                rows.flush()
+            yield film
+
+
+def write_face(rng: np.random.Generator, film: Path, frames: int) -> dict[str, str]:
+    """The files of one clip; returns its entry of the list. The film is written last."""
+    identity, transcript = sample_identity(rng), sample_transcript(rng, frames / FPS)
+    while held_out(identity, transcript):
+        identity, transcript = sample_identity(rng), sample_transcript(rng, frames / FPS)
+    clip = sample_clip(rng, identity, transcript, frames=frames, fps=FPS)
+    paths = {"image": film.with_suffix(".png"), "voice": film.with_suffix(".flac")}
+    paths["face"] = film.with_suffix(".face.mkv")
+    reference = sample_clip(rng, identity, frames=REFERENCE, fps=FPS)
+    Image.fromarray(reference.frames[0]).save(paths["image"])
+    write_sound(paths["voice"], reference.waveform, SAMPLE_RATE)
+    write_film(paths["face"], cover_of(clip))
+    write_film(film, clip.frames, clip.waveform)
+    caption = clip.caption if rng.random() < 0.5 else ANYBODY
+    return {"file": film.name, "caption": caption, "speech": transcript} | {
+        name: path.name for name, path in paths.items()
+    }
+
+
+def cover_of(clip: FaceClip) -> np.ndarray:
+    """White where the face is that speaks, (f, h, w, 3)."""
+    cover = face_cover(clip.identity.looks, clip.pose, clip.frames.shape[1])
+    return np.repeat((255 * cover + 0.5).astype(np.uint8)[..., None], 3, axis=-1)

@@ -1,0 +1,69 @@
+"""Clips of the talking face: each with its person in another picture, its voice in other words, its face."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ccl_pack.ccl_core.training.finetune.media import Shape, read_extras, read_media
+from ccl_pack.ccl_core.training.finetune.sources import find_clips
+from ccl_pack.ccl_core.training.tiny.face_clips import ANYBODY, held_out, write_faces
+from ccl_pack.ccl_core.training.world.face import sample_identity
+from ccl_pack.ccl_core.training.world.speech import sample_transcript
+from ccl_pack.ccl_core.training.world.speech_listen import pitch_of
+
+SHAPE = Shape(Fraction(16), 16000, 1, ((64, 64),), (33,))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faces")
+    assert len(list(write_faces(path, 4, 3, 33))) == 4
+    return path
+
+
+def test_each_clip_has_what_training_reads(folder: Path) -> None:
+    sources, refused = find_clips(folder)
+    assert len(sources) == 4 and not refused
+    for source in sources:
+        media = read_media(source.path, SHAPE)
+        extras = read_extras(source.beside, media, SHAPE)
+        assert media.frames.shape == (33, 64, 64, 3) and media.waveform.shape == (1, 33000)
+        assert extras.image.shape == (1, 64, 64, 3) and extras.voice.shape == (1, 16000)
+        assert len(extras.speech.replace(" ", "")) >= 2 and source.caption
+        # The face fills a part of each frame, and another picture is the reference.
+        share = extras.face.mean(dim=(1, 2))
+        assert share.min() > 0.05 and share.max() < 0.5
+        assert all((extras.image[0] - frame).abs().max() > 0.2 for frame in media.frames)
+
+
+def test_the_reference_voice_is_as_high_as_the_clip(folder: Path) -> None:
+    for source in find_clips(folder)[0]:
+        media = read_media(source.path, SHAPE)
+        voice = read_extras(source.beside, media, SHAPE).voice
+        heard = [pitch_of(sound[0].double().numpy(), 16000) for sound in (media.waveform, voice)]
+        assert heard[1] == pytest.approx(heard[0], rel=0.08)
+
+
+def test_half_of_the_captions_tell_nothing_of_the_person(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    assert 0 < sum(row["caption"] == ANYBODY for row in rows) < 4
+
+
+def test_what_is_there_stays_and_what_is_lost_comes_back(folder: Path) -> None:
+    lost, kept = folder / "3-00001.mkv", folder / "3-00002.mkv"
+    before, changed = read_media(lost, SHAPE).frames, kept.stat().st_mtime_ns
+    lost.unlink()
+    list(write_faces(folder, 4, 3, 33))
+    assert torch.equal(read_media(lost, SHAPE).frames, before) and kept.stat().st_mtime_ns == changed
+
+
+def test_a_part_of_the_persons_and_of_the_words_is_held_out() -> None:
+    rng = np.random.default_rng(0)
+    asked = [held_out(sample_identity(rng), sample_transcript(rng, 2.0)) for _ in range(400)]
+    assert np.mean(asked) == pytest.approx(1 - (7 / 8) ** 2, abs=0.06)
