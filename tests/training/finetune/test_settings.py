@@ -129,12 +129,15 @@ def test_the_shipped_configurations_fit_the_model_that_is_shipped() -> None:
 
 
 def test_the_stages_of_the_next_ccl_tiny_have_encoders_that_fit_its_model() -> None:
-    stages = [read_settings(CONFIGS / "ccl-tiny-2" / f"{name}.json") for name in ("one-object", "hard")]
+    stages = [
+        read_settings(CONFIGS / "ccl-tiny-2" / f"{name}.json") for name in ("one-object", "hard", "pairs")
+    ]
     _, config = read_model(stages[0].model)
     # The size of a latent is checked where it is loaded.
     _, audio, _ = Encoders(stages[0].encoders, config).parts
     assert audio.latent_channels == config.audio_latent.channels == 128
-    assert stages[0].encoders == stages[1].encoders
-    _, began = read_model(stages[1].model)
-    assert replace(began, text_encoder=None) == replace(config, text_encoder=None)
+    for later in stages[1:]:
+        assert later.encoders == stages[0].encoders
+        _, began = read_model(later.model)
+        assert replace(began, text_encoder=None) == replace(config, text_encoder=None)
     assert stages[0].train.steps * 0.65 < 2 * 3600, "seconds of a step on one core"
