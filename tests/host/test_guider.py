@@ -20,7 +20,7 @@ from comfy_extras.nodes_easycache import EasyCacheNode as EasyCache
 from comfy_extras.nodes_lt import LTXVConcatAVLatent
 from comfy_extras.nodes_model_advanced import RescaleCFG
 
-from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights
+from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights, default_settings
 from ccl_pack.ccl_core.host.branches import ANCHOR, with_switches
 from ccl_pack.ccl_core.host.guider import AVGuider
 from ccl_pack.ccl_core.host.media.pair import Pair
@@ -179,7 +179,7 @@ def test_a_range_is_a_part_of_the_run(model: ModelPatcher) -> None:
 def test_ma_cfg_acts_at_the_noise_levels_it_was_published_with(model: ModelPatcher) -> None:
     """Of the model's time, not of the run: with a shift of 3 most steps lie above .5."""
     clone, passes = recorded(model)
-    run(av_guider(clone, "ma_cfg", defaults("ma_cfg")), tiny.av_latent(), steps=8)
+    run(av_guider(clone, "ma_cfg", default_settings("ma_cfg")), tiny.av_latent(), steps=8)
     sampling = model.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 8)[:-1].tolist()
     inside = [sigma >= 0.5 for sigma in sigmas]

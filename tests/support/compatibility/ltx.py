@@ -21,15 +21,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-from ccl_pack.ccl_core.config import OPTIONS
 from ccl_pack.ccl_core.host.branches import ANCHOR, with_switches
 from support.compatibility.checkouts import LTXVIDEO, module
-from support.compatibility.table import distance
+from support.compatibility.table import COUPLINGS, distance
 from support.tiny import av_latent, conditioning, other_model
 from support.uncoupled import model_of
 
 LTX = "LTX-2"
-COLUMNS = (LTX, *OPTIONS)
+COLUMNS = (LTX, *COUPLINGS)
 # Of a run in three steps, of its second half, and of one step, which is the prediction itself.
 WHOLE, LATER, ONE = (1.0, 0.7, 0.4, 0.0), (0.5, 0.25, 0.0), (1.0, 0.0)
 Streams = Sequence[Tensor]

@@ -13,11 +13,12 @@ from functools import cache
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ccl_pack.ccl_core.config import OPTIONS
 from support.uncoupled import model_of, sample, two_experts, wan_of
 
 EXPERTS = "low-noise expert"
-COLUMNS = (*OPTIONS, EXPERTS)
+# The couplings of models that have weights, as the page lists them.
+COUPLINGS = ("cca", "fusion", "bridge")
+COLUMNS = (*COUPLINGS, EXPERTS)
 Patch = Callable[[ModelPatcher], ModelPatcher]
 
 
