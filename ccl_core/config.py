@@ -11,12 +11,11 @@ from .counts import linear, meeting
 # Explained at Timeline (alignment/timeline.py) and at StreamConfig.
 CLOCKS = ("causal", "uniform", "linear")
 ROPES = ("tarp", "token")
-# Those of the host's WanModel.
+# Those of the host's WanModel, and the fields of a stream that are no arguments of it.
 MODEL_TYPES = ("t2v", "i2v")
+OWN_FIELDS = ("text_len", "stem_dim", "rope", "references", "speech_blocks")
 # Explained at AsymmetricOptions.
 WINDOW_UNITS = ("latents", "frames")
-# Fields of a stream that are no arguments of that model.
-OWN_FIELDS = ("text_len", "stem_dim", "rope", "references", "speech_blocks")
 INTERPOLATIONS = ("centres", "latents", "frames")
 
 

@@ -30,13 +30,11 @@ from .given import kept_for
 from .kept_parts import mask_for_timesteps
 from .run import RUN, Run, unpack
 from .saving import require_writable, sound_weights
-from .texts import of_streams
+from .texts import of_streams, reference_sound
 from .video_wrappers import for_video
 
 # Conditions that a context window cuts: the stream whose window it is, and the axis of time.
 WINDOWED = {"video_mask": (0, 2), "video_concat": (0, 2), "audio_mask": (1, 2)}
-# The entry of a conditioning that holds the latent of a reference sound, (b, c, r).
-REFERENCE_AUDIO = "reference_audio"
 # Of the host, with a shift per stream where it has one.
 FLOW = getattr(comfy.model_base.ModelType, "FLOW_AV", comfy.model_base.ModelType.FLOW)
 # Keys of wrappers around a pass that handle a packed pair: our own, and that of the host's compile nodes.
@@ -143,8 +141,9 @@ class CCLModel(comfy.model_base.WAN21):
                 out[name] = comfy.conds.CONDRegular(mask_for_timesteps(mask))
         if audio_text is not None:
             out["audio_context"] = comfy.conds.CONDRegular(audio_text)
-        if kwargs.get(REFERENCE_AUDIO) is not None:
-            out["audio_reference"] = comfy.conds.CONDRegular(kwargs[REFERENCE_AUDIO])
+        sound = reference_sound(kwargs, self.ccl_config)
+        if sound is not None:
+            out["audio_reference"] = comfy.conds.CONDRegular(sound)
         return out
 
     def _of_pair(self, noise: Tensor) -> dict[str, Any]:

@@ -14,6 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import CCLConfig
+
+# The entry of a conditioning that holds the latent of a reference sound.
+REFERENCE_AUDIO = "reference_audio"
 JOINS = ("cat", "concat", "concatenate")
 SUMS = ("add", "iadd", "radd", "sub", "isub", "rsub", "subtract", "lerp")
 PRODUCTS = ("mul", "imul", "rmul", "multiply", "div", "truediv", "itruediv", "neg")
@@ -136,3 +140,14 @@ def _lengthened(text: Tensor, tokens: int) -> Tensor:
     if missing <= 0:
         return text[:, :tokens]
     return torch.cat([text, text.new_zeros(text.shape[0], missing, text.shape[-1])], dim=TOKENS)
+
+
+def reference_sound(entry: Mapping[str, Any], config: CCLConfig) -> Tensor | None:
+    """The latent (b, c, r) of a reference sound in a conditioning; ValueError where nobody reads it."""
+    sound = entry.get(REFERENCE_AUDIO)
+    if sound is not None and not config.audio.references:
+        raise ValueError(
+            f"the text carries a reference sound ({REFERENCE_AUDIO}), and this model reads none: take it "
+            "away, or choose a model that was trained with reference voices"
+        )
+    return sound

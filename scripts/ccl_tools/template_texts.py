@@ -189,21 +189,25 @@ FACTS["Ovi 1.1, low memory"] = replace(
 MODEL_FOLDERS = "*_[db]*/*"
 
 
+def made_by(row: Row) -> str:
+    """What comes out; of a film that gets a sound, the sound alone."""
+    facts = FACTS[row.release.title]
+    return facts.sound if row.job is sound_for_video else facts.makes
+
+
 def description_of(row: Row) -> str:
     """The tip on a blueprint."""
     facts = FACTS[row.release.title]
-    makes = facts.sound if row.job is sound_for_video else facts.makes
-    return f"{DOES[row.job][0]} Makes {makes}. Card: {facts.card}. Download: {facts.download}."
+    return f"{DOES[row.job][0]} Makes {made_by(row)}. Card: {facts.card}. Download: {facts.download}."
 
 
 def note_of(row: Row) -> str:
     facts = FACTS[row.release.title]
     does, steps = DOES[row.job]
-    makes = facts.sound if row.job is sound_for_video else facts.makes
     parts = [
         f"### {does}",
         steps,
-        f"**Makes** {makes}. **Card**: {facts.card}. **Download**: {facts.download}.",
+        f"**Makes** {made_by(row)}. **Card**: {facts.card}. **Download**: {facts.download}.",
         "\n".join(f"- {hint}" for hint in (*OF_ROW.get(row.name, ()), *facts.hints)),
         files_of(row),
     ]

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import nodes as host_nodes
 from ccl_pack.ccl_core.config import OPTIONS, InteractionConfig
 from ccl_pack.ccl_core.model.interactions import INTERACTIONS
 from ccl_pack.ccl_core.model.joint import JointModel
 from ccl_pack.ccl_core.model.times import clean_in_front, times_of
-from support.tiny import CONFIG, latents, patcher
+from support.tiny import CONFIG, av_latent, conditioning, latents, patcher
 
 TEXT = torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(7))
 IMAGE = torch.randn(1, 16, 4, 6, generator=torch.Generator().manual_seed(8))
@@ -145,3 +146,23 @@ def test_the_clock_of_a_coupling_is_that_without_references(kind: str) -> None:
             tables.append(model.kind.tables(model.ccl_config, model, model.audio, video, audio, plan, device))
         for without, beside in zip(*tables, strict=True):
             assert torch.equal(without.queries, beside.queries) and torch.equal(without.keys, beside.keys)
+
+
+def sampled(model: Any, **entries: Any) -> list[Tensor]:
+    texts = conditioning(1, **entries), conditioning(2, **entries)
+    run = host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "simple", *texts, av_latent())
+    return run[0]["samples"].unbind()
+
+
+def test_a_text_brings_them_through_the_host_s_sampler() -> None:
+    streams = {name: replace(getattr(CONFIG, name), references=True) for name in ("video", "audio")}
+    interaction = InteractionConfig("asymmetric", (0, 1), OPTIONS["asymmetric"]())
+    model = patcher(interaction=interaction, **streams)
+    plain = sampled(model)
+    for entries in ({"reference_latents": [IMAGE[:, :, None]]}, {"reference_audio": VOICE}):
+        assert all((x - y).abs().max() > 1e-4 for x, y in zip(sampled(model, **entries), plain, strict=True))
+
+
+def test_a_model_without_voices_says_that_it_reads_none() -> None:
+    with pytest.raises(ValueError, match=r"carries a reference sound .*, and this model reads none"):
+        sampled(patcher(), reference_audio=VOICE)
