@@ -33,6 +33,19 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Texts for a model whose audio stream reads words alone: the video's caption, and the words.
+
+    unsaid, unheard: quoted words and a description of the sound that neither of the two holds.
+    """
+
+    caption: str
+    words: str
+    unsaid: str = ""
+    unheard: str = ""
+
+
+@dataclass(frozen=True)
 class Marks:
     """The marks of all families together."""
 
@@ -118,6 +131,20 @@ def write_texts(
         return write_prompt(Prompt(seen, read.audio), style), None
     heard = Prompt(_speech_of(seen), read.audio)
     return write_prompt(Prompt(seen, ()), style), write_prompt(heard, style, lead=False)
+
+
+def write_apart(style: PromptStyle, scene: str, sound: str = "", speech: str = "") -> Apart:
+    """The caption without words, and the words: those of the speech, else what the scene has in quotes."""
+    read = read_prompt(scene, sound)
+    typed = read_speech(speech)
+    quoted, said = _words(read.scene), _words(typed)
+    prose = _tidy([span for span in (*read.scene, Span(" "), *typed) if not span.speech])
+    caption = write_prompt(Prompt(prose, ()), style)
+    return Apart(caption, said or quoted, quoted if said else "", _written(read.audio, style))
+
+
+def _words(spans: tuple[Span, ...]) -> str:
+    return " ".join(span.text for span in spans if span.speech)
 
 
 def _speech_of(spans: tuple[Span, ...]) -> tuple[Span, ...]:

@@ -8,10 +8,20 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from comfy_api.latest import io
 
-from ..ccl_core.families.base import Family
+from ..ccl_core.families.base import Family, PromptStyle
 from ..ccl_core.host.out_of_memory import advising
 from ..ccl_core.host.published import family_of
-from ..ccl_core.prompts import PLAIN, read_prompt, style_named, styles, write_prompt, write_texts
+from ..ccl_core.model.speech_text import bytes_of
+from ..ccl_core.notices import notice
+from ..ccl_core.prompts import (
+    PLAIN,
+    read_prompt,
+    style_named,
+    styles,
+    write_apart,
+    write_prompt,
+    write_texts,
+)
 from .conditioning import Conditioning, dual_prompt
 from .inputs import FROM_MODEL, model_input, phrases, titles
 from .node import CCLNode, known_choices
@@ -90,12 +100,16 @@ class CCLPrompt(CCLNode):
         # Files of some versions cannot be told apart, so a family's first style stands for the usual one.
         usual = family.prompts[0] if family.prompts else PLAIN
         style = usual if variant == FROM_MODEL else style_named(variant)
-        positive = _encode(clip, *write_texts(family, style, prompt, sound, speech))
         # An empty text means the published one; " " is true and so stands for no text at all.
         published = family.sampling
-        texts = negative_prompt or published.negative, negative_sound or published.audio_negative
-        avoided = _encode(clip, *texts)
-        return io.NodeOutput(positive, avoided)
+        avoided = negative_prompt or published.negative
+        if _reads_words(model):
+            positive = _with_words(clip, style, prompt, sound, speech)
+            _tell_unheard("negative_sound", negative_sound.strip())
+            return io.NodeOutput(positive, _beside(_encode(clip, avoided), ""))
+        positive = _encode(clip, *write_texts(family, style, prompt, sound, speech))
+        negative = _encode(clip, avoided, negative_sound or published.audio_negative)
+        return io.NodeOutput(positive, negative)
 
 
 def _require_family(model: ModelPatcher) -> Family:
@@ -108,7 +122,37 @@ def _require_family(model: ModelPatcher) -> Family:
     return family
 
 
-def _encode(clip: CLIP, text: str, audio_text: str | None) -> Conditioning:
+def _reads_words(model: ModelPatcher) -> bool:
+    """Whether the audio stream reads the words of a speech and no other text."""
+    config = getattr(model.model, "ccl_config", None)
+    return config is not None and config.audio.speech_blocks > 0
+
+
+def _with_words(clip: CLIP, style: PromptStyle, prompt: str, sound: str, speech: str) -> Conditioning:
+    """The caption for the video, the words for the sound; what neither has is told."""
+    texts = write_apart(style, prompt, sound, speech)
+    _tell_unheard("sound", texts.unheard)
+    if texts.unsaid:
+        notice(
+            f"{texts.unsaid!r} in prompt is not said, as speech has words: write all of them there, or leave "
+            "speech empty"
+        )
+    return _beside(_encode(clip, texts.caption), texts.words)
+
+
+def _tell_unheard(name: str, text: str) -> None:
+    if text:
+        notice(
+            f"{name} is left out ({text!r}): the sound of this model reads the words in speech and no "
+            "description. A voice of one's own comes from CCLReferences"
+        )
+
+
+def _beside(video: Conditioning, words: str) -> Conditioning:
+    return dual_prompt(video, [[bytes_of(words), {}]])
+
+
+def _encode(clip: CLIP, text: str, audio_text: str | None = None) -> Conditioning:
     """One text for both streams, or one for each."""
     if clip is None:
         raise ValueError(

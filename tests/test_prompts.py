@@ -12,12 +12,14 @@ import pytest
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.prompts import (
     PLAIN,
+    Apart,
     Prompt,
     Span,
     read_prompt,
     read_speech,
     style_named,
     styles,
+    write_apart,
     write_prompt,
     write_texts,
 )
@@ -247,4 +249,27 @@ def test_a_caption_of_the_tiny_world_is_scene_and_sound() -> None:
     assert write_texts(FAMILIES["ccl"], PLAIN, "a red ball bounces", "drum") == (
         "a red ball bounces, drum",
         None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("scene", "speech", "wanted"),
+    [
+        ("A face.", " kama sulo \n\nmi ", Apart("A face.", "kama sulo mi")),
+        ('She says "kama" and\tnods.', "", Apart("She says and nods.", "kama")),
+        ("<S>kama<E> <S>sulo<E>", "", Apart("", "kama sulo")),
+        ("A face.", 'He whispers: "kama"', Apart("A face. He whispers:", "kama")),
+        ('She says "kama".', "sulo", Apart("She says .", "sulo", unsaid="kama")),
+        ("A face. Audio: rain", "", Apart("A face.", "", unheard="rain")),
+    ],
+)
+def test_words_of_a_stream_that_reads_nothing_else_are_not_in_the_caption(
+    scene: str, speech: str, wanted: Apart
+) -> None:
+    assert write_apart(PLAIN, scene, "", speech) == wanted
+
+
+def test_a_caption_without_words_is_in_the_chosen_style() -> None:
+    assert write_apart(style_named(MOVA), 'A face. "kama"', "rain <sfx>drip</sfx>") == Apart(
+        f"{NO_SUBTITLES}\n\nA face.", "kama", unheard="rain drip"
     )

@@ -4,6 +4,7 @@ options.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -13,8 +14,15 @@ from comfy.sd import CLIP
 
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.files.build import load_checkpoint
+from ccl_pack.ccl_core.host.files.identify import stated_config
+from ccl_pack.ccl_core.host.files.read import read
 from ccl_pack.ccl_core.host.texts import of_streams
+from ccl_pack.ccl_core.model.speech_text import bytes_of
 from ccl_pack.ccl_core.prompts import styles
+from ccl_pack.ccl_core.training.finetune.beside import beside_of
+from ccl_pack.ccl_core.training.finetune.cache import EncodedClip, padded
+from ccl_pack.ccl_core.training.finetune.encoders import Encoders
+from ccl_pack.ccl_core.training.finetune.settings import EncoderSettings
 from ccl_pack.nodes import CHECKPOINTS
 from ccl_pack.nodes.prompts import CCLPrompt, CCLPromptTags
 from support import tiny
@@ -145,3 +153,59 @@ def test_prompt_says_what_is_missing(clip: CLIP) -> None:
 def test_prompt_offers_every_variant_and_the_one_of_the_model_first() -> None:
     (variant,) = (entry for entry in CCLPrompt.define_schema().inputs if entry.id == "variant")
     assert variant.options == ["from model", *styles()]
+
+
+def talking() -> ModelPatcher:
+    return tiny.patcher(audio=replace(tiny.CONFIG.audio, speech_blocks=2), family="uniavgen")
+
+
+@pytest.mark.parametrize("words", [{"speech": "kama sulo"}, {"prompt": 'A woman waves. "kama sulo"'}])
+def test_a_sound_that_reads_words_gets_their_bytes_and_the_video_the_rest(
+    clip: CLIP, words: dict[str, str]
+) -> None:
+    positive, negative = CCLPrompt.execute(talking(), clip, **{"prompt": "A woman waves."} | words).args
+    for conditioning, caption, said in ((positive, "A woman waves.", "kama sulo"), (negative, "", "")):
+        video, audio = texts(conditioning)
+        assert torch.equal(video, encoded(clip, caption)) and torch.equal(audio, bytes_of(said))
+
+
+def test_it_gets_what_training_gives_it(clip: CLIP, caplog: pytest.LogCaptureFixture) -> None:
+    """The caption and words of a clip, and the empty forms of both where training drops them."""
+    positive, negative = CCLPrompt.execute(talking(), clip, "A woman waves.", speech="kama sulo").args
+    file = str(CHECKPOINTS / "ccl-tiny.safetensors")
+    encoders = Encoders(EncoderSettings(checkpoint=file), stated_config(read(file)))
+    said = {"speech": bytes_of("kama sulo")[0]}
+    clip_of = EncodedClip("a", torch.zeros(0), torch.zeros(0), encoders.encode_text("A woman waves."), said)
+    rows = len(clip_of.text)
+    wanted = {False: clip_of.text, True: padded(encoders.encode_text("")[:rows], rows)}
+    stream = talking().model.diffusion_model.audio
+    for conditioning, dropped in ((positive, False), (negative, True)):
+        video, audio = texts(conditioning)
+        trained = beside_of([clip_of], [dropped])["speech"]
+        # Zeros behind a text say nothing, in the video's as in the sound's.
+        short = min(video.shape[1], rows)
+        assert torch.equal(video[0, :short], wanted[dropped][:short])
+        assert not video[0, short:].any() and not wanted[dropped][short:].any()
+        count = audio.shape[1]
+        assert torch.equal(audio, trained[:, :count]) and not trained[:, count:].any()
+        torch.testing.assert_close(stream.embed_text(trained)[0][:, :count], stream.embed_text(audio)[0])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("texts_of", "message"),
+    [
+        ({"sound": "rain"}, "sound is left out ('rain')"),
+        ({"negative_sound": "hum"}, "negative_sound is left out ('hum')"),
+        ({"prompt": 'She says "kama".', "speech": "sulo"}, "'kama' in prompt is not said"),
+    ],
+)
+def test_what_such_a_sound_cannot_read_is_told(
+    clip: CLIP, caplog: pytest.LogCaptureFixture, texts_of: dict[str, str], message: str
+) -> None:
+    CCLPrompt.execute(talking(), clip, **{"prompt": "A woman waves."} | texts_of)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING and record.getMessage().startswith(message)
+    caplog.clear()
+    CCLPrompt.execute(talking(), clip, "A woman waves.", negative_sound=" ")
+    assert not caplog.records
