@@ -18,6 +18,7 @@ from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
 from .lora import CCLLoraLoader
 from .memory import CCLMemoryPlan
 from .prompts import CCLPrompt, CCLPromptTags
+from .references import CCLReferences
 from .shift import CCLStreamShift
 from .sparse import CCLSparseAttention
 from .tasks import CCLMaskAV, CCLSetTask
@@ -41,6 +42,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLPrompt,
     CCLPromptTags,
     CCLDualPrompt,
+    CCLReferences,
     CCLStreamShift,
     CCLSparseAttention,
     CCLGuider,

@@ -7,15 +7,18 @@ from typing import Any
 import comfy.conds
 from comfy_api.latest import io
 
-from ..ccl_core.host.texts import StreamTexts
+from ..ccl_core.host.texts import REFERENCE_AUDIO, REFERENCE_IMAGE, StreamTexts
 from ..ccl_core.notices import notice
 from .node import CCLNode
 
 # What the host keeps beside a text and applies to a whole entry, so to both streams.
 SHARED = ("start_percent", "end_percent", "strength", "area", "mask")
 
-# What nodes attach to a text for the picture.
-OF_VIDEO = ("hooks", "control", "concat_latent_image", "reference_latents", "clip_vision_output")
+# What nodes attach to a text.
+ATTACHED = (
+    *("hooks", "control", "concat_latent_image", "clip_vision_output"),
+    *(REFERENCE_IMAGE, REFERENCE_AUDIO),
+)
 
 Conditioning = list[list[Any]]
 
@@ -43,7 +46,7 @@ def _pair(text: Any, extra: dict[str, Any], audio_text: Any, audio_extra: dict[s
             f"audio_conditioning carries {', '.join(lost)}, which a sampler applies to both streams: "
             "set it behind CCLDualPrompt, or on video_conditioning"
         )
-    unused = [name for name in OF_VIDEO if audio_extra.get(name) is not None]
+    unused = [name for name in ATTACHED if audio_extra.get(name) is not None]
     if unused:
         notice(
             f"audio_conditioning carries {', '.join(unused)}, of which nothing is used beside its text: set "

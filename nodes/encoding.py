@@ -26,14 +26,12 @@ from ..ccl_core.host.media.source import Source, remember, report, source_of
 from ..ccl_core.host.vae.sockets import require_audio_vae, require_connected, token_rate
 from ..ccl_core.notices import told
 from .inputs import fps_input
-from .material import picture_of, sound_of
+from .material import UNCONNECTED, connected_sound, picture_of, sound_of
 from .node import CCLNode
 
 # What may stay of a video.
 PICTURE, SOUND = "picture", "sound"
 KEPT = (PICTURE, SOUND, "picture and sound")
-# The host leaves out an input that nothing is connected to, and hands on None as the sound of a silent file.
-UNCONNECTED: dict[str, Any] = {}
 
 
 def _socket_inputs() -> list[io.Input]:
@@ -158,7 +156,7 @@ class CCLEncodeAV(CCLNode):
         keep: str = PICTURE,
         end_image: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        audio = _connected(audio)
+        audio = connected_sound(audio, "audio")
         av = split(latent)
         require_finite(av, "latent")
         # Images do not say their rate, so that a typed one is theirs where the latent has its own.
@@ -192,16 +190,6 @@ class CCLEncodeAV(CCLNode):
         text = report(av, Source(picture, sound, image_fit), own, video_vae, audio_vae)
         told(text)
         return io.NodeOutput(join(av), text)
-
-
-def _connected(audio: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The sound in the input, None without one; ValueError where a node is connected that has none."""
-    if audio is None:
-        raise ValueError(
-            "audio is connected to a node that gives no sound, such as GetVideoComponents of a file without "
-            "sound: choose a file with sound, or disconnect audio to have a sound made"
-        )
-    return audio or None
 
 
 def _given_picture(

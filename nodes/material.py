@@ -12,6 +12,9 @@ from comfy_api.latest import Input, InputImpl
 from ..ccl_core.host.media.picture import Film, Frames, Picture, open_film
 from .inputs import FROM_MATERIAL
 
+# The host leaves out an input that nothing is connected to, and hands on None as the sound of a silent file.
+UNCONNECTED: dict[str, Any] = {}
+
 
 @dataclass(frozen=True, eq=False)
 class Material:
@@ -55,6 +58,16 @@ class Material:
 
     def _picture(self) -> Picture:
         return Frames(self.images, self.frame_rate) if self.video is None else picture_of(self.video)
+
+
+def connected_sound(sound: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    """The AUDIO in an input, None without one; ValueError where a node is connected that has none."""
+    if sound is None:
+        raise ValueError(
+            f"{name} is connected to a node that gives no sound, such as GetVideoComponents of a file "
+            f"without sound: choose a file with sound, or disconnect {name} to have a sound made"
+        )
+    return sound or None
 
 
 def picture_of(video: Input.Video) -> Picture:

@@ -32,6 +32,7 @@ IDS = {
     "CCLModelLoader",
     "CCLPrompt",
     "CCLPromptTags",
+    "CCLReferences",
     "CCLSetTask",
     "CCLSparseAttention",
     "CCLStreamShift",

@@ -33,8 +33,10 @@ from .saving import require_writable, sound_weights
 from .texts import of_streams, reference_sound
 from .video_wrappers import for_video
 
-# Conditions that a context window cuts: the stream whose window it is, and the axis of time.
+# Conditions that a context window cuts: the stream whose window it is, and the axis of time. None: not cut,
+# though an axis may be as long as the video.
 WINDOWED = {"video_mask": (0, 2), "video_concat": (0, 2), "audio_mask": (1, 2)}
+WINDOWED |= dict.fromkeys(("reference_latent", "audio_reference"))
 # Of the host, with a shift per stream where it has one.
 FLOW = getattr(comfy.model_base.ModelType, "FLOW_AV", comfy.model_base.ModelType.FLOW)
 # Keys of wrappers around a pass that handle a packed pair: our own, and that of the host's compile nodes.
@@ -285,9 +287,10 @@ class CCLModel(comfy.model_base.WAN21):
         if cond_key not in WINDOWED:
             resize = super().resize_cond_for_context_window
             return resize(cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list)
-        stream, axis = WINDOWED[cond_key]
-        if cond_value.cond.shape[axis] == 1:  # one value for all times
+        place = WINDOWED[cond_key]
+        if place is None or cond_value.cond.shape[place[1]] == 1:  # one value for all times
             return cond_value
+        stream, axis = place
         if stream > 0:
             own = window.get_window_for_modality(stream)
             return cond_value._copy_with(own.get_tensor(cond_value.cond, device, dim=axis))

@@ -25,6 +25,7 @@ from .hooks import separate
 from .kept_parts import KEPT_PARTS, noisy_parts
 from .latent_checks import refuse_windows_of_a_batch, require_shapes
 from .regions import pack_regions
+from .texts import REFERENCE_IMAGE
 from .video_wrappers import with_video_result
 
 RUN = "ccl_run"
@@ -158,6 +159,7 @@ def sample_in_run(
     model.run = options[RUN] = run
     separate(guider.model_options, kwargs["latent_shapes"])
     tell_of_texts(getattr(guider, "conds", {}), latent_image.shape[0])
+    tell_of_images(model.ccl_config, getattr(guider, "conds", {}))
     tell_of_clocks(model.ccl_config, kwargs["latent_shapes"])
     noise = whole_noise(noise, latent_image)
     try:
@@ -186,6 +188,18 @@ def tell_of_texts(conds: dict[str, list[dict[str, Any]]], batch: int) -> None:
         if most > batch:
             left = f"the last {most - batch} are left out. Make the latent with batch_size {most} to use them"
             notice(f"{name} has texts for {most} clips, the latent {batch}: {left}")
+
+
+def tell_of_images(config: CCLConfig, conds: dict[str, list[dict[str, Any]]]) -> None:
+    """Tell of reference images that no stream reads."""
+    if config.video.references or config.video.in_dim_ref_conv:
+        return
+    for name, entries in conds.items():
+        if any(entry.get(REFERENCE_IMAGE) for entry in entries):
+            notice(
+                f"{name} has a reference image ({REFERENCE_IMAGE}), which this model does not read: it "
+                "changes nothing. Take it away, or choose a model that was trained with reference images"
+            )
 
 
 def tell_of_clocks(config: CCLConfig, shapes: Sequence[Sequence[int]]) -> None:

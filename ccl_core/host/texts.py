@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ..config import CCLConfig
 
-# The entry of a conditioning that holds the latent of a reference sound.
+# The entries of a conditioning that hold references: latents of a list (ReferenceLatent of the host; the last
+# one counts), and the latent of a sound.
+REFERENCE_IMAGE = "reference_latents"
 REFERENCE_AUDIO = "reference_audio"
 JOINS = ("cat", "concat", "concatenate")
 SUMS = ("add", "iadd", "radd", "sub", "isub", "rsub", "subtract", "lerp")

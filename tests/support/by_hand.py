@@ -54,8 +54,14 @@ LINKS = {
     "AUDIO": ["5", 0],
     "MASK": ["7", 0],
 }
-# A latent without sound is what Decode can do without an optional input; a task keeps what there is.
-LINKS_BY_NAME = {"audio_vae": ["1", 3], "CCLDecodeAV.latent": ["6", 0], "CCLSetTask.latent": ["8", 0]}
+# A latent without sound is what Decode can do without an optional input; a task keeps what there is, and a
+# film that is kept has a reference image.
+LINKS_BY_NAME = {
+    "audio_vae": ["1", 3],
+    "CCLDecodeAV.latent": ["6", 0],
+    "CCLSetTask.latent": ["8", 0],
+    "CCLReferences.latent": ["8", 0],
+}
 NODE, SHOWN = "10", "11"
 
 

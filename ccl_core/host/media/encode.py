@@ -40,7 +40,7 @@ class Fit:
 
 def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLatent:
     """Encode frames (f, h, w, c), at the rate of the latent, into the first latent frames and keep them."""
-    _require_image_batch(images)
+    require_image_batch(images)
     return write_picture(av, vae, Frames(images, Fraction(1)), Fraction(1), fit)
 
 
@@ -53,13 +53,13 @@ def write_picture(av: AVLatent, vae: VAE, picture: Picture, fps: Fraction, fit: 
     images = read_picture(picture, fps, used, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
     if given == av.video.shape[2]:
         images = torch.cat([images, images[-1:].expand(frames - used, -1, -1, -1)])
-    return _with_kept(av, _encoded(vae, images), slice(given))
+    return _with_kept(av, encoded(vae, images), slice(given))
 
 
 def write_end(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLatent:
     """Encode frames (f, h, w, c), at the rate of the latent, into the last latent frames and keep them."""
     require_video_vae(vae, av.video.shape[1])
-    _require_image_batch(images)
+    require_image_batch(images)
     length, count = av.video.shape[2], images.shape[0]
     # A latent frame and more in front of them, in which nothing moves: the VAE looks back.
     given = latent_frames_of(count + 1) - 1
@@ -73,10 +73,10 @@ def write_end(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLaten
     images = fit_images(
         torch.cat([lead, images]), av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image
     )
-    return _with_kept(av, _encoded(vae, images)[:, :, -given:], slice(length - given, length))
+    return _with_kept(av, encoded(vae, images)[:, :, -given:], slice(length - given, length))
 
 
-def _encoded(vae: VAE, images: torch.Tensor) -> torch.Tensor:
+def encoded(vae: VAE, images: torch.Tensor) -> torch.Tensor:
     """Frames (f, h, w, 3) as a latent (1, c, t, h, w)."""
     with advising(
         f"encoding {images.shape[0]} frames of {images.shape[2]} x {images.shape[1]}",
@@ -89,7 +89,7 @@ def _encoded(vae: VAE, images: torch.Tensor) -> torch.Tensor:
 
 def _with_kept(av: AVLatent, encoded: torch.Tensor, where: slice) -> AVLatent:
     """The latent with these latent frames in it, kept."""
-    video, mask = av.video.clone(), _mask(av.video, av.video_mask)
+    video, mask = av.video.clone(), mask_of(av.video, av.video_mask)
     video[:, :, where] = encoded.to(video)
     mask[:, :, where] = 0
     return replace(av, video=video, video_mask=mask)
@@ -135,7 +135,8 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
     rate = input_sample_rate(vae)
     # Samples of a token: 7056/5 for MMAudio.
     hop = Fraction(rate) / token_rate(vae)
-    waveform = _waveform(audio, rate, vae.output_channels, av.audio.shape[0])
+    waveform = waveform_of(audio, rate, vae.output_channels, av.audio.shape[0])
+    _tell_of_silence(waveform, rate)
     count, wanted = waveform.shape[-1], math.ceil(tokens * hop)
     waveform, given = _fit_waveform(waveform, tokens, hop, rate, fit.length)
     _tell_of_length(count, wanted, hop, wanted / av.video.shape[2], rate, fit.length)
@@ -152,7 +153,7 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
             f"the latent has {tokens}: connect the audio VAE of the latent's model"
         )
     latent = av.audio.clone()
-    mask = _mask(av.audio, av.audio_mask)
+    mask = mask_of(av.audio, av.audio_mask)
     latent[:, :, :given] = encoded[:, :, :given].to(latent)
     mask[:, :, :given] = 0
     return replace(av, audio=latent, audio_mask=mask)
@@ -258,29 +259,37 @@ def _tell_of_length(count: int, wanted: int, hop: Fraction, frame: float, rate: 
         tell(f"{seconds}: silence is added. Choose generate in length_fit to have the rest made")
 
 
-def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> torch.Tensor:
-    """An AUDIO at the VAE's rate and channel count, one for each sample of the batch."""
+def _tell_of_silence(waveform: torch.Tensor, rate: int) -> None:
+    if not waveform.any():
+        notice(
+            f"all {waveform.shape[-1] / rate:.2f} s of audio are digital silence, which the model takes "
+            "for a given sound. Leave the sound out to have one made"
+        )
+
+
+def waveform_of(
+    audio: dict[str, Any], rate: int, channels: int, batch: int, name: str = "audio"
+) -> torch.Tensor:
+    """An AUDIO at the VAE's rate and channel count, one for each sample of the batch.
+
+    ValueError for one without samples, of another batch, or with numbers that are not finite.
+    """
     waveform = audio["waveform"]
     own_rate = int(audio["sample_rate"])
     if waveform.ndim != 3 or waveform.shape[-1] == 0 or waveform.shape[1] == 0:
         raise ValueError(
-            f"audio has shape {tuple(waveform.shape)}, wanted (batch, channels, samples) with samples in it: "
-            "the file may hold no sound, choose another one"
+            f"{name} has shape {tuple(waveform.shape)}, wanted (batch, channels, samples) with samples in "
+            "it: the file may hold no sound, choose another one"
         )
     if own_rate <= 0:
-        raise ValueError(f"audio has a sample rate of {own_rate} Hz: load it again with LoadAudio")
+        raise ValueError(f"{name} has a sample rate of {own_rate} Hz: load it again with LoadAudio")
     if waveform.shape[0] not in (1, batch):
         raise ValueError(
-            f"audio is a batch of {waveform.shape[0]}, the latent one of {batch}: give one sound, or one for "
-            "each sample of the latent"
+            f"{name} is a batch of {waveform.shape[0]}, the latent one of {batch}: give one sound, or one "
+            "for each sample of the latent"
         )
     if not torch.isfinite(waveform).all():
-        raise ValueError("audio holds NaN or infinite values: load or generate it again")
-    if not waveform.any():
-        notice(
-            f"all {waveform.shape[-1] / own_rate:.2f} s of audio are digital silence, which the model takes "
-            "for a given sound. Leave the sound out to have one made"
-        )
+        raise ValueError(f"{name} holds NaN or infinite values: load or generate it again")
     # The host's own nodes state no layout.
     waveform = to_channels(waveform.float(), channels, audio.get("layout"))
     if own_rate != rate:
@@ -288,17 +297,18 @@ def _waveform(audio: dict[str, Any], rate: int, channels: int, batch: int) -> to
     return waveform.expand(batch, -1, -1)
 
 
-def _require_image_batch(images: torch.Tensor) -> None:
+def require_image_batch(images: torch.Tensor, name: str = "images") -> None:
+    """ValueError unless an IMAGE holds pictures of finite numbers."""
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(
-            f"images has shape {tuple(images.shape)}, wanted (frames, height, width, channels) with frames "
+            f"{name} has shape {tuple(images.shape)}, wanted (frames, height, width, channels) with frames "
             "in it: check the node that made them"
         )
     if not torch.isfinite(images).all():
-        raise ValueError("images holds NaN or infinite values: load or decode them again")
+        raise ValueError(f"{name} holds NaN or infinite values: load or decode them again")
 
 
-def _mask(samples: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """A mask of one channel and full size that may be written to."""
+def mask_of(samples: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The mask of a stream in one channel and full size, which may be written to."""
     full = ones_mask(samples)
     return full if mask is None else comfy.utils.reshape_mask(mask, full.shape).to(full).clone()

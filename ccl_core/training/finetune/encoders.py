@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -23,12 +22,13 @@ from ...host.files.identify import stated_config
 from ...host.files.read import RawFile, naming, read
 from ...host.media.encode import Fit, write_audio
 from ...host.media.latents import AVLatent, empty, grid_of
+from ...host.media.references import encode_voice
 from ...host.vae.audio import load_audio_vae, load_audio_vae_file
 from ...host.vae.sockets import require_audio_vae, require_video_vae
 from ...host.vae.text_encoder import load_text_encoder
 from ...host.vae.video import load_video_vae
 from ...model.speech_text import bytes_of
-from .media import VOICE_SECONDS, Extras, Media, Shape
+from .media import Extras, Media, Shape
 from .settings import DataSettings, EncoderSettings
 
 # Part of each clip's stamp: a new number makes every clip be encoded again.
@@ -114,8 +114,7 @@ class Encoders:
             image = media.frames[:1] if own.image is None else own.image
             found["reference"] = self._encode_frames(image[None])[0, :, 0]
         if config.audio.references and own.voice is not None:
-            tokens = math.floor(VOICE_SECONDS * config.audio_latent.rate)
-            found["voice"] = self.parts[1].encode(own.voice[None].movedim(1, -1))[0, :, :tokens]
+            found["voice"] = encode_voice(self.parts[1], own.voice[None])[0]
         if config.audio.speech_blocks:
             found["speech"] = bytes_of(own.speech)[0]
         if own.face is not None:

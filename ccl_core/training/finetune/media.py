@@ -18,13 +18,12 @@ from torch import Tensor
 
 from ...alignment.timeline import samples_of
 from ...host.media.encode import fit_images
+from ...host.media.references import VOICE_SECONDS
 from ...host.vae.channels import to_channels
 from .sources import SOUNDS, Beside
 
 # Sound that ends a little before the picture, as encoders leave it, is filled with silence.
 SHORT_SOUND = Fraction(1, 10)
-# Seconds of a reference voice, from its beginning.
-VOICE_SECONDS = 1
 
 
 @dataclass(frozen=True)
