@@ -3,7 +3,7 @@
 docs/ccl-tiny.md has the log of the shipped one.
 
     python scripts/train_tiny.py clips --work ccl-tiny-training/one --clips 8000 --objects 1  # films
-    python scripts/train.py --config scripts/configs/ccl-tiny-2/one-object.json
+    python scripts/train.py --config scripts/configs/ccl-tiny-one-object.json
     python scripts/train_tiny.py export --weights SAVE --out FILE  # the file to ship
 
 Stages, in this order: video_vae, text_encoder, vocoder, clips (faces, for people who talk), export. Every

@@ -80,7 +80,8 @@ FACTS = {
         "none",
         (
             "It knows these words alone: *red orange yellow green cyan blue purple white*, *ball square "
-            "triangle*, *bounces falls slides blinks*, *drum bell click beep horn*.",
+            "triangle*, *bounces falls slides blinks*, *drum bell click beep horn*; *silently*, *a bell "
+            "rings off screen*, *over soft noise*.",
             "The same seed gives the same clip: change it for another. The templates of Ovi, MOVA and Prism "
             "make films.",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ccl_tools.template_jobs import (
@@ -54,7 +55,7 @@ def of_result(result: Result) -> Image:
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
-    shown = [] if result.frames is None else evenly(result.frames)
+    shown = [] if result.frames is None else fullest(result.frames)
     for k, frame in enumerate(shown):
         still = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         picture.paste(still, (EDGE + k * (SIDE + EDGE), EDGE))
@@ -63,9 +64,10 @@ def of_result(result: Result) -> Image:
     return picture
 
 
-def evenly(frames: Any) -> list[Any]:
-    """Of the middles of equal parts."""
-    return [frames[(2 * k + 1) * len(frames) // (2 * FRAMES)] for k in range(FRAMES)]
+def fullest(frames: Any) -> list[Any]:
+    """Of each of some equal parts the frame with the most in it: what blinks is seen."""
+    bounds = [k * len(frames) // FRAMES for k in range(FRAMES + 1)]
+    return [max(frames[first:stop], key=lambda frame: frame.std()) for first, stop in pairwise(bounds)]
 
 
 def draw_wave(draw: Any, sound: Any, top: int) -> None:

@@ -129,10 +129,14 @@ def guided(node: str, mode: str | None) -> list[Guided]:
 
 @dataclass
 class Cost:
-    """Of a skipped step in one stream: its error, and how far the mode moves the step. Sums of squares."""
+    """Of a skipped step in one stream: its error, how far the mode moves the step, and all of the step.
+
+    Sums of squares.
+    """
 
     error: float = 0.0
     moved: float = 0.0
+    whole: float = 0.0
 
 
 @cache
@@ -144,15 +148,16 @@ def costs(node: str, mode: str) -> dict[str, Cost]:
         for stream, place in slices.items():
             found[stream].error += float((step.skipped - step.full)[..., place].square().sum())
             found[stream].moved += float((step.full - free.full)[..., place].square().sum())
+            found[stream].whole += float(step.full[..., place].square().sum())
     assert audio[0].numel() > 0
     return found
 
 
 @pytest.mark.parametrize("stream", ["video", "audio"])
 @pytest.mark.parametrize("node", CACHES)
-def test_in_cfg_a_skipped_step_costs_less_than_the_guidance_moves_it_by(node: str, stream: str) -> None:
+def test_in_cfg_a_skipped_step_costs_a_small_part_of_the_step(node: str, stream: str) -> None:
     cost = costs(node, "cfg")[stream]
-    assert 0 < cost.error < cost.moved
+    assert 0 < cost.error < 0.2 * cost.whole
 
 
 @pytest.mark.parametrize("stream", ["video", "audio"])

@@ -19,9 +19,9 @@ from ccl_pack.nodes.tasks import CCLSetTask
 from support.by_hand import TINY
 
 # The last 13 of 33 frames go on with 20 new ones: together as long as what ccl-tiny was trained on.
-CLIPS, FRAMES, FPS = 2, 33, 16
+CLIPS, FRAMES, FPS = 4, 33, 16
 KEPT, NEW = 13 / FPS, 20 / FPS
-STEPS = 12
+STEPS = 30
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def continued() -> tuple[dict[str, Any], dict[str, Any], list]:
     """The clips, what they became, and both decoded: frames and waveform of each."""
     with torch.inference_mode():
         loaded = generate.load(TINY)
-        clips = draw_clips(3, 4, FRAMES, loaded.fps)[1::2]
+        clips = draw_clips(3, 2 * CLIPS, FRAMES, loaded.fps)[1::2]
         latent = generate.stack([generate.encode(loaded, clip, True, True) for clip in clips])
         task = {"task": "continuation", "kept_seconds": KEPT, "new_seconds": NEW}
         window = CCLSetTask.execute(latent, task)[0]

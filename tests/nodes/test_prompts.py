@@ -159,23 +159,26 @@ def talking() -> ModelPatcher:
     return tiny.patcher(audio=replace(tiny.CONFIG.audio, speech_blocks=2), family="uniavgen")
 
 
-@pytest.mark.parametrize("words", [{"speech": "kama sulo"}, {"prompt": 'A woman waves. "kama sulo"'}])
+@pytest.mark.parametrize("words", [{"speech": "kama sulo"}, {"prompt": 'A ball slides. "kama sulo"'}])
 def test_a_sound_that_reads_words_gets_their_bytes_and_the_video_the_rest(
     clip: CLIP, words: dict[str, str]
 ) -> None:
-    positive, negative = CCLPrompt.execute(talking(), clip, **{"prompt": "A woman waves."} | words).args
-    for conditioning, caption, said in ((positive, "A woman waves.", "kama sulo"), (negative, "", "")):
+    positive, negative = CCLPrompt.execute(talking(), clip, **{"prompt": "A ball slides."} | words).args
+    for conditioning, caption, said in (
+        (positive, "A ball slides.", "kama sulo"),
+        (negative, "", ""),
+    ):
         video, audio = texts(conditioning)
         assert torch.equal(video, encoded(clip, caption)) and torch.equal(audio, bytes_of(said))
 
 
 def test_it_gets_what_training_gives_it(clip: CLIP, caplog: pytest.LogCaptureFixture) -> None:
     """The caption and words of a clip, and the empty forms of both where training drops them."""
-    positive, negative = CCLPrompt.execute(talking(), clip, "A woman waves.", speech="kama sulo").args
+    positive, negative = CCLPrompt.execute(talking(), clip, "A ball slides.", speech="kama sulo").args
     file = str(CHECKPOINTS / "ccl-tiny.safetensors")
     encoders = Encoders(EncoderSettings(checkpoint=file), stated_config(read(file)))
     said = {"speech": bytes_of("kama sulo")[0]}
-    clip_of = EncodedClip("a", torch.zeros(0), torch.zeros(0), encoders.encode_text("A woman waves."), said)
+    clip_of = EncodedClip("a", torch.zeros(0), torch.zeros(0), encoders.encode_text("A ball slides."), said)
     rows = len(clip_of.text)
     wanted = {False: clip_of.text, True: padded(encoders.encode_text("")[:rows], rows)}
     stream = talking().model.diffusion_model.audio
@@ -197,15 +200,15 @@ def test_it_gets_what_training_gives_it(clip: CLIP, caplog: pytest.LogCaptureFix
     [
         ({"sound": "rain"}, "sound is left out ('rain')"),
         ({"negative_sound": "hum"}, "negative_sound is left out ('hum')"),
-        ({"prompt": 'She says "kama".', "speech": "sulo"}, "'kama' in prompt is not said"),
+        ({"prompt": 'A ball slides. "kama"', "speech": "sulo"}, "'kama' in prompt is not said"),
     ],
 )
 def test_what_such_a_sound_cannot_read_is_told(
     clip: CLIP, caplog: pytest.LogCaptureFixture, texts_of: dict[str, str], message: str
 ) -> None:
-    CCLPrompt.execute(talking(), clip, **{"prompt": "A woman waves."} | texts_of)
+    CCLPrompt.execute(talking(), clip, **{"prompt": "A ball slides."} | texts_of)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and record.getMessage().startswith(message)
     caplog.clear()
-    CCLPrompt.execute(talking(), clip, "A woman waves.", negative_sound=" ")
+    CCLPrompt.execute(talking(), clip, "A ball slides.", negative_sound=" ")
     assert not caplog.records
