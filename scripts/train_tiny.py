@@ -6,11 +6,11 @@ docs/ccl-tiny.md has the log of the shipped one.
     python scripts/train.py --config scripts/configs/ccl-tiny-one-object.json
     python scripts/train_tiny.py export --weights SAVE --out FILE  # the file to ship
 
-Stages, in this order: video_vae, text_encoder, vocoder, clips (faces, for people who talk), export. Every
-stage reads what earlier ones left in --work; `clips` and `faces` may run several times with other seeds and
-lengths. The joint model is trained between the last two, by scripts/train.py. `video_vae_decoder` trains the
-decoder of --start alone: the latent, and models that were trained on it, stay as they are. `measure` prints
-what the video VAE and the vocoder keep of held-out clips.
+Stages, in this order: video_vae, text_encoder, vocoder, clips, export. Every stage reads what earlier ones
+left in --work; `clips` may run several times with other seeds and lengths; `faces` writes clips of people who
+talk, `voices` their sound alone. The joint model is trained between the last two, by scripts/train.py.
+`video_vae_decoder` trains the decoder of --start alone: the latent, and models that were trained on it, stay
+as they are. `measure` prints what the video VAE and the vocoder keep of held-out clips.
 """
 
 from __future__ import annotations

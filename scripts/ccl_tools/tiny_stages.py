@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from ccl_tools.console import ScriptError, Ticker
 
@@ -65,9 +67,19 @@ def clips(args: argparse.Namespace) -> None:
 def faces(args: argparse.Namespace) -> None:
     from ccl_pack.ccl_core.training.tiny.face_clips import write_faces
 
-    ticker = Ticker("writing talking faces")
+    _write_people(args, write_faces, "writing talking faces")
+
+
+def voices(args: argparse.Namespace) -> None:
+    from ccl_pack.ccl_core.training.tiny.face_clips import write_voices
+
+    _write_people(args, write_voices, "writing voices")
+
+
+def _write_people(args: argparse.Namespace, write: Callable[..., Iterator[Path]], what: str) -> None:
+    ticker = Ticker(what)
     folder = args.work / "clips"
-    for number, path in enumerate(write_faces(folder, args.clips, args.seed, args.frames), 1):
+    for number, path in enumerate(write(folder, args.clips, args.seed, args.frames), 1):
         ticker.tick(f"{number} of {args.clips}, {path.name}")
     ticker.done(f"{args.clips} in {folder}")
 
@@ -124,6 +136,7 @@ STAGES = {
     "vocoder": vocoder,
     "clips": clips,
     "faces": faces,
+    "voices": voices,
     "export": export,
     "measure": measure,
 }

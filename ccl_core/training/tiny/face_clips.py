@@ -1,10 +1,13 @@
-"""Clips of the talking face to train on: films, captions, words, reference pictures, voices and faces."""
+"""Clips of the talking face to train on: films, captions, words, reference pictures, voices and faces.
+
+And voices alone, of which the audio stream learns to speak before it meets a face.
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 from ..world.face import FaceClip, Identity, sample_clip, sample_identity
 from ..world.face_picture import face_cover
 from ..world.sounds import SAMPLE_RATE
-from ..world.speech import sample_transcript
+from ..world.speech import sample_syllables, sample_transcript, speak
 from .clips import CAPTIONS, FPS, read_captions, write_film, write_sound
 
 # A caption that tells nothing of who it is: that is to be seen in the reference picture.
@@ -36,24 +39,38 @@ def write_faces(folder: Path, count: int, seed: int, frames: int) -> Iterator[Pa
 
     What is there already, whole and in the list, stays.
     """
+    return write_listed(folder, count, seed, frames, ".mkv", write_face)
+
+
+def write_voices(folder: Path, count: int, seed: int, frames: int) -> Iterator[Path]:
+    """Write so many sounds without a picture, as long as clips of so many frames; yields each file."""
+    return write_listed(folder, count, seed, frames, ".flac", write_voice)
+
+
+def write_listed(
+    folder: Path,
+    count: int,
+    seed: int,
+    frames: int,
+    suffix: str,
+    write: Callable[[np.random.Generator, Path, int], dict[str, str]],
+) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     known = read_captions(folder / CAPTIONS)
     with (folder / CAPTIONS).open("a", encoding="utf-8") as rows:
         for number in range(count):
             # A generator for each, so that a clip does not hang on those before it.
             rng = np.random.default_rng([seed, number])
-            film = folder / f"{seed}-{number:05}.mkv"
-            if film.name not in known or not film.exists():
-                rows.write(json.dumps(write_face(rng, film, frames)) + "\n")
+            path = folder / f"{seed}-{number:05}{suffix}"
+            if path.name not in known or not path.exists():
+                rows.write(json.dumps(write(rng, path, frames)) + "\n")
                 rows.flush()
-            yield film
+            yield path
 
 
 def write_face(rng: np.random.Generator, film: Path, frames: int) -> dict[str, str]:
     """The files of one clip; returns its entry of the list. The film is written last."""
-    identity, transcript = sample_identity(rng), sample_transcript(rng, frames / FPS)
-    while held_out(identity, transcript):
-        identity, transcript = sample_identity(rng), sample_transcript(rng, frames / FPS)
+    identity, transcript = sample_trained(rng, frames / FPS)
     clip = sample_clip(rng, identity, transcript, frames=frames, fps=FPS)
     paths = {"image": film.with_suffix(".png"), "voice": film.with_suffix(".flac")}
     paths["face"] = film.with_suffix(".face.mkv")
@@ -66,6 +83,23 @@ def write_face(rng: np.random.Generator, film: Path, frames: int) -> dict[str, s
     return {"file": film.name, "caption": caption, "speech": transcript} | {
         name: path.name for name, path in paths.items()
     }
+
+
+def write_voice(rng: np.random.Generator, path: Path, frames: int) -> dict[str, str]:
+    """One sound of somebody who says something; returns its entry of the list."""
+    seconds = frames / FPS
+    identity, transcript = sample_trained(rng, seconds)
+    syllables = sample_syllables(rng, transcript, seconds)
+    write_sound(path, speak(rng, syllables, identity.voice, round(seconds * SAMPLE_RATE)), SAMPLE_RATE)
+    return {"file": path.name, "caption": ANYBODY, "speech": transcript}
+
+
+def sample_trained(rng: np.random.Generator, seconds: float) -> tuple[Identity, str]:
+    """A person and words that are not held out."""
+    while True:
+        identity, transcript = sample_identity(rng), sample_transcript(rng, seconds)
+        if not held_out(identity, transcript):
+            return identity, transcript
 
 
 def cover_of(clip: FaceClip) -> np.ndarray:

@@ -12,10 +12,10 @@ import torch
 
 from ccl_pack.ccl_core.training.finetune.media import Shape, read_extras, read_media
 from ccl_pack.ccl_core.training.finetune.sources import find_clips
-from ccl_pack.ccl_core.training.tiny.face_clips import ANYBODY, held_out, write_faces
+from ccl_pack.ccl_core.training.tiny.face_clips import ANYBODY, held_out, write_faces, write_voices
 from ccl_pack.ccl_core.training.world.face import sample_identity
 from ccl_pack.ccl_core.training.world.speech import sample_transcript
-from ccl_pack.ccl_core.training.world.speech_listen import pitch_of
+from ccl_pack.ccl_core.training.world.speech_listen import hear_syllables, pitch_of, vowel_heard
 
 SHAPE = Shape(Fraction(16), 16000, 1, ((64, 64),), (33,))
 
@@ -53,6 +53,19 @@ def test_the_reference_voice_is_as_high_as_the_clip(folder: Path) -> None:
 def test_half_of_the_captions_tell_nothing_of_the_person(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     assert 0 < sum(row["caption"] == ANYBODY for row in rows) < 4
+
+
+def test_a_voice_alone_says_its_words_at_its_times(tmp_path: Path) -> None:
+    list(write_voices(tmp_path, 3, 7, 33))
+    sources, refused = find_clips(tmp_path)
+    assert len(sources) == 3 and not refused
+    for source in sources:
+        media = read_media(source.path, SHAPE)
+        assert media.frames is None and media.waveform.shape == (1, 33000)
+        sound = media.waveform[0].double().numpy()
+        spans = hear_syllables(sound, 16000)
+        heard = [vowel_heard(sound, 16000, span.opening, span.end) for span in spans]
+        assert heard == [letter for letter in source.beside.speech if letter in "aeiou"]
 
 
 def test_what_is_there_stays_and_what_is_lost_comes_back(folder: Path) -> None:
