@@ -67,7 +67,9 @@ def find_clips(folder: Path, captions: Path | None = None) -> tuple[list[Source]
     listed, refused = _captioned(folder) if found is None else (_listed(found), [])
     sources = []
     for name, row in sorted(listed.items()):
-        fault = _fault(folder, found, [name, *row.files.values()]) or ("" if row.caption else NO_CAPTION)
+        fault = _fault(folder, found, [name, *row.files.values()])
+        # What is said is a text as well.
+        fault = fault or ("" if row.caption or row.speech else NO_CAPTION)
         if fault:
             refused.append(Refused(name, fault))
         else:

@@ -6,6 +6,7 @@ And voices alone, of which the audio stream learns to speak before it meets a fa
 from __future__ import annotations
 
 import json
+import random
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,14 +14,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..world.captions import paraphrase
 from ..world.face import FaceClip, Identity, sample_clip, sample_identity
 from ..world.face_picture import face_cover
 from ..world.sounds import SAMPLE_RATE
 from ..world.speech import sample_syllables, sample_transcript, speak
+from ..world.wording import read_caption
 from .clips import CAPTIONS, FPS, read_captions, write_film, write_sound
 
-# A caption that tells nothing of who it is: that is to be seen in the reference picture.
-ANYBODY = "a person talks"
+# A caption that tells nothing: who it is stands in the reference picture, what is said in the speech.
+ANYBODY = ""
 # Frames of the clip that lends a reference: as short as a clip can be that training hears a voice of.
 REFERENCE = 21
 # One of so many persons, and of so many texts, is kept for tests.
@@ -79,10 +82,19 @@ def write_face(rng: np.random.Generator, film: Path, frames: int) -> dict[str, s
     write_sound(paths["voice"], reference.waveform, SAMPLE_RATE)
     write_film(paths["face"], cover_of(clip))
     write_film(film, clip.frames, clip.waveform)
-    caption = clip.caption if rng.random() < 0.5 else ANYBODY
-    return {"file": film.name, "caption": caption, "speech": transcript} | {
+    return {"file": film.name, "caption": caption_of(rng, clip), "speech": transcript} | {
         name: path.name for name, path in paths.items()
     }
+
+
+def caption_of(rng: np.random.Generator, clip: FaceClip) -> str:
+    """Nothing, or what the clip's caption says in one of many ways, or the caption itself."""
+    way = rng.random()
+    if way < 0.5:
+        return ANYBODY
+    if way < 0.75:
+        return clip.caption
+    return paraphrase(random.Random(int(rng.integers(2**32))), *read_caption(clip.caption))
 
 
 def write_voice(rng: np.random.Generator, path: Path, frames: int) -> dict[str, str]:

@@ -27,10 +27,8 @@ from .face_picture import (
 from .sounds import SAMPLE_RATE
 from .speech import SYLLABLE, Syllable, Voice, sample_syllables, sample_transcript, speak
 
-# Hz: below the first a voice is called deep, above the second high.
+# Hz.
 PITCH = (90.0, 250.0)
-DEEP = 140.0
-HIGH = 190.0
 # Seconds: a mouth takes about so long from one shape to the next.
 GLIDE = 0.06
 BLINK = 0.14
@@ -106,7 +104,7 @@ def sample_clip(
         mouth=pose.mouth[:, 1],
         mouth_box=box_of(pose, size),
         transcript=transcript,
-        caption=describe(identity, passer, beside),
+        caption=describe(passer),
         place=pose.place,
         pose=pose,
         beside=beside,
@@ -217,24 +215,9 @@ def box_of(pose: Pose, size: int) -> np.ndarray:
     return np.clip(((middle + half) * size / 64).round(), 0, size).astype(int)
 
 
-def describe(identity: Identity, passer: Passer, beside: Looks | None) -> str:
-    """What is seen and whose voice is heard; the words stand in the transcript."""
-    voice = f"talks in a {voice_word(identity.voice)} voice"
-    other = "" if beside is None else f", beside {person(beside)}, who is silent"
-    behind = f"{'an' if passer.colour[0] in 'aeiou' else 'a'} {passer.colour} {passer.shape}"
-    return f"{person(identity.looks)} {voice}{other}, {behind} moves behind"
-
-
-def person(looks: Looks) -> str:
-    hair = f"{'long' if looks.long_hair else 'short'} {looks.hair} hair"
-    shirt = f"{'an' if looks.shirt[0] in 'aeiou' else 'a'} {looks.shirt} shirt"
-    return f"a person with {looks.skin} skin, {hair} and {looks.eyes} eyes in {shirt}"
-
-
-def voice_word(voice: Voice) -> str:
-    if voice.pitch < DEEP:
-        return "deep"
-    return "high" if voice.pitch > HIGH else "medium"
+def describe(passer: Passer) -> str:
+    """What moves behind, in words of the world of shapes; the words that are said stand apart."""
+    return f"{'an' if passer.colour[0] in 'aeiou' else 'a'} {passer.colour} {passer.shape} slides silently"
 
 
 def clips(seed: int, frames: int = 33, size: int = 64, fps: float = 16) -> Iterator[FaceClip]:

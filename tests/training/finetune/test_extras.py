@@ -59,6 +59,15 @@ def test_a_list_names_what_belongs_to_a_clip(folder: Path) -> None:
     assert source.beside == Beside("kama", folder / "a.png", folder / "a.flac", folder / "a.face.mkv")
 
 
+def test_a_clip_of_which_the_words_are_known_needs_no_caption(folder: Path) -> None:
+    listed(folder, caption="")
+    ((source,), refused) = find_clips(folder)
+    assert not refused and (source.caption, source.beside.speech) == ("", "kama")
+    listed(folder, caption="", speech="")
+    (sources, (lacking,)) = find_clips(folder)
+    assert not sources and "no caption" in lacking.reason
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"voice": "none.flac"}, "names none.flac, which is not in"), ({"image": "../a.png"}, "outside")],

@@ -16,6 +16,7 @@ from ccl_pack.ccl_core.training.tiny.face_clips import ANYBODY, held_out, write_
 from ccl_pack.ccl_core.training.world.face import sample_identity
 from ccl_pack.ccl_core.training.world.speech import sample_transcript
 from ccl_pack.ccl_core.training.world.speech_listen import hear_syllables, pitch_of, vowel_heard
+from ccl_pack.ccl_core.training.world.wording import read_caption
 
 SHAPE = Shape(Fraction(16), 16000, 1, ((64, 64),), (33,))
 
@@ -35,7 +36,7 @@ def test_each_clip_has_what_training_reads(folder: Path) -> None:
         extras = read_extras(source.beside, media, SHAPE)
         assert media.frames.shape == (33, 64, 64, 3) and media.waveform.shape == (1, 33000)
         assert extras.image.shape == (1, 64, 64, 3) and extras.voice.shape == (1, 16000)
-        assert len(extras.speech.replace(" ", "")) >= 2 and source.caption
+        assert len(extras.speech.replace(" ", "")) >= 2
         # The face fills a part of each frame, and another picture is the reference.
         share = extras.face.mean(dim=(1, 2))
         assert share.min() > 0.05 and share.max() < 0.5
@@ -50,9 +51,11 @@ def test_the_reference_voice_is_as_high_as_the_clip(folder: Path) -> None:
         assert heard[1] == pytest.approx(heard[0], rel=0.08)
 
 
-def test_half_of_the_captions_tell_nothing_of_the_person(folder: Path) -> None:
+def test_half_of_the_captions_are_empty_and_the_others_tell_what_moves_behind(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
-    assert 0 < sum(row["caption"] == ANYBODY for row in rows) < 4
+    stated = [read_caption(row["caption"]) for row in rows if row["caption"] != ANYBODY]
+    assert 0 < len(stated) < 4
+    assert all(thing.colour and thing.shape for (thing,) in stated)
 
 
 def test_a_voice_alone_says_its_words_at_its_times(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from ccl_pack.ccl_core.training.world import face
+from ccl_pack.ccl_core.training.world.clip import PALETTE, SHAPES
 from ccl_pack.ccl_core.training.world.face_picture import LIPS, MOUTHS, THROAT
+from ccl_pack.ccl_core.training.world.sounds import SILENT
+from ccl_pack.ccl_core.training.world.wording import read_caption
 
 
 def drawn(seed: int, count: int = 6) -> list[face.FaceClip]:
@@ -80,7 +83,6 @@ def test_a_third_of_the_clips_has_a_second_face_that_is_silent_and_all_faces_are
         assert 0.66 <= place.size <= 1
         assert face.HAIR * place.size <= place.x <= 64 - face.HAIR * place.size
         assert place.y - face.CROWN * place.size >= 0 and place.y + face.CHIN * place.size <= 60
-        assert ("who is silent" in clip.caption) == (clip.beside is not None)
     assert np.std([clip.place.x for clip in clips]) > 5
 
 
@@ -99,18 +101,13 @@ def test_one_person_says_many_words_and_many_persons_one_word() -> None:
     assert stranger.identity != person and stranger.transcript == "susu"
 
 
-def test_the_caption_says_who_and_how_and_neither_when_nor_which_words() -> None:
+def test_the_caption_says_what_moves_behind_in_words_that_the_text_encoder_knows() -> None:
     for clip in drawn(6):
-        looks = clip.identity.looks
-        assert f"{looks.skin} skin" in clip.caption and f"{looks.hair} hair" in clip.caption
-        assert face.voice_word(clip.identity.voice) in clip.caption
-        assert not any(word in clip.caption.split() for word in clip.transcript.split())
-
-
-@pytest.mark.parametrize(("pitch", "word"), [(100, "deep"), (160, "medium"), (230, "high")])
-def test_a_voice_is_called_by_its_pitch(pitch: float, word: str) -> None:
-    voice = face.sample_identity(np.random.default_rng(0)).voice
-    assert face.voice_word(replace(voice, pitch=pitch)) == word
+        (stated,) = read_caption(clip.caption)
+        assert (stated.motion, stated.sound) == ("slides", SILENT) and stated.shape in SHAPES
+        assert stated.colour != clip.identity.looks.shirt
+        unlike = np.abs(clip.frames.astype(int) - PALETTE[stated.colour]).sum(axis=-1)
+        assert (unlike < 12).sum() > 100, "pixels of its colour"
 
 
 def test_the_eyes_blink_and_the_head_sways_and_something_moves_behind() -> None:
