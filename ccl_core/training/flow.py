@@ -167,13 +167,21 @@ def kept_of(model: JointModel, batch: Batch, draw: Draw, tasks: Sequence[str]) -
 
 def beside(batch: Batch, tasks: Sequence[str], compute: torch.dtype) -> dict[str, Tensor]:
     """The arguments of the model for what a batch has beside its latents and text."""
-    given = {"reference_latent": batch.reference, "audio_context": batch.speech}
+    given = {"reference_latent": references_of(batch, tasks), "audio_context": batch.speech}
     voiced = {TRAINED[task].voice for task in tasks}
     if voiced == {True}:
         given["audio_reference"] = batch.voice
     elif len(voiced) > 1:
         raise ValueError(f"a batch of the tasks {sorted(set(tasks))}: all hear a voice, or none does")
     return {name: value.to(compute) for name, value in given.items() if value is not None}
+
+
+def references_of(batch: Batch, tasks: Sequence[str]) -> Tensor | None:
+    """The reference pictures (b, c, h, w). Of a given video it is the first frame, as where it is dubbed."""
+    if batch.reference is None:
+        return None
+    made = torch.tensor([generates(task, "video") for task in tasks], device=batch.video.device)
+    return torch.where(like(made, batch.reference), batch.reference, batch.video[:, :, 0])
 
 
 def noised_stream(

@@ -147,6 +147,16 @@ def test_a_reference_voice_is_heard_by_all_or_by_none() -> None:
         losses(model, data, ["joint", "reference"], draw)
 
 
+def test_the_reference_of_a_dubbed_video_is_its_first_frame() -> None:
+    model, data, seen = model_of(config(**TALKING)), talking_batch(), []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, named: seen.append(named["reference_latent"]), with_kwargs=True
+    )
+    losses(model, data, ["v2a", "joint"], drawn(data))
+    hook.remove()
+    assert torch.equal(seen[0], torch.stack([data.video[0, :, 0], data.reference[1]]))
+
+
 def test_masks_learn_the_face() -> None:
     model, data = model_of(config(**TALKING)), talking_batch()
     masks: list[torch.Tensor] = []
