@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -11,131 +12,19 @@ import comfy.utils
 import latent_preview
 from comfy_api.latest import io
 
-from ..ccl_core.guidance import MODES, SCALE_NAMES, TermScale, branch_weights, default_settings
 from ..ccl_core.host.forecast import tell_of_run
 from ..ccl_core.host.guider import AVGuider
-from ..ccl_core.host.kept_parts import CHOICES as KEPT_CHOICES
 from ..ccl_core.host.media.latents import frame_rate, require_agreement, split
 from ..ccl_core.host.media.states import require_task
 from ..ccl_core.host.published import sampling_of, skipped_layers_of
-from .inputs import FROM_MODEL, given, phrases, titles
+from .guidance_inputs import OF_MODE, guidance_inputs, settings_of
+from .inputs import FROM_MODEL, phrases, titles
 from .node import CCLNode, known_choices
 
 # The host's class holds the names of samplers and schedulers and computes the sigmas.
 Schedule = comfy.samplers.KSampler
 # 64 bits, as in the host's KSampler, whose `default_noise_sampler` counts one on.
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
-SCALE_TOOLTIPS = {
-    "text": "How far the {stream} follows the prompt instead of the negative prompt. 1 = no guidance.",
-    "cross": "How far the {stream} follows the other stream instead of the anchor (no coupling). 1 = no "
-    "guidance.",
-    "joint": "How far the {stream} follows prompt and other stream together instead of neither. 1 = no "
-    "guidance.",
-}
-RANGE_TOOLTIPS = {
-    "start": "Part of the run at which this guidance starts: 0 = first step. Before it the scale is 1.",
-    "end": "Part of the run at which this guidance ends: 1 = last step. After it the scale is 1.",
-}
-SKIP_LAYERS_TOOLTIP = (
-    "Numbers of the joint layers to leave out in the passes with negative text, such as 11 or 7, 8, 9. "
-    "Empty: none. Joint models of this pack only."
-)
-
-
-def mode_tooltip() -> str:
-    """What each mode does, with its passes of the model per step."""
-    rows = [
-        f"{name} ({len(branch_weights(name, default_settings(name)))}): {MODES[name].about}."
-        for name in MODES
-    ]
-    start = (
-        f"What each step moves away from, with the passes of the model it takes. {FROM_MODEL}: the mode, "
-        "scales and skipped layers it was published with; a model this pack does not know gets cfg."
-    )
-    return " ".join([start, *rows, "A scale of 1 is no guidance, and its passes are not run."])
-
-
-def scale_widget(stream: str, term: str) -> str:
-    return f"{stream}_{SCALE_NAMES[term]}"
-
-
-def range_widget(term: str, bound: str) -> str:
-    return f"{SCALE_NAMES[term]}_{bound}_percent"
-
-
-def _scale_input(stream: str, term: str, default: float) -> io.Float.Input:
-    return io.Float.Input(
-        scale_widget(stream, term),
-        default=default,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        round=0.01,
-        tooltip=SCALE_TOOLTIPS[term].format(stream=stream),
-    )
-
-
-def _range_input(term: str, bound: str, default: float) -> io.Float.Input:
-    return io.Float.Input(
-        range_widget(term, bound),
-        default=default,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        optional=True,
-        advanced=True,
-        tooltip=RANGE_TOOLTIPS[bound],
-    )
-
-
-def _mode_option(name: str) -> io.DynamicCombo.Option:
-    """A mode with the inputs of its terms."""
-    defaults = default_settings(name)
-    scales = []
-    ranges = []
-    for term, default in defaults.items():
-        scales += [_scale_input(stream, term, getattr(default, stream)) for stream in ("video", "audio")]
-        ranges += [_range_input(term, bound, getattr(default, bound)) for bound in ("start", "end")]
-    # The frontend puts optional inputs (the ranges) behind the required ones in any case.
-    return io.DynamicCombo.Option(name, [*scales, *ranges])
-
-
-def _mode_options() -> list[io.DynamicCombo.Option]:
-    return [io.DynamicCombo.Option(FROM_MODEL, []), *(_mode_option(name) for name in MODES)]
-
-
-def _guidance_inputs() -> list[io.Input]:
-    return [
-        io.DynamicCombo.Input("mode", options=_mode_options(), tooltip=mode_tooltip()),
-        io.String.Input("skip_layers", optional=True, default="", tooltip=SKIP_LAYERS_TOOLTIP, advanced=True),
-        io.Combo.Input(
-            "kept_parts",
-            options=[FROM_MODEL, *KEPT_CHOICES],
-            default=FROM_MODEL,
-            optional=True,
-            advanced=True,
-            tooltip="How the model sees parts that a mask keeps. clean: as they are, at time 0. noisy: with "
-            f"the noise of the step. {FROM_MODEL}: as it was trained. What comes back is the same bits.",
-        ),
-    ]
-
-
-def settings_of(mode: dict[str, Any]) -> dict[str, TermScale]:
-    """The scales and ranges that the widgets of a mode say."""
-    return {
-        term: _term_scale(mode, term, default) for term, default in default_settings(mode["mode"]).items()
-    }
-
-
-def _term_scale(mode: dict[str, Any], term: str, default: TermScale) -> TermScale:
-    return TermScale(
-        video=mode[scale_widget("video", term)],
-        audio=mode[scale_widget("audio", term)],
-        # Optional inputs, which a prompt of the API may leave out.
-        start=given(mode, range_widget(term, "start"), default.start),
-        end=given(mode, range_widget(term, "end"), default.end),
-        least_sigma=default.least_sigma,
-    )
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -149,7 +38,13 @@ def _layers(text: str) -> tuple[int, ...]:
 
 
 def _guider(
-    model: Any, positive: list, negative: list, mode: dict[str, Any], skip_layers: str, kept_parts: str
+    model: Any,
+    positive: list,
+    negative: list,
+    mode: dict[str, Any],
+    skip_layers: str,
+    kept_parts: str,
+    lowest_sigma: float,
 ) -> AVGuider:
     guider = AVGuider(model)
     guider.set_conds(positive, negative)
@@ -157,11 +52,16 @@ def _guider(
         guider.set_kept_parts(kept_parts)
     # Layers that the user types count before those that the model was published with.
     layers = _layers(skip_layers)
-    if mode["mode"] == FROM_MODEL:
+    name = mode["mode"]
+    if name == FROM_MODEL:
         published = sampling_of(model)
-        guider.set_guidance(published.mode, published.settings, layers or skipped_layers_of(model))
+        name, settings = published.mode, published.settings
+        layers = layers or skipped_layers_of(model)
     else:
-        guider.set_guidance(mode["mode"], settings_of(mode), layers)
+        settings = settings_of(mode)
+    if lowest_sigma >= 0:
+        settings = {term: replace(scale, least_sigma=lowest_sigma) for term, scale in settings.items()}
+    guider.set_guidance(name, settings, layers)
     return guider
 
 
@@ -227,7 +127,7 @@ class CCLGuider(CCLNode):
                 ),
                 io.Conditioning.Input("positive", tooltip="What to generate."),
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
-                *_guidance_inputs(),
+                *guidance_inputs(),
             ],
             outputs=[io.Guider.Output("guider", tooltip="For SamplerCustomAdvanced.")],
         )
@@ -245,8 +145,9 @@ class CCLGuider(CCLNode):
         mode: dict[str, Any],
         skip_layers: str = "",
         kept_parts: str = FROM_MODEL,
+        lowest_sigma: float = OF_MODE,
     ) -> io.NodeOutput:
-        return io.NodeOutput(_guider(model, positive, negative, mode, skip_layers, kept_parts))
+        return io.NodeOutput(_guider(model, positive, negative, mode, skip_layers, kept_parts, lowest_sigma))
 
 
 class CCLJointSampler(CCLNode):
@@ -274,7 +175,7 @@ class CCLJointSampler(CCLNode):
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
                 io.Latent.Input("latent_image", tooltip="An AV latent; a plain video latent means no audio."),
                 *_schedule_inputs(),
-                *_guidance_inputs(),
+                *guidance_inputs(),
             ],
             outputs=[
                 io.Latent.Output("latent", tooltip="The denoised latent; other entries (fps) are kept.")
@@ -300,9 +201,10 @@ class CCLJointSampler(CCLNode):
         mode: dict[str, Any],
         skip_layers: str = "",
         kept_parts: str = FROM_MODEL,
+        lowest_sigma: float = OF_MODE,
     ) -> io.NodeOutput:
         require_task(latent_image)
-        guider = _guider(model, positive, negative, mode, skip_layers, kept_parts)
+        guider = _guider(model, positive, negative, mode, skip_layers, kept_parts, lowest_sigma)
         _require_one_clock(model, latent_image)
         published = sampling_of(model)
         name = published.sampler_name if sampler_name == FROM_MODEL else sampler_name

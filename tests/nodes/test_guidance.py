@@ -22,14 +22,8 @@ from comfy_extras.nodes_custom_sampler import (
 import nodes as host_nodes
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.guidance import MODES, TermScale, branch_weights, default_settings
-from ccl_pack.nodes.guidance import (
-    CCLGuider,
-    CCLJointSampler,
-    mode_tooltip,
-    range_widget,
-    scale_widget,
-    settings_of,
-)
+from ccl_pack.nodes.guidance import CCLGuider, CCLJointSampler
+from ccl_pack.nodes.guidance_inputs import mode_tooltip, range_widget, scale_widget, settings_of
 from support import tiny
 
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(7)
@@ -221,6 +215,31 @@ def test_a_run_from_model_is_the_run_with_the_published_values() -> None:
     }
     ours, theirs = (streams(joint(model, tiny.av_latent(), **run)) for run in (left, told))
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "term"), [({"mode": "ma_cfg", "video_cfg": 3.0, "audio_cfg": 2.0}, "joint"), (CFG, "text")]
+)
+def test_the_lowest_sigma_of_a_mode_is_the_published_one_until_somebody_types_one(
+    model: ModelPatcher, mode: dict[str, Any], term: str
+) -> None:
+    usual = default_settings(mode["mode"])[term].least_sigma
+    assert usual == {"joint": 0.5, "text": 0.0}[term]
+    for typed, wanted in ((-1.0, usual), (0.0, 0.0), (0.8, 0.8)):
+        guider = CCLGuider.execute(model, POSITIVE, NEGATIVE, mode, lowest_sigma=typed)[0]
+        assert guider.settings[term].least_sigma == wanted
+        assert replace(guider.settings[term], least_sigma=usual) == settings_of(mode)[term]
+
+
+def test_it_changes_the_guidance_of_the_family_too() -> None:
+    talking = published("uniavgen")
+    guider = CCLGuider.execute(talking, POSITIVE, NEGATIVE, FROM_MODEL, lowest_sigma=0.0)[0]
+    assert (guider.mode, guider.settings) == ("ma_cfg", {"joint": TermScale(3.0, 2.0)})
+    # No step has a noise level above 1.
+    usual, without = (
+        streams(joint(talking, tiny.av_latent(), mode=FROM_MODEL, lowest_sigma=sigma)) for sigma in (-1, 2)
+    )
+    assert all((x - y).abs().max() > 1e-4 for x, y in zip(usual, without, strict=True))
 
 
 def test_a_model_without_a_row_gets_plain_cfg() -> None:
