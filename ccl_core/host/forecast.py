@@ -60,6 +60,8 @@ def _passes(weights: Weights) -> str:
 
 
 def _details(guider: AVGuider, steps: int) -> str:
-    ranges = any(scale.start > 0 or scale.end < 1 for scale in guider.settings.values())
+    ranges = any(
+        scale.start > 0 or scale.end < 1 or scale.least_sigma > 0 for scale in guider.settings.values()
+    )
     where = ", in the part of the run where it counts" if ranges else ""
     return f"Guidance {guider.mode}{where}, {steps} steps. 1x is a step without guidance."
