@@ -12,6 +12,7 @@ from .conditioning import CCLDualPrompt
 from .cutting import CCLJoinAV, CCLTrimAV
 from .decoding import CCLDecodeAV
 from .encoding import CCLEncodeAV
+from .face_mask import CCLFaceMask, CCLFaceModulation, CCLSpeakerMasks
 from .guidance import CCLGuider, CCLJointSampler
 from .latents import CCLEmptyAVLatent
 from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
@@ -38,6 +39,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLMaskAV,
     CCLTrimAV,
     CCLJoinAV,
+    CCLSpeakerMasks,
     CCLDecodeAV,
     CCLPrompt,
     CCLPromptTags,
@@ -45,6 +47,8 @@ NODES: list[type[io.ComfyNode]] = [
     CCLReferences,
     CCLStreamShift,
     CCLSparseAttention,
+    CCLFaceModulation,
+    CCLFaceMask,
     CCLGuider,
     CCLJointSampler,
     CCLMemoryPlan,

@@ -229,7 +229,7 @@ GROUPS = [
     ],
     ["host/both_experts", "host/given"],
     ["host/vae", "host/base_model", "host/experts"],
-    ["host/media", "host/guider"],
+    ["host/media", "host/guider", "host/face_mask"],
     ["host/files/shapes", "host/files/translate", "host/files/resemblance", "host/files/identify"],
     ["host/files/quantised", "host/files/assemble"],
     ["host/files/configure", "host/files/check"],

@@ -22,6 +22,8 @@ IDS = {
     "CCLDualPrompt",
     "CCLEmptyAVLatent",
     "CCLEncodeAV",
+    "CCLFaceMask",
+    "CCLFaceModulation",
     "CCLGuider",
     "CCLJoinAV",
     "CCLJointSampler",
@@ -35,6 +37,7 @@ IDS = {
     "CCLReferences",
     "CCLSetTask",
     "CCLSparseAttention",
+    "CCLSpeakerMasks",
     "CCLStreamShift",
     "CCLTrimAV",
 }

@@ -23,11 +23,11 @@ Blend = tuple[int, Fraction]
 
 
 class Readers(NamedTuple):
-    """Audio tokens from `first` on that read between a latent frame and the next, and their alphas."""
+    """The audio tokens, `first` to `stop`, that read between a latent frame and the next."""
 
     frame: int
     first: int
-    alphas: tuple[float, ...]
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,11 @@ def plan(timeline: Timeline, options: AsymmetricOptions) -> AsymmetricPlan:
 
 def _readers(blends: tuple[Blend, ...]) -> tuple[Readers, ...]:
     found = []
-    for frame, group in groupby(enumerate(blends), key=lambda token: token[1][0]):
-        tokens = list(group)
-        found.append(Readers(frame, tokens[0][0], tuple(float(alpha) for _, (_, alpha) in tokens)))
+    first = 0
+    for frame, group in groupby(frame for frame, _ in blends):
+        stop = first + len(list(group))
+        found.append(Readers(frame, first, stop))
+        first = stop
     return tuple(found)
 
 

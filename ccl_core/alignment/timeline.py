@@ -126,6 +126,11 @@ def tokens_per_latent_frame(fps: Fraction, audio_rate: Fraction) -> Fraction:
     return audio_rate * TEMPORAL_STRIDE / fps
 
 
+def pixel_frames(latent_frame: int) -> range:
+    """The pixel frames in a latent frame of a whole clip."""
+    return range(frames_before(latent_frame), frames_of(latent_frame + 1))
+
+
 def frames_before(latent_frame: int) -> int:
     """Pixel frames of a whole clip in front of a latent frame."""
     return max(0, frames_of(latent_frame))

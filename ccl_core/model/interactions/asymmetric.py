@@ -29,7 +29,7 @@ from ..spans import add_to_span
 from ..streams import Stream, StreamPass
 from .base import EPS, KV, CrossAttention, Interaction, Link, Way
 
-# The transformer option that changes the face mask: a callable (mask, layer) -> mask.
+# The transformer option that changes the face mask: a callable (mask, transformer options) -> mask.
 FACE_MASK = "ccl_face_mask"
 
 
@@ -134,7 +134,7 @@ class Asymmetric(Interaction):
         mask = self.a2v.face(v)
         tap(options, "face_mask", mask)
         change = options.get(FACE_MASK)
-        return mask if change is None else change(mask)
+        return mask if change is None else change(mask, options)
 
     # M o(H_v + Attn(R q(H_v), R k(W), v(W)))
     def _from_windows(
@@ -197,9 +197,9 @@ def read_frames(
     """V2A: each audio token in q (b, a, d) reads the tokens of k, v (b, t*s, d) blended to its place."""
     spatial = kv.k.shape[1] // len(plan.frame_positions)
     out = torch.empty_like(q)
-    for i, first, alphas in plan.readers:
-        stop = first + len(alphas)
-        k, v = (_blended(x, i, spatial, alphas) for x in kv)  # (b*n, s, d) twice
+    shares = torch.tensor([float(alpha) for _, alpha in plan.blends], device=q.device, dtype=q.dtype)
+    for i, first, stop in plan.readers:
+        k, v = (_blended(x, i, spatial, shares[first:stop]) for x in kv)  # (b*n, s, d) twice
         asking = rearrange(q[:, first:stop], "b n d -> (b n) 1 d")
         read = attend(asking, k, v, heads, options)
         out[:, first:stop] = rearrange(read, "(b n) 1 d -> b n d", n=stop - first)
@@ -208,12 +208,12 @@ def read_frames(
 
 
 # (1 - alpha) X_i + alpha X_{i+1}
-def _blended(x: Tensor, i: int, spatial: int, alphas: tuple[float, ...]) -> Tensor:
+def _blended(x: Tensor, i: int, spatial: int, alphas: Tensor) -> Tensor:
     own = x[:, None, i * spatial : (i + 1) * spatial]  # (b, 1, s, d)
-    share = torch.tensor(alphas, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
     # The last frame has none behind it, and its tokens have alpha 0.
-    following = x[:, None, (i + 1) * spatial : (i + 2) * spatial] if any(alphas) else own
-    return torch.lerp(own, following, share).flatten(0, 1)
+    following = x[:, None, (i + 1) * spatial : (i + 2) * spatial]
+    following = following if following.shape[2] else own
+    return torch.lerp(own, following, alphas.to(x.dtype).view(1, -1, 1, 1)).flatten(0, 1)
 
 
 def _tell(

@@ -179,7 +179,7 @@ def test_the_clock_of_v2a_is_that_of_keys_at_the_time_they_stand_for(interpolati
 
 
 def masked(value: float) -> dict[str, Any]:
-    return {FACE_MASK: lambda mask: torch.full_like(mask, value)}
+    return {FACE_MASK: lambda mask, _: torch.full_like(mask, value)}
 
 
 def test_a_mask_of_one_is_no_modulation() -> None:
@@ -204,7 +204,7 @@ def test_a_mask_within_the_picture_lets_no_sound_beside_it() -> None:
     """The interaction changes the tokens of the mask alone."""
     model = model_of()
     half = torch.tensor([1.0, 1, 1, 0, 0, 0]).repeat(T)[None, :, None]
-    v, _, _, new_v, _ = meetings(model, **{FACE_MASK: lambda mask: half.to(mask)})[0]
+    v, _, _, new_v, _ = meetings(model, **{FACE_MASK: lambda mask, _: half.to(mask)})[0]
     changed = (new_v - v).abs().amax(-1)[0] > 0
     assert torch.equal(changed, half[0, :, 0] > 0)
 
