@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -18,6 +19,7 @@ from ...alignment.sizing import Grid, size_av
 from ...alignment.timeline import TEMPORAL_STRIDE, fills_latent_frames, frames_of, latent_frames_of
 from ...config import CCLConfig
 from ...host.base_model import video_format
+from ...host.face_mask import has_face_mask, on_tokens
 from ...host.files.identify import stated_config
 from ...host.files.read import RawFile, naming, read
 from ...host.media.encode import Fit, write_audio
@@ -30,6 +32,8 @@ from ...host.vae.video import load_video_vae
 from ...model.speech_text import bytes_of
 from .media import Extras, Media, Shape
 from .settings import DataSettings, EncoderSettings
+
+log = logging.getLogger(__name__)
 
 # Part of each clip's stamp: a new number makes every clip be encoded again.
 VERSION = 2
@@ -44,6 +48,7 @@ class Encoders:
         self.settings = settings
         self.config = config
         self.latent_format = video_format(config.video.out_dim)
+        self.told_of_faces = False
 
     @cached_property
     def parts(self) -> tuple[comfy.sd.VAE, comfy.sd.VAE, comfy.sd.CLIP]:
@@ -118,15 +123,19 @@ class Encoders:
         if config.audio.speech_blocks:
             found["speech"] = bytes_of(own.speech)[0]
         if own.face is not None:
-            found["face"] = self._face(own.face)
+            self._tell_of_faces()
+            height, width = (side // self.grid.cell for side in own.face.shape[1:])
+            found["face"] = on_tokens(own.face, height, width)
         return found
 
-    def _face(self, light: Tensor) -> Tensor:
-        """How far each video token shows the face, (t, h, w) in 0..1, of frames (f, h, w)."""
-        # The first latent frame is one pixel frame, the others four.
-        parts = [light[:1], *light[1:].split(TEMPORAL_STRIDE)]
-        frames = torch.stack([part.mean(dim=0) for part in parts])
-        return torch.nn.functional.avg_pool2d(frames[:, None], self.grid.cell)[:, 0]
+    def _tell_of_faces(self) -> None:
+        """Once: films of faces teach nothing to a coupling without face masks."""
+        if not self.told_of_faces and not has_face_mask(self.config):
+            log.warning(
+                "the list names films of faces (face), and this model has no face masks to learn them: they "
+                "change nothing. Take them off the list, or train an interaction with face_mask"
+            )
+        self.told_of_faces = True
 
     def _pictures(self, clips: Sequence[Media]) -> list[dict[str, Tensor]]:
         if clips[0].frames is None:

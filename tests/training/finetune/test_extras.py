@@ -107,7 +107,9 @@ def test_a_voice_that_is_too_short_says_how_long_it_is(folder: Path) -> None:
         )
 
 
-def test_the_cache_holds_what_the_model_reads(folder: Path, tmp_path: Path) -> None:
+def test_the_cache_holds_what_the_model_reads(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tiny = stated_config(read(str(CCL_TINY)))
     talking = replace(
         tiny,
@@ -133,8 +135,10 @@ def test_the_cache_holds_what_the_model_reads(folder: Path, tmp_path: Path) -> N
     wanted = torch.zeros(3, 2, 4)
     wanted[2, 0, :2] = 1
     torch.testing.assert_close(clip.beside["face"], wanted, atol=0.01, rtol=0)
+    assert "face masks" not in caplog.text
     # The same clip for a model that reads none of it.
     plain = Cache(tmp_path / "plain")
     assert [s.refused for s in plain.build(data, Encoders(encoders.settings, tiny))] == [[]]
     assert plain.entries()[0].load().beside.keys() == {"face"}
+    assert caplog.text.count("films of faces (face), and this model has no face masks") == 1
     release()
