@@ -57,3 +57,21 @@ def ccl_14b() -> CCLConfig:
         expert_boundary=None,
         family="ccl",
     )
+
+
+def uniavgen() -> CCLConfig:
+    """UniAVGen at the size of its paper: Wan 2.2 5B, audio on the template of Wan 2.1 1.3B, 7.1 B in all.
+
+    Which layers "interleaved" means is not printed, every other one here; the text features are F5-TTS's.
+    """
+    from ccl_pack.ccl_core.config import AsymmetricOptions, CCLConfig, InteractionConfig, StreamConfig
+    from ccl_pack.ccl_core.families import FAMILIES
+
+    speech = {"text_dim": 512, "speech_blocks": 4, "references": True}
+    return CCLConfig(
+        video=StreamConfig(48, 48, 3072, 14336, 24, 30, 4096, references=True),
+        audio=StreamConfig(100, 100, 1536, 8960, 12, 30, patch_size=(1, 1, 1), **speech),
+        interaction=InteractionConfig("asymmetric", tuple(range(0, 30, 2)), AsymmetricOptions()),
+        family="uniavgen",
+        **FAMILIES["uniavgen"].published,
+    )
