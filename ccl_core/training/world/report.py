@@ -165,10 +165,15 @@ def ratio(parts: np.ndarray, wholes: np.ndarray) -> float | None:
 
 
 def ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """The column over clips drawn again with replacement, always the same for as many clips; (RESAMPLED,)."""
-    drawn = np.random.default_rng(0).integers(len(parts), size=(RESAMPLED, len(parts)))
+    """The column over clips drawn again; (RESAMPLED,)."""
+    drawn = drawn_again(len(parts))
     whole = wholes[drawn].sum(1)
     return np.divide(parts[drawn].sum(1), whole, out=np.full(RESAMPLED, np.nan), where=whole > 0)
+
+
+def drawn_again(clips: int) -> np.ndarray:
+    """Clips drawn with replacement, always the same for as many; (RESAMPLED, clips)."""
+    return np.random.default_rng(0).integers(clips, size=(RESAMPLED, clips))
 
 
 def interval(drawn: np.ndarray) -> list[float] | None:
