@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comfy_extras.nodes_mask import MaskToImage
+from comfy_extras.nodes_mediapipe import MediaPipeFaceMask
 from PIL import Image
 
 from ccl_pack.ccl_core.config import AsymmetricOptions, InteractionConfig
@@ -78,6 +80,22 @@ def test_a_file_that_is_not_there_refuses_its_clip(
     listed(folder, **change)
     (sources, (refused,)) = find_clips(folder)
     assert not sources and refused.name == "a.mkv" and message in refused.reason
+
+
+def test_a_face_film_of_comfyuis_own_nodes_is_read(folder: Path) -> None:
+    """A square of landmarks that moves by a pixel a frame, drawn, made a picture and saved."""
+    corners = np.array([[8.0, 4], [24, 4], [24, 20], [8, 20]])
+    found = [[{"landmarks_xy": corners + np.array([frame, 0])}] for frame in range(9)]
+    ring = frozenset({(0, 1), (1, 2), (2, 3), (3, 0)})
+    landmarks = {"frames": found, "image_size": (32, 64), "connection_sets": {"face_oval": ring}}
+    mask = MediaPipeFaceMask.execute(landmarks, {"regions": "custom", "face_oval": True})[0]
+    assert 16 * 16 <= mask[0].sum() <= 17 * 17
+    images = MaskToImage.execute(mask)[0]
+    write_film(folder / "a.face.mkv", (255 * images + 0.5).to(torch.uint8).numpy())
+    ((source,), _) = find_clips(folder)
+    shape = Shape(Fraction(16), RATE, 1, ((64, 32),), (9,))
+    face = read_extras(source.beside, Media(torch.zeros(9, 32, 64, 3), None, 9), shape).face
+    torch.testing.assert_close(face, mask, atol=0.01, rtol=0)
 
 
 def test_words_that_are_no_text_are_refused_by_name(folder: Path) -> None:
