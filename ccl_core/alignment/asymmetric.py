@@ -36,12 +36,14 @@ class AsymmetricPlan(Plan):
 
     A range is there more than once where the edge of the clip is replicated. blends: per audio token (i,
     alpha), it reads (1 - alpha) of latent frame i and alpha of the next. lags: how far behind that place it
-    stands on the clock, in latent frames. readers: the tokens by their latent frame.
+    stands on the clock, in latent frames. alphas: of `blends`, as torch traces them. readers: the tokens by
+    their latent frame.
     """
 
     windows: tuple[Ranges, ...] = ()
     blends: tuple[Blend, ...] = ()
     lags: tuple[Fraction, ...] = ()
+    alphas: tuple[float, ...] = ()
     readers: tuple[Readers, ...] = ()
 
 
@@ -57,7 +59,9 @@ def plan(timeline: Timeline, options: AsymmetricOptions) -> AsymmetricPlan:
     )
     windows = _windows(timeline, starts, options)
     places = whole.frame_positions, whole.audio_positions
-    return AsymmetricPlan(*places, windows=windows, blends=blends, lags=lags, readers=_readers(blends))
+    alphas = tuple(float(alpha) for _, alpha in blends)
+    readers = _readers(blends)
+    return AsymmetricPlan(*places, windows=windows, blends=blends, lags=lags, alphas=alphas, readers=readers)
 
 
 def _readers(blends: tuple[Blend, ...]) -> tuple[Readers, ...]:

@@ -92,7 +92,7 @@ def test_negative_texts_are_the_published_ones() -> None:
 def test_the_template_takes_its_sampling_from_the_model(name: str) -> None:
     nodes = templates.nodes_of(templates.read(TEMPLATES[name]))
     (given,) = (node["widgets_values"] for node in nodes if node["type"] == "CCLJointSampler")
-    assert given[2:] == [0, "from model", "from model", 1.0, "from model", "", "from model"]
+    assert given[2:] == [0, "from model", "from model", 1.0, "from model", "", "from model", -1.0]
 
 
 @pytest.mark.parametrize("name", [name for name in JOINT if FAMILIES[name].published])

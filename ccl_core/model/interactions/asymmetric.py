@@ -197,9 +197,9 @@ def read_frames(
     """V2A: each audio token in q (b, a, d) reads the tokens of k, v (b, t*s, d) blended to its place."""
     spatial = kv.k.shape[1] // len(plan.frame_positions)
     out = torch.empty_like(q)
-    shares = torch.tensor([float(alpha) for _, alpha in plan.blends], device=q.device, dtype=q.dtype)
+    alphas = torch.tensor(plan.alphas, device=q.device, dtype=q.dtype)
     for i, first, stop in plan.readers:
-        k, v = (_blended(x, i, spatial, shares[first:stop]) for x in kv)  # (b*n, s, d) twice
+        k, v = (_blended(x, i, spatial, alphas[first:stop]) for x in kv)  # (b*n, s, d) twice
         asking = rearrange(q[:, first:stop], "b n d -> (b n) 1 d")
         read = attend(asking, k, v, heads, options)
         out[:, first:stop] = rearrange(read, "(b n) 1 d -> b n d", n=stop - first)
