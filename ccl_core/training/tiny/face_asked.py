@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..world.face import FaceClip, Identity, sample_clip, sample_identity
-from ..world.speech import sample_transcript
-from .face_clips import ANYBODY, REFERENCE, held_out
+from ..world.face import FaceClip, Identity, sample_clip
+from .face_clips import ANYBODY, REFERENCE, sample_speaker
 
 # How many vowels may be left to say behind a prefix.
 LEFT = (1, 4)
@@ -27,7 +26,7 @@ class AskedFace:
 def ask_faces(seed: int, clips: int, frames: int, fps: float, kept: int = 0) -> list[AskedFace]:
     """Held-out clips of a seed. kept: frames that a model is given, behind which something is left to say.
 
-    Captions tell who talks and tell nothing of it, in turn.
+    Captions tell what moves behind and tell nothing, in turn.
     """
     return [ask_face(np.random.default_rng([seed, i]), i, frames, fps, kept) for i in range(clips)]
 
@@ -42,9 +41,7 @@ def ask_face(rng: np.random.Generator, number: int, frames: int, fps: float, kep
 
 
 def unseen_clip(rng: np.random.Generator, frames: int, fps: float) -> FaceClip:
-    identity, transcript = sample_identity(rng), sample_transcript(rng, frames / fps)
-    while not held_out(identity, transcript):
-        identity, transcript = sample_identity(rng), sample_transcript(rng, frames / fps)
+    identity, transcript = sample_speaker(rng, frames / fps, unseen=True)
     return sample_clip(rng, identity, transcript, frames=frames, fps=fps)
 
 

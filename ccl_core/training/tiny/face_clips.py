@@ -73,7 +73,7 @@ def write_listed(
 
 def write_face(rng: np.random.Generator, film: Path, frames: int) -> dict[str, str]:
     """The files of one clip; returns its entry of the list. The film is written last."""
-    identity, transcript = sample_trained(rng, frames / FPS)
+    identity, transcript = sample_speaker(rng, frames / FPS)
     clip = sample_clip(rng, identity, transcript, frames=frames, fps=FPS)
     paths = {"image": film.with_suffix(".png"), "voice": film.with_suffix(".flac")}
     paths["face"] = film.with_suffix(".face.mkv")
@@ -100,17 +100,17 @@ def caption_of(rng: np.random.Generator, clip: FaceClip) -> str:
 def write_voice(rng: np.random.Generator, path: Path, frames: int) -> dict[str, str]:
     """One sound of somebody who says something; returns its entry of the list."""
     seconds = frames / FPS
-    identity, transcript = sample_trained(rng, seconds)
+    identity, transcript = sample_speaker(rng, seconds)
     syllables = sample_syllables(rng, transcript, seconds)
     write_sound(path, speak(rng, syllables, identity.voice, round(seconds * SAMPLE_RATE)), SAMPLE_RATE)
     return {"file": path.name, "caption": ANYBODY, "speech": transcript}
 
 
-def sample_trained(rng: np.random.Generator, seconds: float) -> tuple[Identity, str]:
-    """A person and words that are not held out."""
+def sample_speaker(rng: np.random.Generator, seconds: float, unseen: bool = False) -> tuple[Identity, str]:
+    """A person and words that are held out (unseen), or that are not."""
     while True:
         identity, transcript = sample_identity(rng), sample_transcript(rng, seconds)
-        if not held_out(identity, transcript):
+        if held_out(identity, transcript) == unseen:
             return identity, transcript
 
 

@@ -88,7 +88,6 @@ def facts(clip: FaceClip, found: FoundFace) -> Row:
     place = found.place
     return {
         "words": clip.transcript,
-        "caption": clip.caption,
         "heard": "".join(found.whole.heard),
         "shown": "".join(vowel or "-" for vowel in found.whole.shown),
         "pitch_hz": [round(clip.identity.voice.pitch, 1), found.made.pitch and round(found.made.pitch, 1)],

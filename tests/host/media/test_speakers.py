@@ -51,11 +51,13 @@ def test_each_mask_counts_where_its_voice_sounds() -> None:
     assert torch.equal(mask, torch.cat([left, right, left + right]))
 
 
-def test_masks_of_each_frame_and_of_another_size_are_taken() -> None:
+def test_masks_of_each_frame_and_of_another_size_are_taken(caplog: pytest.LogCaptureFixture) -> None:
     moving = torch.zeros(3, 4, 8)
     moving[0, 0], moving[1, 1], moving[2, 2] = 1, 1, 1
     mask = speaker_mask((moving, torch.zeros(5, 8, 16)), (voice(0.5, 0.5, 0.5), voice(0.0)), FPS, 3)
     assert torch.equal(mask, moving)
+    assert "mask_2 has 5 frames, the clip 3: those behind its end are left out" in caplog.text
+    assert "mask_1" not in caplog.text
 
 
 def test_overlapping_masks_end_at_1() -> None:
