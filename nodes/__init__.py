@@ -23,6 +23,7 @@ from .references import CCLReferences
 from .shift import CCLStreamShift
 from .sparse import CCLSparseAttention
 from .tasks import CCLMaskAV, CCLSetTask
+from .upscale import CCLUpscaleAV
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
 
@@ -39,6 +40,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLMaskAV,
     CCLTrimAV,
     CCLJoinAV,
+    CCLUpscaleAV,
     CCLSpeakerMasks,
     CCLDecodeAV,
     CCLPrompt,

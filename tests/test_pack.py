@@ -40,6 +40,7 @@ IDS = {
     "CCLSpeakerMasks",
     "CCLStreamShift",
     "CCLTrimAV",
+    "CCLUpscaleAV",
 }
 
 
