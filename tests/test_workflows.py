@@ -35,6 +35,7 @@ LINK = itemgetter("id", "origin_id", "origin_slot", "target_id", "target_slot", 
 # Nodes and wires of a peer's template without its notes: LTX-2 from a text, MMAudio, LTX-2.3 from a sound,
 # LTX-2 from an image.
 PEERS = {"": (2, 1), "LoadVideo": (7, 9), "LoadAudio": (5, 3), "LoadImage": (4, 3)}
+FOLDERS = {"workflows": templates.NAMES, "subgraphs": templates.BLUEPRINTS}
 # Of 404 x 250 that the card of a template shows.
 LARGEST_PICTURE = 60_000  # bytes
 
@@ -279,6 +280,17 @@ def test_settings_are_the_published_ones(row: Any, object_info: dict[str, Any]) 
         assert by_kind["CCLEncodeAV"]["fps"] == 24.0
     else:
         assert by_kind["CCLEmptyAVLatent"]["fps"] == 0.0
+
+
+@pytest.mark.parametrize("folder, name", [(folder, name) for folder in FOLDERS for name in FOLDERS[folder]])
+def test_a_second_run_takes_another_seed_and_no_row_stands_for_that(folder: str, name: str) -> None:
+    """Frontends give the value of a widget to the row of proxyWidgets at its place."""
+    workflow = templates.read(name, folder)
+    (sampler,) = [node for node in templates.nodes_of(workflow) if node["type"] == "CCLJointSampler"]
+    assert sampler["widgets_values"][:2] == [templates.SEED, "randomize"]
+    assert shown(workflow)["seed"] == templates.SEED
+    (job,) = [node for node in workflow["nodes"] if "proxyWidgets" in node["properties"]]
+    assert len(job["properties"]["proxyWidgets"]) == len(job["widgets_values"])
 
 
 def test_what_the_frontend_saves_of_a_template_is_read_again(object_info: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ Infos = Mapping[str, dict[str, Any]]
 FIRST_OUTSIDE, FIRST_INSIDE = 1, 11
 # The frontend's ids of what stands for a subgraph's inputs and outputs inside of it.
 INPUTS, OUTPUTS = -10, -20
+# What the frontend does with a seed once a run is queued: the next press of Run makes another clip.
+SEED_CONTROL = "randomize"
 NAMESPACE = uuid.UUID("0a2c7c0a-6f0f-5b7e-9d6e-5d1f6a3c5e11")
 
 
@@ -108,7 +110,7 @@ def _slots(sections: dict[str, Any], given: Mapping[str, Any], prefix: str) -> I
     for name, spec in [*sections.get("required", {}).items(), *sections.get("optional", {}).items()]:
         kind, options = spec[0], spec[1] if len(spec) > 1 else {}
         value = given.get(prefix + name, options.get("default"))
-        seed = ("fixed",) if options.get("control_after_generate") else ()
+        seed = (SEED_CONTROL,) if options.get("control_after_generate") else ()
         after = (*seed, *options.get("after", ()))
         bare = bool(options.get("socketless"))
         yield Slot(prefix + name, _type(kind), is_widget(kind, options), value, after, bare)

@@ -82,8 +82,7 @@ FACTS = {
             "It knows these words alone: *red orange yellow green cyan blue purple white*, *ball square "
             "triangle*, *bounces falls slides blinks*, *drum bell click beep horn*; *silently*, *a bell "
             "rings off screen*, *over soft noise*.",
-            "The same seed gives the same clip: change it for another. The templates of Ovi, MOVA and Prism "
-            "make films.",
+            "The templates of Ovi, MOVA and Prism make films.",
         ),
         "no card, no download",
     ),
@@ -147,6 +146,10 @@ FACTS = {
         "Wan, umT5 and MOVA Apache-2.0.",
     ),
 }
+SEED = (
+    "Each run takes another *seed*. To keep one: right-click the node and choose *fixed*, in Nodes 2.0 press "
+    "the button in the seed."
+)
 LOW_MEMORY = "Low memory: text encoder on the CPU, decoding in tiles. Start ComfyUI without *--highvram*."
 OF_ROW = {
     "Ovi 1.1 Text to Video with Sound, LoRA": (
@@ -209,7 +212,7 @@ def note_of(row: Row) -> str:
         f"### {does}",
         steps,
         f"**Makes** {made_by(row)}. **Card**: {facts.card}. **Download**: {facts.download}.",
-        "\n".join(f"- {hint}" for hint in (*OF_ROW.get(row.name, ()), *facts.hints)),
+        "\n".join(f"- {hint}" for hint in (*OF_ROW.get(row.name, ()), *facts.hints, SEED)),
         files_of(row),
     ]
     if facts.licence:

@@ -80,6 +80,14 @@ def test_a_template_runs_to_a_result(opened: Opened, name: str) -> None:
     assert on.faults(opened.page) == []
 
 
+def test_each_run_takes_another_seed_until_a_person_keeps_one(opened: Opened) -> None:
+    on.open_template(opened.page, templates.FIRST)
+    on.drawn(opened.page, opened.vue)
+    on.set_inside(opened.page, "CCLJointSampler", "steps", 1)
+    on.check_seed(opened.page, templates.SEED, vue=opened.vue)
+    assert on.faults(opened.page) == []
+
+
 @pytest.mark.parametrize("name", templates.BLUEPRINTS)
 def test_a_blueprint_is_found_and_placed(opened: Opened, name: str) -> None:
     """With the values that its template has. What stands in brackets may be too far behind to be found."""

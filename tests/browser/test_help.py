@@ -56,5 +56,5 @@ def show(page: Page, node_id: str) -> None:
 def click(page: Page) -> None:
     """On the title; the canvas knows what is below the pointer once that has moved."""
     x, y = CORNER[0] + 120, CORNER[1] - 15
-    page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    page.point(x, y)
     page.click(x, y)

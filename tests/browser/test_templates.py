@@ -46,6 +46,14 @@ def test_a_template_is_readable_runs_and_keeps_its_values(ready: Page, name: str
     assert on.faults(ready) == []
 
 
+def test_each_run_takes_another_seed_until_a_person_keeps_one(ready: Page) -> None:
+    """The first run makes the clip of the card."""
+    on.open_template(ready, templates.FIRST)
+    on.set_inside(ready, "CCLJointSampler", "steps", 1)
+    on.check_seed(ready, templates.SEED, vue=False)
+    assert on.faults(ready) == []
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -111,11 +111,15 @@ class Page:
                 return found
         raise TimeoutError(f"within {PATIENCE} s the page did not come to {expression}")
 
-    def click(self, x: float, y: float, count: int = 1) -> None:
-        """Press and release the left button, `count` times at one place."""
+    def click(self, x: float, y: float, count: int = 1, button: str = "left") -> None:
+        """Press and release a button of the mouse, `count` times at one place."""
         for number in range(1, count + 1):
             for kind in ("mousePressed", "mouseReleased"):
-                self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=number)
+                self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=number)
+
+    def point(self, x: float, y: float) -> None:
+        """Move the mouse there."""
+        self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def type(self, text: str) -> None:
         """Into the element that has the focus."""

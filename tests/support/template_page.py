@@ -57,6 +57,23 @@ WIDGETS = """app.graph.nodes.map(node => [node.type, (node.widgets ?? [])
   .filter(widget => widget.serialize !== false && widget.options?.serialize !== false)
   .map(widget => [widget.name, widget.value])])"""
 PLAYERS = "[...document.querySelectorAll('video, audio')].map(player => player.currentSrc || player.src)"
+# The prompts that the server got, the oldest first.
+QUEUED = """Object.values(await (await fetch('/api/history')).json()).map(row => row.prompt)
+  .sort((one, other) => one[0] - other[0]).map(prompt => prompt[2])"""
+# Where to click, in pixels of the window: the title of the node of the job, the button in a seed (Nodes 2.0),
+# an entry of a menu of either renderer.
+JOB_TITLE = """(() => {
+  const { pos } = app.graph.nodes.find(node => node.subgraph);
+  const [left, top] = app.canvas.ds.convertOffsetToCanvas([pos[0] + 150, pos[1] - 12]);
+  const canvas = app.canvas.canvas.getBoundingClientRect();
+  return [left + canvas.x, top + canvas.y];
+})()"""
+MIDDLE_OF = """(element => {
+  const place = element?.getBoundingClientRect();
+  return place && [place.x + place.width / 2, place.y + place.height / 2];
+})"""
+SEED_BUTTON = f"{MIDDLE_OF}(document.querySelector('[data-testid=value-control]'))"
+ENTRIES = "[...document.querySelectorAll('.litemenu-entry, label')]"
 QUARANTINED = "app.graph.nodes.filter(node => node.properties.proxyWidgetErrorQuarantine).length"
 
 
@@ -111,8 +128,12 @@ def drawn(page: Page, vue: bool) -> None:
 
 
 def prompt(page: Page) -> Prompt:
-    """As the page queues it, without the player of a result, which the host counts among the inputs."""
-    made = page.ask("(await app.graphToPrompt()).output")
+    """As the page queues it."""
+    return without_player(page.ask("(await app.graphToPrompt()).output"))
+
+
+def without_player(made: Prompt) -> Prompt:
+    """Without the player of a result, which the host counts among the inputs."""
     for node in made.values():
         node["inputs"].pop("video-preview", None)
     return made
@@ -140,6 +161,24 @@ def set_inside(page: Page, kind: str, widget: str, value: Any) -> None:
     page.ask(f"""app.graph.nodes.filter(node => node.subgraph).flatMap(node => node.subgraph.nodes)
       .filter(node => node.type === '{kind}').flatMap(node => node.widgets)
       .filter(one => one.name === '{widget}').forEach(one => {{ one.value = {json.dumps(value)}; }})""")
+
+
+def entry(text: str) -> str:
+    """An expression for where the entry is that begins so; undefined while there is none."""
+    return f"{MIDDLE_OF}({ENTRIES}.find(one => one.innerText.trim().startsWith({json.dumps(text)})))"
+
+
+def keep_seed(page: Page, *, vue: bool) -> None:
+    """Choose *fixed* for the seed of the job, as a person does it."""
+    if vue:
+        page.click(*page.wait_for(SEED_BUTTON))
+        page.click(*page.wait_for(entry("Fixed")))
+        page.press("Escape")
+    else:
+        page.point(*page.ask(JOB_TITLE))
+        page.click(*page.ask(JOB_TITLE), button="right")
+        page.click(*page.wait_for(entry("seed between runs: randomize")))
+        page.click(*page.wait_for(entry("fixed")))
 
 
 def run(page: Page) -> Seen:
@@ -180,6 +219,40 @@ def check_saving(page: Page) -> None:
     save_and_open(page)
     assert page.ask(WIDGETS) == widgets
     assert prompt(page) == queued
+
+
+def queue(page: Page, times: int) -> list[Prompt]:
+    """The prompts that the server got of as many runs."""
+    count = page.ask(f"({QUEUED}).length") + times
+    for _ in range(times):
+        assert run(page).end == ("execution_success", "")
+    made = page.wait_for(f"({QUEUED}).length === {count} && {QUEUED}")
+    return [without_player(one) for one in made[-times:]]
+
+
+def with_seed(prompt: Prompt, seed: int) -> Prompt:
+    made = json.loads(json.dumps(prompt))
+    for node in made.values():
+        if node["class_type"] == "CCLJointSampler":
+            node["inputs"]["seed"] = seed
+    return made
+
+
+def seed_of(prompt: Prompt) -> int:
+    (seed,) = [node["inputs"]["seed"] for node in prompt.values() if node["class_type"] == "CCLJointSampler"]
+    return seed
+
+
+def check_seed(page: Page, first_seed: int, *, vue: bool) -> None:
+    """A second run takes another seed, else nothing new; one that is kept stays, also in a saved workflow."""
+    first, second = queue(page, 2)
+    assert seed_of(first) == first_seed != seed_of(second)
+    assert second == with_seed(first, seed_of(second))
+    keep_seed(page, vue=vue)
+    kept, again = queue(page, 2)
+    assert kept == again == with_seed(first, seed_of(kept))
+    check_saving(page)
+    assert queue(page, 1) == [kept]
 
 
 def check_run(page: Page, name: str, steps: int) -> None:

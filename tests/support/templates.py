@@ -20,6 +20,8 @@ FIRST = "Text to Video with Sound (tiny)"
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 BLUEPRINTS = sorted(path.stem for path in (ROOT / "subgraphs").glob("*.json"))
 TINY = [name for name in NAMES if name.endswith("(tiny)")]
+# Of the first run of each.
+SEED = 7
 # What the loaders of the templates name before a person has chosen.
 VIDEO, SOUND, IMAGE = "choose your video.mp4", "choose your sound.mp3", "example.png"
 FRAMES, FPS = 33, 16
