@@ -25,7 +25,9 @@ from .sparse import CCLSparseAttention
 from .tasks import CCLMaskAV, CCLSetTask
 from .upscale import CCLUpscaleAV
 
-CHECKPOINTS = Path(__file__).resolve().parents[1] / "ccl_core" / "checkpoints"
+CORE = Path(__file__).resolve().parents[1] / "ccl_core"
+CHECKPOINTS = CORE / "checkpoints"
+DIFFUSION_MODELS = CORE / "diffusion_models"
 
 # Saved workflows hold the ids, which are the names of these classes: never rename one.
 NODES: list[type[io.ComfyNode]] = [
@@ -58,11 +60,12 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class CCLExtension(ComfyExtension):
-    """What the host asks for: the nodes, and where the embedded checkpoint lies."""
+    """What the host asks for: the nodes, and where the embedded weights lie."""
 
     async def on_load(self) -> None:
-        # Beside the user's folders of checkpoints: the host's own loaders list ccl-tiny too.
-        folder_paths.add_model_folder_path("checkpoints", str(CHECKPOINTS))
+        # Beside the user's folders: the host's own loaders list the tiny models too.
+        for folder in (CHECKPOINTS, DIFFUSION_MODELS):
+            folder_paths.add_model_folder_path(folder.name, str(folder))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

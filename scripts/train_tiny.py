@@ -55,6 +55,9 @@ def parse() -> argparse.Namespace:
         type=Path,
         help="for the export stage: model.safetensors of a save of scripts/train.py, made with export_whole",
     )
+    parser.add_argument(
+        "--model-only", action="store_true", help="for the export stage: leave out the encoders of --weights"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of a training stage")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccl_bench.generate import Loaded, defaults, empty_latent, stack
-from ccl_bench.tiny_options import CHECKPOINT
+from ccl_bench.tiny_options import CHECKPOINT, TALKING
 from ccl_tools.console import ScriptError
 
 if TYPE_CHECKING:
@@ -60,12 +60,11 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def beside(checkpoint: Path) -> Path:
-    """Where the encoders of a file lie: with it, or in ccl-tiny there, which shares its own."""
+    """Where the encoders of a file lie: with it; of the one that ships in ccl-tiny, which shares its own."""
     if all((checkpoint.parent / name).is_file() for name in ENCODERS.values()):
         return checkpoint.parent
-    shared = checkpoint.with_name(CHECKPOINT.name)
-    if shared.is_file():
-        return shared
+    if checkpoint == TALKING:
+        return CHECKPOINT
     raise ScriptError(
         f"{checkpoint.name} holds no encoders, and {', '.join(ENCODERS.values())} are not beside it",
         "say with --encoders where they are: a folder with the three, or an all-in-one file",

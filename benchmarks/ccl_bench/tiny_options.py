@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ccl_pack.ccl_core.training.world.evaluate import Lesson
 
 CHECKPOINT = ROOT / "ccl_core" / "checkpoints" / "ccl-tiny.safetensors"
+# The talking face, whose encoders are those of ccl-tiny.
+TALKING = ROOT / "ccl_core" / "diffusion_models" / "uniavgen-tiny.safetensors"
 # As in the template.
 SAMPLER = "euler_ancestral"
 # What the model was published with.

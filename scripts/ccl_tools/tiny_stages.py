@@ -95,7 +95,7 @@ def export(args: argparse.Namespace) -> None:
 
     from ccl_pack.ccl_core.alignment.timeline import frame_time
     from ccl_pack.ccl_core.host.files.read import read
-    from ccl_pack.ccl_core.training.tiny.export import preview_factors, publish
+    from ccl_pack.ccl_core.training.tiny.export import preview_factors, publish, publish_model
     from ccl_pack.ccl_core.training.tiny.video_vae import encode_moments, pixels_of
     from ccl_pack.ccl_core.training.world import scene
 
@@ -111,7 +111,8 @@ def export(args: argparse.Namespace) -> None:
     small = small[:, :, middles].movedim(1, -1)
     factors = preview_factors(comfy.latent_formats.Wan21().process_in(latent), small)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    publish(args.weights, factors, args.out)
+    write = publish_model if args.model_only else publish
+    write(args.weights, factors, args.out)
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import nodes as host_nodes
+from ccl_pack import nodes
 from ccl_pack.ccl_core.host.experts import low_noise_of
 from ccl_pack.nodes import loaders
 from ccl_tools import published as p
@@ -46,6 +49,25 @@ def test_lists_hold_safetensors_gguf_and_each_set_of_shards_once(models: Path) -
             "none",
             *options(loaders.CCLModelLoader, "unet_name"),
         ]
+
+
+def test_models_of_the_pack_stand_beside_those_of_a_person_and_give_way_to_them(
+    models: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path_factory.mktemp("pack") / "diffusion_models"
+    inside.mkdir()
+    monkeypatch.setattr(nodes, "DIFFUSION_MODELS", inside)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([], set()))
+    asyncio.run(nodes.CCLExtension().on_load())
+    write(inside / "ours.safetensors")
+    for folder in (models, inside):
+        write(folder / "both.safetensors")
+    wanted = ["both.safetensors", "ours.safetensors"]
+    assert options(loaders.CCLModelLoader, "unet_name") == wanted
+    assert host_nodes.UNETLoader.INPUT_TYPES()["required"]["unet_name"][0] == wanted
+    assert folder_paths.get_full_path("diffusion_models", wanted[0]) == str(models / wanted[0])
+    assert loaders.CCLModelLoader.execute(unet_name=wanted[1]).result[0].model.ccl_config
+    assert folder_paths.get_folder_paths("checkpoints") == [str(nodes.CHECKPOINTS)]
 
 
 def test_the_hosts_own_list_of_models_stays_as_it_is(models: Path) -> None:

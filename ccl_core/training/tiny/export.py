@@ -1,4 +1,4 @@
-"""The all-in-one file of ccl-tiny: weights, text encoder and VAEs, in half precision."""
+"""The files that ship: ccl-tiny with its encoders, uniavgen-tiny without them; in half precision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...config import CCLConfig
 from ...metadata import read_config, write_config
 from ..world.evaluate import lesson
 
@@ -28,11 +29,28 @@ def publish(trained: Path, rgb: Tensor, out: Path) -> Path:
     rgb: (channels + 1, 3) factors and bias of the preview, see `preview_factors`.
     """
     said = metadata(trained)
-    config = replace(read_config(said["ccl_config"]), latent_rgb_factors=tuple(map(tuple, rgb.tolist())))
-    tensors = {key: packed(key.split(".")[-1], value) for key, value in load_file(trained).items()}
-    own = {"ccl_config": write_config(config), "lesson": lesson().to_json()}
-    save_file(tensors, out, metadata=said | own)
+    own = {"ccl_config": write_config(coloured(said, rgb)), "lesson": lesson().to_json()}
+    save_file(packed_tensors(trained), out, metadata=said | own)
     return out
+
+
+def publish_model(trained: Path, rgb: Tensor, out: Path) -> Path:
+    """The model of such a save alone, for those whose encoders lie in the file of another."""
+    config = replace(coloured(metadata(trained), rgb), text_encoder=None)
+    tensors = {
+        key: value for key, value in packed_tensors(trained).items() if not key.startswith(tuple(ENCODERS))
+    }
+    save_file(tensors, out, metadata={"ccl_config": write_config(config), "format": "pt"})
+    return out
+
+
+def coloured(said: dict[str, str], rgb: Tensor) -> CCLConfig:
+    """The configuration in a file's metadata, with the colours of the preview."""
+    return replace(read_config(said["ccl_config"]), latent_rgb_factors=tuple(map(tuple, rgb.tolist())))
+
+
+def packed_tensors(trained: Path) -> dict[str, Tensor]:
+    return {key: packed(key.split(".")[-1], value) for key, value in load_file(trained).items()}
 
 
 def unpack(path: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from ccl_pack.ccl_core.host.files.build import load_model
 from ccl_pack.ccl_core.host.vae.audio import load_audio_vae
 from ccl_pack.ccl_core.host.vae.text_encoder import load_text_encoder
 from ccl_pack.ccl_core.metadata import read_config
@@ -13,6 +14,7 @@ from ccl_pack.ccl_core.training.tiny.export import (
     ENCODERS,
     metadata,
     publish,
+    publish_model,
     unpack,
 )
 from ccl_pack.ccl_core.training.world.evaluate import lesson
@@ -37,6 +39,20 @@ def test_a_published_file_has_its_tensors_the_colours_and_the_lesson(tmp_path: P
     assert read_config(found.pop("ccl_config")) == read_config(said.pop("ccl_config"))
     assert found.pop("lesson") == lesson().to_json()
     assert found == {key: value for key, value in said.items() if key != "lesson"}
+
+
+def test_a_model_alone_is_in_half_precision_and_loads_without_its_encoders(tmp_path: Path) -> None:
+    colours = torch.arange(51.0).reshape(17, 3)
+    save = tmp_path / "save.safetensors"
+    wide = {key: value.float() for key, value in load_file(CHECKPOINT).items() if value.is_floating_point()}
+    save_file(wide, save, metadata=metadata(CHECKPOINT))
+    alone = publish_model(save, colours, tmp_path / "alone.safetensors")
+    found = load_file(alone)
+    assert {value.dtype for value in found.values()} == {torch.float16}
+    assert found.keys() == {key for key in wide if not key.startswith(tuple(ENCODERS))}
+    assert metadata(alone).keys() == {"ccl_config", "format"}
+    config = load_model(str(alone), {}).model.ccl_config
+    assert config.latent_rgb_factors == tuple(map(tuple, colours.tolist())) and config.text_encoder is None
 
 
 def test_the_host_loads_unpacked_encoders(tmp_path: Path) -> None:
