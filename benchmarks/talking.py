@@ -17,6 +17,10 @@ clips as they are, and after a round trip through the model's VAEs (`envelope_ce
 Lags are less the median of true clips, in ms. `beside` has the same columns of six cheats made of the true
 clips, and of the model without its coupling; `against` says whether the answers are beyond each by more than
 the interval. A column that a task does not ask has no value.
+
+`mask` says where the face mask lies that the model predicts of the true clips (Show Face Mask): its `iou`
+with the face that speaks, on the grid of tokens, which count from half on, beside that of the best mask that
+stays; which `share` of it lies on mouth, speaking face, silent face and object, and its `mean` there.
 """
 
 from __future__ import annotations
@@ -26,12 +30,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ccl_bench.tiny_options import CHECKPOINT, guidance_modes
+from ccl_bench.tiny_options import TALKING, guidance_modes
 from ccl_tools.console import exit_on_script_error, say
 from ccl_tools.environment import load_pack, reexec
 
 TASKS = ("joint", "reference", "continuation", "dubbing", "driven")
-SHIPPED = CHECKPOINT.with_name("uniavgen-tiny.safetensors")
 PATHS = ("report", "checkpoint", "encoders")
 
 
@@ -43,9 +46,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--seed", type=int, required=True, help="decides people, words and noise")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="a UniAVGen model that reads words")
+    parser.add_argument("--checkpoint", type=Path, default=TALKING, help="a UniAVGen model that reads words")
     parser.add_argument(
-        "--encoders", type=Path, help="of a checkpoint without its own: a folder, or an all-in-one file"
+        "--encoders",
+        type=Path,
+        help="of a checkpoint without its own: a folder, or an all-in-one file (default: the three beside "
+        "it; of the model that ships those of ccl-tiny)",
     )
     parser.add_argument("--voice", action="store_true", help="dubbing: a second of the voice is heard too")
     parser.add_argument("--guidance", help="a mode of CCLJointSampler (default: the model's)")
@@ -109,9 +115,21 @@ def show(found: dict[str, Any]) -> None:
     for kind, row in found["against"].items():
         verdicts = ", ".join(f"{name} {column['verdict']}" for name, column in row["columns"].items())
         say(f"beyond {kind:15}{'yes' if row['beyond'] else 'no':>8}  {verdicts}")
+    if found["mask"]:
+        show_mask(found["mask"])
     for name, row in found["goals"].items():
         met = "met" if row["met"] else "missed"
         say(f"goal {name:32}{number(row['value'])} of {row['goal']}: {met}")
+
+
+def show_mask(mask: dict[str, Any]) -> None:
+    met = "met" if mask["goal"]["met"] else "missed"
+    say(
+        f"mask: IoU {mask['iou']} on the face, {mask['constant_iou']} of the best constant mask; goal "
+        f"{mask['goal']['iou']} and {mask['goal']['ahead']} ahead: {met}"
+    )
+    for name, share in mask["share"].items():
+        say(f"mask on {name:15}{number(share)} of it, mean{number(mask['mean'][name])}")
 
 
 def number(value: float | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ccl_bench import talking_mask
 from ccl_bench import talking_nodes as nodes
 from ccl_bench.generate import Loaded, batches, decode, show_progress
 from ccl_tools.console import Ticker
@@ -121,7 +122,10 @@ def evaluate(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
     rows = report.make_rows(task, [one.clip for one in asked], found, exact)
     for row, one in zip(rows, asked, strict=True):
         row["caption"] = one.caption
-    return summary(options.task, rows) | {"seconds_per_clip": answers[report.ANSWER].seconds}
+    return summary(options.task, rows) | {
+        "mask": talking_mask.measure(loaded, asked, options.batch),
+        "seconds_per_clip": answers[report.ANSWER].seconds,
+    }
 
 
 def summary(task: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ccl_bench import talking, talking_nodes
+from ccl_bench import talking, talking_mask, talking_nodes
 from ccl_bench.generate import Loaded
-from ccl_bench.tiny_options import CHECKPOINT
+from ccl_bench.tiny_options import CHECKPOINT, TALKING
 from ccl_pack.ccl_core.families import FAMILIES
 from ccl_pack.ccl_core.host.media.latents import split
 from ccl_pack.ccl_core.host.texts import of_streams
@@ -23,6 +23,7 @@ from ccl_pack.ccl_core.metadata import write_config
 from ccl_pack.ccl_core.model.speech_text import bytes_of
 from ccl_pack.ccl_core.training.tiny.face_asked import AskedFace, ask_faces
 from ccl_pack.ccl_core.training.world.face_cheats import CHEATS
+from ccl_pack.ccl_core.training.world.face_regions import FACE, regions_of
 from ccl_pack.ccl_core.training.world.face_report import COLUMNS
 from ccl_pack.ccl_core.training.world.face_score import KEPT, TASKS
 from ccl_tools.console import ScriptError
@@ -43,7 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loaded(checkpoint: Path) -> Iterator[Loaded]:
     with torch.inference_mode():
-        yield talking_nodes.load(checkpoint, talking_nodes.beside(CHECKPOINT))
+        yield talking_nodes.load(checkpoint, talking_nodes.beside(TALKING))
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,10 @@ def test_a_model_that_reads_no_words_is_refused(tmp_path: Path) -> None:
     assert talking_nodes.is_whole(CHECKPOINT) and not talking_nodes.is_whole(alone)
     with pytest.raises(ScriptError, match="holds no encoders"):
         talking_nodes.beside(alone)
+
+
+def test_the_model_that_ships_shares_the_encoders_of_ccl_tiny() -> None:
+    assert talking_nodes.beside(TALKING) == CHECKPOINT
 
 
 def test_texts_of_a_batch_are_captions_and_words(loaded: Loaded) -> None:
@@ -196,6 +201,7 @@ def test_a_report_has_the_answers_beside_ceilings_cheats_and_no_coupling(
     assert set(report["against"]) == {"uncoupled", *CHEATS}
     assert set(COLUMNS) <= set(report["total"]) and len(report["per_clip"]) == 1
     assert report["total"]["prefix_exact"]["value"] == report["beside"]["uncoupled"]["prefix_exact"] == 1
+    assert 0 <= report["mask"]["iou"] <= 1 and report["mask"]["grid"] == [4, 4]
     # Random weights say nothing, and the world's own clip says all.
     assert report["total"]["words_right"]["value"] == 0 and report["beside"]["world"]["words_right"] == 1
     for row in report["against"].values():
@@ -205,7 +211,27 @@ def test_a_report_has_the_answers_beside_ceilings_cheats_and_no_coupling(
     shown = capsys.readouterr().out
     assert re.search(r"words_right +0\.000", shown)
     assert re.search(r"beyond one shape +(yes|no) +visemes_right", shown)
+    assert re.search(r"mask: IoU [\d.]+ on the face, [\d.]+ of the best constant mask", shown)
     assert re.search(r"goal prefix_exact +1\.000 of 1\.0: met", shown)
+
+
+def test_a_mask_that_is_the_face_is_right_and_one_that_is_all_is_not(loaded: Loaded) -> None:
+    some = asked("joint", 4)
+    covers = [torch.from_numpy(regions_of(one.clip)[FACE]) for one in some]
+    right = talking_mask.compare(loaded.model, some, covers)
+    assert right["iou"] == 1 and right["share"][FACE] > 0.95 and right["mean"][FACE] > 0.95
+    assert right["goal"]["met"] is (right["constant_iou"] <= 0.7)
+    whole = talking_mask.compare(loaded.model, some, [torch.ones_like(cover) for cover in covers])
+    assert whole["iou"] <= whole["constant_iou"] < 1 and not whole["goal"]["met"]
+    assert set(whole["mean"].values()) <= {1.0, None}
+
+
+def test_the_mask_is_asked_of_the_node_for_each_clip(loaded: Loaded) -> None:
+    some = asked("joint", 3)
+    found = talking_mask.masks(loaded, some, batch=2)
+    assert [mask.shape for mask in found] == [(talking.FRAMES, 64, 64)] * 3
+    alone = talking_mask.masks(loaded, some[2:], batch=1)
+    assert torch.allclose(found[2], alone[0], atol=1e-4)
 
 
 def test_kept_frames_fill_latent_frames() -> None:

@@ -57,7 +57,8 @@ class FaceClip:
     """One clip with everything that is known about it.
 
     mouth: how open it is at each frame; mouth_box: its rows and columns, top, left, bottom, right, in pixels.
-    place: of the face that speaks, pose: it by frame; beside: the looks of a silent one.
+    place: of the face that speaks, pose: it by frame; beside: the looks of a silent one, beside_pose: it by
+    frame; passer: what moves behind.
     """
 
     frames: np.ndarray  # (f, h, w, 3) uint8
@@ -71,6 +72,14 @@ class FaceClip:
     place: Place
     pose: Pose
     beside: Looks | None
+    beside_pose: Pose | None
+    passer: Passer
+
+    @property
+    def people(self) -> list[tuple[Looks, Pose]]:
+        """Who is drawn, in this order: the one who speaks first."""
+        silent = [] if self.beside is None else [(self.beside, self.beside_pose)]
+        return [(self.identity.looks, self.pose), *silent]
 
 
 def sample_clip(
@@ -95,7 +104,7 @@ def sample_clip(
     pose = sample_pose(rng, syllables, times, places[0])
     passer = sample_passer(rng, times, identity.looks)
     silent = [(sample_looks(rng), sample_pose(rng, (), times, place)) for place in places[1:]]
-    beside = silent[0][0] if silent else None
+    beside, beside_pose = silent[0] if silent else (None, None)
     return FaceClip(
         frames=draw_faces([(identity.looks, pose), *silent], passer, size),
         waveform=speak(rng, syllables, identity.voice, round(seconds * SAMPLE_RATE)),
@@ -108,6 +117,8 @@ def sample_clip(
         place=pose.place,
         pose=pose,
         beside=beside,
+        beside_pose=beside_pose,
+        passer=passer,
     )
 
 
