@@ -104,7 +104,7 @@ class CCLPrompt(CCLNode):
         published = family.sampling
         avoided = negative_prompt or published.negative
         if _reads_words(model):
-            positive = _with_words(clip, style, prompt, sound, speech)
+            positive = _with_words(clip, style, prompt, sound, speech, model.model.ccl_config.audio.text_len)
             _tell_unheard("negative_sound", negative_sound.strip())
             return io.NodeOutput(positive, _beside(_encode(clip, avoided), ""))
         positive = _encode(clip, *write_texts(family, style, prompt, sound, speech))
@@ -128,8 +128,13 @@ def _reads_words(model: ModelPatcher) -> bool:
     return config is not None and config.audio.speech_blocks > 0
 
 
-def _with_words(clip: CLIP, style: PromptStyle, prompt: str, sound: str, speech: str) -> Conditioning:
-    """The caption for the video, the words for the sound; what neither has is told."""
+def _with_words(
+    clip: CLIP, style: PromptStyle, prompt: str, sound: str, speech: str, longest: int | None
+) -> Conditioning:
+    """The caption for the video, the words for the sound; what neither has is told.
+
+    longest: bytes of the longest speech that the model was made for, None where it says none.
+    """
     texts = write_apart(style, prompt, sound, speech)
     _tell_unheard("sound", texts.unheard)
     if texts.unsaid:
@@ -137,7 +142,17 @@ def _with_words(clip: CLIP, style: PromptStyle, prompt: str, sound: str, speech:
             f"{texts.unsaid!r} in prompt is not said, as speech has words: write all of them there, or leave "
             "speech empty"
         )
+    _tell_of_length(texts.words, longest)
     return _beside(_encode(clip, texts.caption), texts.words)
+
+
+def _tell_of_length(words: str, longest: int | None) -> None:
+    count = len(words.strip().encode("utf-8"))
+    if longest is not None and count > longest:
+        notice(
+            f"speech has {count} letters with spaces, this model was made for {longest} at most: say less, "
+            "or make several clips"
+        )
 
 
 def _tell_unheard(name: str, text: str) -> None:

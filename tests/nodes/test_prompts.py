@@ -212,3 +212,14 @@ def test_what_such_a_sound_cannot_read_is_told(
     caplog.clear()
     CCLPrompt.execute(talking(), clip, "A ball slides.", negative_sound=" ")
     assert not caplog.records
+
+
+def test_words_beyond_the_longest_speech_of_a_model_are_told(
+    clip: CLIP, caplog: pytest.LogCaptureFixture
+) -> None:
+    audio = replace(tiny.CONFIG.audio, speech_blocks=2, text_len=9)
+    model = tiny.patcher(audio=audio, family="uniavgen")
+    CCLPrompt.execute(model, clip, "", speech=" kama sulo\n")
+    assert not caplog.records
+    CCLPrompt.execute(model, clip, "", speech="kama sulos")
+    assert "speech has 10 letters with spaces, this model was made for 9 at most" in caplog.text

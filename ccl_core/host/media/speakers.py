@@ -40,6 +40,11 @@ def _each_frame(mask: Tensor, frames: int, height: int, width: int, name: str) -
             f"{name} has shape {tuple(mask.shape)}, wanted 1 picture or one for each of {frames} frames: "
             "repeat or make the missing ones"
         )
+    if not mask.any():
+        notice(
+            f"{name} is black all over, so that nothing of this voice comes to the picture: paint the face "
+            "white, in Load Image by Open in MaskEditor"
+        )
     if len(mask) > frames:
         notice(f"{name} has {len(mask)} frames, the clip {frames}: those behind its end are left out")
     scaled = comfy.utils.common_upscale(mask[:frames, None].float(), width, height, "bilinear", "disabled")

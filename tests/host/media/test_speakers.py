@@ -51,6 +51,12 @@ def test_each_mask_counts_where_its_voice_sounds() -> None:
     assert torch.equal(mask, torch.cat([left, right, left + right]))
 
 
+def test_a_mask_in_which_nothing_is_painted_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    left, _ = halves()
+    speaker_mask((left, torch.zeros(1, 64, 64)), (voice(0.5), voice(0.5)), FPS, 1)
+    assert "mask_2 is black all over" in caplog.text and "mask_1" not in caplog.text
+
+
 def test_masks_of_each_frame_and_of_another_size_are_taken(caplog: pytest.LogCaptureFixture) -> None:
     moving = torch.zeros(3, 4, 8)
     moving[0, 0], moving[1, 1], moving[2, 2] = 1, 1, 1
