@@ -146,10 +146,7 @@ FACTS = {
         "Wan, umT5 and MOVA Apache-2.0.",
     ),
 }
-SEED = (
-    "Each run takes another *seed*. To keep one: right-click the node and choose *fixed*, in Nodes 2.0 press "
-    "the button in the seed."
-)
+SEED = "Each run takes a new *seed*; *fixed* keeps it (node's menu or its button)."
 LOW_MEMORY = "Low memory: text encoder on the CPU, decoding in tiles. Start ComfyUI without *--highvram*."
 OF_ROW = {
     "Ovi 1.1 Text to Video with Sound, LoRA": (
@@ -210,9 +207,9 @@ def note_of(row: Row) -> str:
     does, steps = DOES[row.job]
     parts = [
         f"### {does}",
-        steps,
+        f"{steps} {SEED}",
         f"**Makes** {made_by(row)}. **Card**: {facts.card}. **Download**: {facts.download}.",
-        "\n".join(f"- {hint}" for hint in (*OF_ROW.get(row.name, ()), *facts.hints, SEED)),
+        "\n".join(f"- {hint}" for hint in (*OF_ROW.get(row.name, ()), *facts.hints)),
         files_of(row),
     ]
     if facts.licence:
