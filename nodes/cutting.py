@@ -9,11 +9,11 @@ from typing import Any
 from comfy.sd import VAE
 from comfy_api.latest import io
 
-from ..ccl_core.host.media.cut import join_in_time, trim
-from ..ccl_core.host.media.latents import AVLatent, frame_rate, join, require_finite, split
+from ..ccl_core.host.media.cut import join_in_time, require_alike, trim
+from ..ccl_core.host.media.latents import AVLatent, join, read, require_finite, timed
 from ..ccl_core.host.media.masks import Part
 from ..ccl_core.host.media.states import settled
-from .inputs import latent_fps_input, part_inputs, seconds_input
+from .inputs import any_latent_tooltip, audio_rate_input, latent_fps_input, part_inputs, seconds_input
 from .node import CCLNode
 
 CATEGORY = "CCL/latent"
@@ -26,13 +26,14 @@ class CCLTrimAV(CCLNode):
             node_id="CCLTrimAV",
             display_name="Trim Audio-Video (CCL)",
             category=CATEGORY,
-            description="A part of a latent by seconds, video and sound cut at one place.",
+            description="A part of a latent by seconds, video and sound cut at one place; of any model with "
+            "sound.",
             search_aliases=[
                 *("trim video latent", "trim latent with sound", "cut latent", "cut audio latent"),
                 *("shorten clip", "last seconds", "split latent in time", "crop video in time"),
             ],
             inputs=[
-                io.Latent.Input("latent", tooltip="An audio-video latent, or a plain Wan video latent."),
+                io.Latent.Input("latent", tooltip=any_latent_tooltip()),
                 *part_inputs(),
                 io.Vae.Input(
                     "video_vae",
@@ -41,6 +42,7 @@ class CCLTrimAV(CCLNode):
                     "picture is made anew.",
                 ),
                 latent_fps_input(),
+                audio_rate_input(),
             ],
             outputs=[io.Latent.Output("latent", tooltip="The part, with its masks.")],
         )
@@ -53,12 +55,11 @@ class CCLTrimAV(CCLNode):
         end_time: float,
         video_vae: VAE | None = None,
         fps: float = 0.0,
+        audio_rate: float = 0.0,
     ) -> io.NodeOutput:
-        av = split(latent)
+        av, rate = timed(read(latent), fps, audio_rate)
         require_finite(av, "latent")
-        return io.NodeOutput(
-            join(_untasked(trim(av, frame_rate(av, fps), Part.typed(start_time, end_time), video_vae)))
-        )
+        return io.NodeOutput(join(_untasked(trim(av, rate, Part.typed(start_time, end_time), video_vae))))
 
 
 class CCLJoinAV(CCLNode):
@@ -90,22 +91,32 @@ class CCLJoinAV(CCLNode):
                     "0: the second begins with the last picture of the first.",
                 ),
                 latent_fps_input(),
+                audio_rate_input(),
             ],
             outputs=[io.Latent.Output("latent", tooltip="Both clips as one.")],
         )
 
     @classmethod
     def execute(
-        cls, first: dict[str, Any], second: dict[str, Any], overlap: float, fps: float = 0.0
+        cls,
+        first: dict[str, Any],
+        second: dict[str, Any],
+        overlap: float,
+        fps: float = 0.0,
+        audio_rate: float = 0.0,
     ) -> io.NodeOutput:
-        clips = split(first), split(second)
+        clips = read(first), read(second)
         for name, clip in zip(("first", "second"), clips, strict=True):
             require_finite(clip, name)
         # A NaN compares false too.
         if not 0 <= overlap <= 600:
             raise ValueError(f"overlap is {overlap}: give 0 to 600 seconds")
         exact = Fraction(overlap).limit_denominator(1_000_000)
-        return io.NodeOutput(join(_untasked(join_in_time(*clips, frame_rate(clips[0], fps), exact))))
+        require_alike(*clips)
+        # What one of them does not say the other one does.
+        one, rate = timed(clips[0], fps or clips[1].fps or 0.0, audio_rate)
+        two = replace(clips[1], rest={**one.rest, **clips[1].rest})
+        return io.NodeOutput(join(_untasked(join_in_time(one, two, rate, exact))))
 
 
 def _untasked(av: AVLatent) -> AVLatent:

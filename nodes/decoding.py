@@ -16,7 +16,7 @@ import torch
 from comfy.sd import VAE
 from comfy_api.latest import Input, InputImpl, Types, io
 
-from ..ccl_core.alignment.timeline import frames_of, samples_of
+from ..ccl_core.alignment.timeline import samples_of
 from ..ccl_core.host.media.damage import Decoded, usable
 from ..ccl_core.host.media.decode import (
     SILENCE_RATE,
@@ -66,7 +66,8 @@ class CCLDecodeAV(CCLNode):
             ],
             inputs=[
                 io.Latent.Input(
-                    "latent", tooltip="The sampled latent. A plain Wan video latent gives a silent video."
+                    "latent",
+                    tooltip="The sampled latent, of LTX-2 too. A plain video latent gives a silent video.",
                 ),
                 io.Vae.Input("video_vae", tooltip="The model's video VAE."),
                 io.Vae.Input(
@@ -121,9 +122,9 @@ class CCLDecodeAV(CCLNode):
         rate = frame_rate(av, fps)
         if av.audio is not None:
             require_connected(audio_vae, "audio_vae", "a latent with an audio part")
-            require_audio_vae(audio_vae, av.audio.shape[1])
+            require_audio_vae(audio_vae, av.audio.shape[1], av.grid)
             require_agreement(av, rate, token_rate(audio_vae))
-        require_video_vae(video_vae, av.video.shape[1])
+        require_video_vae(video_vae, av.video.shape[1], av.grid)
         source = _originals(av, given)
         clips = _clips(av, source, video_vae, tiling, rate)  # (b, f, h, w, 3)
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -161,11 +162,11 @@ def _clips(av: AVLatent, source: Source, vae: VAE, tiling: dict[str, Any], rate:
     """The frames; of a given picture those that were encoded, which needs no decoding."""
     side = vae.spacial_compression_decode()
     height, width = (cells * side for cells in av.video.shape[-2:])
-    count = frames_of(av.video.shape[2])
+    count = av.grid.video.before(av.video.shape[2])
     if is_absent(av, "video"):
         return av.video.new_zeros(av.video.shape[0], count, height, width, 3)
     if source.picture is None:
-        return decode_video(vae, av.video, _tiling(vae, tiling))
+        return decode_video(vae, av.video, _tiling(vae, tiling), av.grid)
     return read_picture(source.picture, rate, count, width, height, source.image_fit)[None]
 
 
@@ -176,7 +177,7 @@ def _sound(av: AVLatent, source: Source, vae: VAE | None, seconds: Fraction) -> 
         wanted = samples_of(seconds, audio["sample_rate"])
         return {**audio, "waveform": fit_samples(audio["waveform"], wanted)}
     if av.audio is not None:
-        return decode_audio(vae, av.audio, seconds)
+        return decode_audio(vae, av.model_audio, seconds, av.grid)
     return silence(av.video.shape[0], seconds, SILENCE_RATE if vae is None else output_sample_rate(vae))
 
 

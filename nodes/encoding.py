@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -39,7 +40,7 @@ def _socket_inputs() -> list[io.Input]:
         io.Latent.Input(
             "latent",
             tooltip="The latent to write into; it sets the size and the length. From Empty Audio-Video "
-            "Latent (CCL), or a plain Wan video latent.",
+            "Latent (CCL), of LTX-2 or MiniMax H3, or a plain video latent.",
         ),
         io.Vae.Input(
             "video_vae", optional=True, tooltip="The model's video VAE. Needed for images and start_image."
@@ -47,7 +48,7 @@ def _socket_inputs() -> list[io.Input]:
         io.Vae.Input(
             "audio_vae",
             optional=True,
-            tooltip="The model's audio VAE. Needed for audio; with a plain Wan latent it adds the audio "
+            tooltip="The model's audio VAE. Needed for audio; with a plain video latent it adds the audio "
             "part.",
         ),
         io.Video.Input(
@@ -160,7 +161,10 @@ class CCLEncodeAV(CCLNode):
         av = split(latent)
         require_finite(av, "latent")
         # Images do not say their rate, so that a typed one is theirs where the latent has its own.
-        own = frame_rate(av, fps if images is None or av.fps is None else 0.0) if av.fps or fps else None
+        says = av.fps or av.grid.fps
+        own = frame_rate(av, fps if images is None or says is None else 0.0) if says or fps else None
+        if own is not None and av.fps is None:
+            av = replace(av, fps=float(own))
         ends = {"start_image": start_image, "end_image": end_image}
         picture = _given_picture(video, keep, images, ends, exact_fps(fps) if fps else own)
         sound = _given_sound(video, keep, audio)
@@ -168,7 +172,7 @@ class CCLEncodeAV(CCLNode):
         if av.audio is None and audio_vae is not None:
             av = add_audio(av, audio_vae, own or frame_rate(av, fps))
         if audio_vae is not None and own is not None:
-            require_audio_vae(audio_vae)
+            require_audio_vae(audio_vae, grid=av.grid)
             require_agreement(av, own, token_rate(audio_vae))
         fit = Fit(image_fit, length_fit)
         if picture is not None:

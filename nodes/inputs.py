@@ -53,8 +53,28 @@ def fps_input(tooltip: str, source: str = "latent") -> io.Float.Input:
 
 def latent_fps_input() -> io.Float.Input:
     return fps_input(
-        "0: the latent's own rate. Type one only for a latent that does not say its fps (a plain Wan latent)."
+        "0: the latent's own rate. Type one only for a latent that does not say its fps (a plain Wan latent, "
+        "one of LTX-2)."
     )
+
+
+def audio_rate_input() -> io.Float.Input:
+    return io.Float.Input(
+        "audio_rate",
+        display_name="audio_rate (0: from latent)",
+        default=0.0,
+        min=0.0,
+        max=100000.0,
+        step=0.0001,
+        optional=True,
+        advanced=True,
+        tooltip="Audio tokens a second. 0: the latent's own, or its model's. Type them only for a sound "
+        "alone that does not say them.",
+    )
+
+
+def any_latent_tooltip() -> str:
+    return "An audio-video latent of any model (LTX-2 and MiniMax H3 too), or a video or a sound alone."
 
 
 def seconds_input(name: str, default: float, tooltip: str) -> io.Float.Input:

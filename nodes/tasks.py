@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from ..ccl_core.host.media.cut import continued
-from ..ccl_core.host.media.latents import AVLatent, frame_rate, join, require_finite, split
+from ..ccl_core.host.media.latents import AVLatent, frame_rate, join, read, require_finite, split, timed
 from ..ccl_core.host.media.masks import STREAMS, Clip, Part, mark_part, mask_of_latent, part_of, streams_of
 from ..ccl_core.host.media.states import (
     WISHES,
@@ -22,7 +22,14 @@ from ..ccl_core.host.media.states import (
     settled,
 )
 from ..ccl_core.tasks import CHOICES
-from .inputs import given, latent_fps_input, part_inputs, seconds_input
+from .inputs import (
+    any_latent_tooltip,
+    audio_rate_input,
+    given,
+    latent_fps_input,
+    part_inputs,
+    seconds_input,
+)
 from .node import CCLNode, known_choices
 
 CATEGORY = "CCL/latent"
@@ -144,6 +151,8 @@ class CCLSetTask(CCLNode):
     def execute(cls, latent: dict[str, Any], task: dict[str, Any], fps: float = 0.0) -> io.NodeOutput:
         av = split(latent)
         require_finite(av, "latent")
+        if fps and av.fps is None:
+            av = replace(av, fps=float(frame_rate(av, fps)))
         made = _with_task(av, task, fps)
         made = replace(made, rest={**made.rest, "task": task["task"]})
         return io.NodeOutput(join(settled(made)))
@@ -198,7 +207,7 @@ class CCLMaskAV(CCLNode):
                 *("keep part of the sound", "mask by time", "edit seconds"),
             ],
             inputs=[
-                io.Latent.Input("latent", tooltip="An audio-video latent, or a plain Wan video latent."),
+                io.Latent.Input("latent", tooltip=any_latent_tooltip()),
                 io.Combo.Input(
                     "action",
                     options=["renew", "keep"],
@@ -218,6 +227,7 @@ class CCLMaskAV(CCLNode):
                     "frame. The sound has none.",
                 ),
                 latent_fps_input(),
+                audio_rate_input(),
             ],
             outputs=[io.Latent.Output("latent", tooltip="The latent with this mask, for any sampler.")],
         )
@@ -233,15 +243,16 @@ class CCLMaskAV(CCLNode):
         strength: float,
         mask: torch.Tensor | None = None,
         fps: float = 0.0,
+        audio_rate: float = 0.0,
     ) -> io.NodeOutput:
-        av = split(latent)
+        av, rate = timed(read(latent), fps, audio_rate)
         require_finite(av, "latent")
         if not 0 < strength <= 1:
             raise ValueError(f"strength is {strength}: give more than 0 and at most 1")
-        part, clip = Part.typed(start_time, end_time), Clip.of(av, frame_rate(av, fps))
+        part, clip = Part.typed(start_time, end_time), Clip.of(av, rate)
         chosen = streams_of(av, streams)
         # Of both, the sound is cut where the video is.
-        lead = "video" if streams == "both" else None
+        lead = clip.lead if streams == "both" else None
         parts = {stream: part_of(clip, stream, part, lead) for stream in chosen}
         keeps = action == "keep"
         if av.video_mask is None and av.audio_mask is None:

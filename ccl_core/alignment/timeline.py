@@ -1,7 +1,7 @@
 """The clock that both streams share: seconds, pixel frames, latent frames, audio tokens, samples, all exact.
 
 Wan's VAE makes a latent frame of the first pixel frame alone and one of every four that follow. This is the
-only file that knows it.
+only file that knows it; `time_grid.py` has other models beside it.
 """
 
 from __future__ import annotations
@@ -141,33 +141,9 @@ def full_frames_before(latent_frame: int) -> int:
     return latent_frame * TEMPORAL_STRIDE
 
 
-def nearest_latent_frame(frames: Fraction) -> int:
-    """The latent frame of a whole clip that begins nearest to so many pixel frames."""
-    if frames < HALF:
-        return 0
-    # Latent frame i from 1 on begins at 4 i - 3 pixel frames.
-    return max(1, math.floor((frames - 1) / TEMPORAL_STRIDE + HALF) + 1)
-
-
-def frame_of_cut(latent_frame: int) -> int:
-    """The pixel frame with which a clip begins that is cut to begin with a latent frame of a whole one."""
-    # As the first latent frame of a clip it counts as one pixel frame: the last one that it holds.
-    return frames_before(latent_frame + 1) - 1
-
-
-def nearest_cut(frames: Fraction) -> int:
-    """The latent frame at which to cut a clip nearest to so many pixel frames."""
-    return math.floor(frames / TEMPORAL_STRIDE + HALF)
-
-
 def ramp(steps: int) -> tuple[Fraction, ...]:
     """Weights of the second of two clips over a cross-fade of so many steps: neither 0 nor 1."""
     return tuple(Fraction(i + 1, steps + 1) for i in range(steps))
-
-
-def nearest_token(seconds: Fraction, audio_rate: Fraction) -> int:
-    """The audio token that begins nearest to a time."""
-    return math.floor(seconds * audio_rate + HALF)
 
 
 def frame_start(latent_frame: int) -> Fraction:

@@ -14,16 +14,11 @@ from ccl_pack.ccl_core.alignment.plan import in_audio_tokens, whole_clip
 from ccl_pack.ccl_core.alignment.timeline import (
     Timeline,
     fills_latent_frames,
-    frame_of_cut,
     frame_start,
     frame_time,
-    frames_before,
     frames_of,
     full_latent_frames_of,
     latent_frames_of,
-    nearest_cut,
-    nearest_latent_frame,
-    nearest_token,
     ramp,
     samples_of,
 )
@@ -63,29 +58,6 @@ def test_a_latent_frame_stands_at_the_mean_of_its_pixel_frames() -> None:
     covered = [[0], [1, 2, 3, 4], [5, 6, 7, 8]]
     assert [frame_time(i) for i in range(3)] == [Fraction(sum(frames), len(frames)) for frames in covered]
     assert [frame_start(i) for i in range(3)] == [Fraction(frames[0], 4) for frames in covered]
-
-
-def test_a_clip_that_is_cut_begins_with_the_last_picture_of_a_latent_frame() -> None:
-    assert [frames_before(i) for i in range(4)] == [0, 1, 5, 9]
-    assert [frame_of_cut(i) for i in range(4)] == [0, 4, 8, 12]
-    # So the latent frames behind it keep their pictures: 5 to 8 of the whole are 1 to 4 of the part.
-    assert [frames_before(i + 1) - frame_of_cut(1) for i in range(1, 4)] == [
-        frames_before(i) for i in range(1, 4)
-    ]
-
-
-@pytest.mark.parametrize("frames", [Fraction(n, 8) for n in range(0, 160)])
-def test_the_nearest_border_is_none_further_than_another(frames: Fraction) -> None:
-    found = nearest_latent_frame(frames)
-    assert abs(frames_before(found) - frames) == min(abs(frames_before(i) - frames) for i in range(10))
-    assert abs(frame_of_cut(nearest_cut(frames)) - frames) == min(
-        abs(frame_of_cut(i) - frames) for i in range(10)
-    )
-
-
-def test_the_nearest_token_to_a_time() -> None:
-    times = [Fraction(0), Fraction(1, 50), Fraction(1), Fraction(5)]
-    assert [nearest_token(time, Fraction(125, 4)) for time in times] == [0, 1, 31, 156]
 
 
 def test_a_ramp_is_even_and_leaves_out_both_ends() -> None:

@@ -282,17 +282,6 @@ def test_the_original_of_what_was_renewed_is_not_put_back_later() -> None:
     assert set_task(longer, "v2a")["source"].picture is None
 
 
-@pytest.mark.parametrize("task", ["t2v", "t2a", "continuation"])
-def test_a_latent_of_ltx_2_is_refused_where_the_clock_counts(task: str) -> None:
-    ltx = [torch.randn(1, 128, 3, 4, 4), torch.randn(1, 8, 20, 16)]
-    latent = {"samples": NestedTensor(ltx), "fps": 24.0}
-    with pytest.raises(ValueError, match=r"its audio has the shape \(1, 8, 20, 16\)"):
-        set_task(latent, task)
-    with pytest.raises(ValueError, match="the latent frames of Wan"):
-        masked(latent)
-    assert not split(set_task(latent, "v2a")).video_mask.any()
-
-
 # ---- continuation
 
 

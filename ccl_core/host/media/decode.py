@@ -14,7 +14,8 @@ import comfy.utils
 import torch
 from comfy.sd import VAE
 
-from ...alignment.timeline import TEMPORAL_STRIDE, frames_of, samples_of
+from ...alignment.time_grid import WAN, TimeGrid
+from ...alignment.timeline import samples_of
 from ...notices import notice
 from ..out_of_memory import advising, is_out_of_memory, require_ram
 from ..vae.sockets import output_sample_rate, require_audio_vae, require_video_vae
@@ -41,9 +42,10 @@ class Tiling:
         """The same in pixels and frames; overlaps that leave no room to advance are shortened."""
         side = vae.spacial_compression_decode()
         size = max(2, size // side)
-        frames = max(2, frames // TEMPORAL_STRIDE)
+        stride = vae.temporal_compression_decode()
+        frames = max(2, frames // stride)
         # As the host's VAEDecodeTiled: a tile must be larger than its overlap to get on.
-        frames_overlap = max(1, min(frames // 2, frames_overlap // TEMPORAL_STRIDE))
+        frames_overlap = max(1, min(frames // 2, frames_overlap // stride))
         return cls(size, min(overlap // side, size // 4), frames, frames_overlap)
 
     def cells(self, shape: tuple[int, ...]) -> int:
@@ -55,11 +57,13 @@ class Tiling:
         return batch * times * rows * columns
 
 
-def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) -> torch.Tensor:
+def decode_video(
+    vae: VAE, video: torch.Tensor, tiling: Tiling | None = None, grid: TimeGrid = WAN
+) -> torch.Tensor:
     """(b, c, t, h, w) -> (b, f, h, w, 3). Where the whole finds no memory, in small tiles."""
-    require_video_vae(vae, video.shape[1])
+    require_video_vae(vae, video.shape[1], grid)
     batch, _, latent_frames, height, width = video.shape
-    side, frames = vae.spacial_compression_decode(), frames_of(latent_frames)
+    side, frames = vae.spacial_compression_decode(), grid.video.before(latent_frames)
     require_ram(
         4 * 3 * batch * frames * height * width * side**2,  # bytes of float32
         f"{batch} x {frames} frames of {width * side} x {height * side} pixels",
@@ -85,7 +89,7 @@ def decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None = None) ->
 def _smaller(vae: VAE, tiling: Tiling) -> str:
     """What helps where tiles found no memory."""
     side = vae.spacial_compression_decode()
-    pixels, frames = tiling.size * side, tiling.frames * TEMPORAL_STRIDE
+    pixels, frames = tiling.size * side, tiling.frames * vae.temporal_compression_decode()
     return (
         f"A tile had {pixels} pixels a side and {frames} frames. In Decode Audio-Video (CCL) choose tiling "
         "on, with a smaller tile_size and temporal_size. The sampled latent is not lost: save both parts "
@@ -108,9 +112,11 @@ def _decode_video(vae: VAE, video: torch.Tensor, tiling: Tiling | None) -> torch
         )
 
 
-def decode_audio(vae: VAE, latent: torch.Tensor, seconds: Fraction) -> dict[str, Any]:
-    """(b, c, a) -> an AUDIO of exactly this duration, as loud as the VAE made it unless it would clip."""
-    require_audio_vae(vae, latent.shape[1])
+def decode_audio(vae: VAE, latent: torch.Tensor, seconds: Fraction, grid: TimeGrid = WAN) -> dict[str, Any]:
+    """(b, c, a), or the axes of the model, -> an AUDIO of exactly this duration, as loud as the VAE made it
+    unless it would clip.
+    """
+    require_audio_vae(vae, latent.shape[1], grid)
     rate = output_sample_rate(vae)
     with advising(
         f"decoding {float(seconds):g} s of sound, {latent.shape[0]} at once",

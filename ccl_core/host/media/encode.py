@@ -14,7 +14,8 @@ import torchaudio
 from comfy.sd import VAE
 
 from ...alignment.sizing import audio_tokens_of, pinned_at
-from ...alignment.timeline import HALF, TEMPORAL_STRIDE, frames_of, full_latent_frames_of, latent_frames_of
+from ...alignment.time_grid import WAN, Steps
+from ...alignment.timeline import HALF
 from ...notices import notice, told
 from ..out_of_memory import advising
 from ..vae.channels import to_channels
@@ -46,29 +47,33 @@ def write_images(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLa
 
 def write_picture(av: AVLatent, vae: VAE, picture: Picture, fps: Fraction, fit: Fit) -> AVLatent:
     """Encode a picture, at the frame rate of the latent, into the first latent frames and keep them."""
-    require_video_vae(vae, av.video.shape[1])
-    frames = frames_of(av.video.shape[2])
-    used, given = _fit_length(count_at(picture, fps), frames, fit.length)
+    require_video_vae(vae, av.video.shape[1], av.grid)
+    frames = av.grid.video.before(av.video.shape[2])
+    used, given = _fit_length(count_at(picture, fps), frames, fit.length, av.grid.video)
     side = vae.spacial_compression_encode()
     images = read_picture(picture, fps, used, av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image)
-    if given == av.video.shape[2]:
-        images = torch.cat([images, images[-1:].expand(frames - used, -1, -1, -1)])
-    return _with_kept(av, encoded(vae, images), slice(given))
+    # The VAE encodes clips of the lengths of its model alone.
+    whole = frames if given == av.video.shape[2] else av.grid.video.before(av.grid.video.covering(used))
+    images = torch.cat([images, images[-1:].expand(whole - used, -1, -1, -1)])
+    return _with_kept(av, encoded(vae, images)[:, :, :given], slice(given))
 
 
 def write_end(av: AVLatent, vae: VAE, images: torch.Tensor, fit: Fit) -> AVLatent:
     """Encode frames (f, h, w, c), at the rate of the latent, into the last latent frames and keep them."""
-    require_video_vae(vae, av.video.shape[1])
+    require_video_vae(vae, av.video.shape[1], av.grid)
     require_image_batch(images)
-    length, count = av.video.shape[2], images.shape[0]
-    # A latent frame and more in front of them, in which nothing moves: the VAE looks back.
-    given = latent_frames_of(count + 1) - 1
+    steps, length, count = av.grid.video, av.video.shape[2], images.shape[0]
+    # Whole latent frames from the end on.
+    given = length - steps.filled(max(0, steps.before(length) - count))
     if given >= length:
         raise ValueError(
-            f"end_image holds {count} frames and the latent {frames_of(length)}: give fewer, or make the "
+            f"end_image holds {count} frames and the latent {steps.before(length)}: give fewer, or make the "
             "latent longer"
         )
-    lead = images[:1].expand(frames_of(given + 2) - count, -1, -1, -1)
+    # Two latent frames and more in front of them, in which nothing moves: the VAE looks back. As many more as
+    # put the end of a cycle where that of the latent has it.
+    clip = given + 2 + (length - given - 2) % len(steps.cycle)
+    lead = images[:1].expand(steps.before(clip) - count, -1, -1, -1)
     side = vae.spacial_compression_encode()
     images = fit_images(
         torch.cat([lead, images]), av.video.shape[-1] * side, av.video.shape[-2] * side, fit.image
@@ -117,7 +122,7 @@ def write_sound(av: AVLatent, vae: VAE, sound: dict[str, Any] | Film, fit: Fit) 
     """Encode an AUDIO, or the sound of a film as far as the latent reaches, and keep it."""
     if not isinstance(sound, Film):
         return write_audio(av, vae, sound, fit)
-    require_audio_vae(vae, av.audio.shape[1])
+    require_audio_vae(vae, av.audio.shape[1], av.grid)
     token = 1 / token_rate(vae)  # seconds
     room = av.audio.shape[2] * token
     if sound.seconds > room + token:
@@ -131,7 +136,7 @@ def write_sound(av: AVLatent, vae: VAE, sound: dict[str, Any] | Film, fit: Fit) 
 def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLatent:
     """Encode a sound into the first audio tokens and keep them."""
     tokens = av.audio.shape[2]
-    require_audio_vae(vae, av.audio.shape[1])
+    require_audio_vae(vae, av.audio.shape[1], av.grid)
     rate = input_sample_rate(vae)
     # Samples of a token: 7056/5 for MMAudio.
     hop = Fraction(rate) / token_rate(vae)
@@ -144,10 +149,12 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
         f"encoding {waveform.shape[-1] / rate:.2f} s of sound",
         lambda: "Give a shorter sound, or close other programs that use this memory",
     ):
-        encoded = vae.encode(waveform.movedim(1, -1))  # (b, c, a)
+        padded = _uncropped(waveform, vae)
+        encoded = vae.encode(padded.movedim(1, -1)).movedim(av.grid.audio_axis, 2)
     comfy.model_management.throw_exception_if_processing_interrupted()
     # A VAE may round the last token up or down, and Vocos with center padding has one more at the end.
-    if abs(encoded.shape[2] - tokens) > 2 or encoded.shape[2] < given:
+    more = (padded.shape[-1] - waveform.shape[-1]) / hop
+    if not max(given, tokens - 2) <= encoded.shape[2] <= tokens + 2 + more:
         raise ValueError(
             f"the VAE in audio_vae made {encoded.shape[2]} tokens of {waveform.shape[-1] / rate:.3f} s, "
             f"the latent has {tokens}: connect the audio VAE of the latent's model"
@@ -159,12 +166,24 @@ def write_audio(av: AVLatent, vae: VAE, audio: dict[str, Any], fit: Fit) -> AVLa
     return replace(av, audio=latent, audio_mask=mask)
 
 
+def _uncropped(waveform: torch.Tensor, vae: VAE) -> torch.Tensor:
+    """The waveform with silence behind it where `VAE.encode` would crop it, at both of its ends."""
+    if not vae.crop_input:
+        return waveform
+    return torch.nn.functional.pad(waveform, (0, -waveform.shape[-1] % vae.spacial_compression_encode()))
+
+
 def add_audio(av: AVLatent, vae: VAE, fps: Fraction) -> AVLatent:
     """Give a plain video latent an empty audio stream of its own duration."""
-    require_audio_vae(vae)
+    require_audio_vae(vae, grid=av.grid)
     rate = token_rate(vae)
-    tokens = audio_tokens_of(av.video.shape[2], fps, rate, pinned_at(fps, rate))
-    audio = av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens)
+    if av.grid is WAN:
+        tokens = audio_tokens_of(av.video.shape[2], fps, rate, pinned_at(fps, rate))
+    else:
+        tokens = av.grid.tokens(av.grid.video.before(av.video.shape[2]) / fps * rate)
+    # The time of an AVLatent's sound is its third axis.
+    others = [size for size in av.grid.audio_sizes if size is not None]
+    audio = av.video.new_zeros(av.video.shape[0], vae.latent_channels, tokens, *others)
     return replace(av, audio=audio, fps=float(fps), rest={**av.rest, AUDIO_RATE: float(rate)})
 
 
@@ -198,10 +217,11 @@ def _scaled(rgb: torch.Tensor, width: int, height: int, crop: bool) -> torch.Ten
     return comfy.utils.common_upscale(rgb, width, height, method, "center" if crop else "disabled")
 
 
-def _fit_length(count: int, frames: int, length: str) -> tuple[int, int]:
+def _fit_length(count: int, frames: int, length: str, steps: Steps) -> tuple[int, int]:
     """How many of so many frames are used, and the number of whole latent frames that they fill."""
     # Within a latent frame it is the rounding of a latent as long as the material.
-    if length == "refuse" and (count > frames or frames - count >= TEMPORAL_STRIDE):
+    full = max(steps.cycle)
+    if length == "refuse" and (count > frames or frames - count >= full):
         raise ValueError(
             f"images or video hold {count} frames at its rate, the latent {frames}: give {frames}, or set "
             "length_fit to pad or generate"
@@ -210,17 +230,17 @@ def _fit_length(count: int, frames: int, length: str) -> tuple[int, int]:
         left = f"the last {count - frames} are left out. Make the latent as long to use them"
         notice(f"{count} frames for a latent of {frames}: {left}")
     if count >= frames or length == "generate":
-        given = full_latent_frames_of(min(count, frames))
-        used = frames_of(given)
+        given = steps.filled(min(count, frames))
+        used = steps.before(given)
         if used < count < frames:
-            left = f"the last {count - used} are left out. Give 4k+1 frames to use all of them"
-            notice(f"{count} frames fill {used}, as a latent frame holds 4 and the first one 1: {left}")
+            left = f"the last {count - used} are left out. Give {full}k+1 frames to use all of them"
+            notice(f"{count} frames fill {used}, as a latent frame holds {full} and the first one 1: {left}")
         return used, given
     how = "Choose generate in length_fit to have the rest made"
     # Within a latent frame it is the rounding of a latent as long as the material.
-    tell = told if frames - count < TEMPORAL_STRIDE else notice
+    tell = told if frames - count < full else notice
     tell(f"{count} frames for a latent of {frames}: the last one fills the rest. {how}")
-    return count, full_latent_frames_of(frames)
+    return count, steps.filled(frames)
 
 
 def _fit_waveform(

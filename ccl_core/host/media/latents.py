@@ -1,22 +1,24 @@
 """AV latents: the host's latent dict, taken apart and put together.
 
-This file and `pair.py` know NestedTensor. In a mask 1 is generate and 0 is keep. A latent without audio means
-that the audio is absent.
+This file, `pair.py` and `latent_file.py` know NestedTensor. In a mask 1 is generate and 0 is keep. A latent
+without audio means that the audio is absent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import torch
 from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 
 from ...alignment.agreement import disagreement
 from ...alignment.sizing import AVSize, Grid, exact_fps, pinned_at
+from ...alignment.time_grid import GRIDS, WAN, TimeGrid, grid_of_shapes
 from ...config import CCLConfig
 from ..out_of_memory import require_ram
 from .pair import Pair
@@ -29,18 +31,35 @@ AUDIO_RATE = "audio_rate"
 
 @dataclass(frozen=True, eq=False)
 class AVLatent:
-    """Both streams of a latent dict; `rest` carries the entries that only other nodes read."""
+    """Both streams of a latent dict; `rest` carries the entries that only other nodes read.
 
-    video: torch.Tensor  # (b, c, t, h, w)
-    audio: torch.Tensor | None = None  # (b, c, a)
+    The time of both streams is their third axis, whatever the axes of the model's sound; `join` puts it back.
+    """
+
+    video: torch.Tensor | None  # (b, c, t, h, w)
+    audio: torch.Tensor | None = None  # (b, c, a) or, of other models, (b, c, a, n)
     video_mask: torch.Tensor | None = None
     audio_mask: torch.Tensor | None = None
     fps: float | None = None
     rest: dict[str, Any] = field(default_factory=dict)
+    grid: TimeGrid = WAN
+
+    @property
+    def model_audio(self) -> torch.Tensor:
+        """The audio with its axes as the model and its VAE have them."""
+        return _moved(self.audio, 2, self.grid.audio_axis)
 
 
 def split(latent: dict[str, Any]) -> AVLatent:
-    """Read a LATENT: an AV latent, or a plain Wan video latent. ValueError for anything else."""
+    """Read a LATENT: an AV latent, or a plain video latent. ValueError for anything else."""
+    av = read(latent)
+    if av.video is None:
+        raise ValueError(_unknown([tuple(av.model_audio.shape)]))
+    return av
+
+
+def read(latent: dict[str, Any]) -> AVLatent:
+    """As `split`, and of a sound alone too, whose video is None then."""
     samples = latent["samples"]
     streams = list(samples.unbind()) if samples.is_nested else [samples]
     if any(stream.is_nested for stream in streams):
@@ -48,37 +67,69 @@ def split(latent: dict[str, Any]) -> AVLatent:
             "a pair of video and audio stands in the place of a stream of the latent: take it apart with "
             "LTXVSeparateAVLatent before LTXVConcatAVLatent joins it with another"
         )
-    if len(streams) > 2 or streams[0].ndim != 5:
-        shapes = [tuple(stream.shape) for stream in streams]
+    video, audio, *_ = [None, *streams] if len(streams) == 1 and streams[0].ndim != 5 else [*streams, None]
+    shapes = [None if stream is None else tuple(stream.shape) for stream in (video, audio)]
+    grid = grid_of_shapes(*shapes)
+    if len(streams) > 2 or grid is None:
+        raise ValueError(_unknown([tuple(stream.shape) for stream in streams]))
+    if None not in shapes and audio.shape[0] != video.shape[0]:
         raise ValueError(
-            f"the latent holds tensors of shape {shapes}; wanted a video latent (b, c, t, h, w), alone or "
-            "followed by one audio latent: make it with CCLEmptyAVLatent, or join a video and an audio "
-            "latent with LTXVConcatAVLatent"
+            f"the latent has {video.shape[0]} videos and {audio.shape[0]} sounds: use the same batch size "
+            "for both"
         )
-    masks = _masks(latent.get("noise_mask"))
-    audio = streams[1] if len(streams) == 2 else None
-    if audio is not None and audio.shape[0] != streams[0].shape[0]:
-        raise ValueError(
-            f"the latent has {streams[0].shape[0]} videos and {audio.shape[0]} sounds: "
-            "use the same batch size for both"
-        )
+    video_mask, audio_mask = _masks(latent.get("noise_mask"), video is not None)
     rest = {name: value for name, value in latent.items() if name not in KEYS}
-    return AVLatent(streams[0], audio, masks[0], None if audio is None else masks[1], latent.get("fps"), rest)
+    return AVLatent(
+        video,
+        None if audio is None else _moved(audio, grid.audio_axis, 2),
+        video_mask,
+        _audio_mask(audio, audio_mask, grid),
+        latent.get("fps"),
+        rest,
+        grid,
+    )
+
+
+def _unknown(shapes: list[tuple[int, ...]]) -> str:
+    sounds = ", ".join(f"{grid.audio_form} ({grid.name})" for grid in GRIDS)
+    return (
+        f"the latent holds tensors of shape {shapes}; wanted a video latent (b, c, t, h, w), alone or "
+        f"followed by one audio latent of the same model, {sounds}: make it with CCLEmptyAVLatent, or join a "
+        "video and an audio latent with LTXVConcatAVLatent"
+    )
+
+
+def _audio_mask(audio: torch.Tensor | None, mask: torch.Tensor | None, grid: TimeGrid) -> torch.Tensor | None:
+    """The mask of a sound with its time as third axis."""
+    if audio is None or mask is None or grid.audio_axis == 2:
+        return None if audio is None else mask
+    full = comfy.utils.reshape_mask(mask, ones_mask(audio).shape)
+    return _moved(full, grid.audio_axis, 2)
+
+
+def _moved(stream: torch.Tensor, axis: int, to: int) -> torch.Tensor:
+    return stream if axis == to else stream.movedim(axis, to)
 
 
 def join(av: AVLatent) -> dict[str, Any]:
-    """The LATENT that the host samples: nested if there is audio, else plain."""
+    """The LATENT that the host samples: nested if there are both streams, else plain."""
     latent = dict(av.rest)
-    latent["samples"] = av.video if av.audio is None else Pair([av.video, av.audio])
     if av.fps is not None:
         latent["fps"] = av.fps
-    if av.audio is None and av.video_mask is not None:
-        latent["noise_mask"] = av.video_mask
-    # The host tells the masks of a nested one by their places, so both streams get one.
-    elif av.video_mask is not None or av.audio_mask is not None:
-        video_mask = ones_mask(av.video) if av.video_mask is None else av.video_mask
+    streams = {"video": av.video, "audio": None if av.audio is None else av.model_audio}
+    there = {name: stream for name, stream in streams.items() if stream is not None}
+    masks = {"video": av.video_mask, "audio": av.audio_mask}
+    if av.audio_mask is not None:
+        masks["audio"] = _moved(av.audio_mask, 2, av.grid.audio_axis)
+    if len(there) == 1:
+        (stream,) = there
+        latent["samples"] = there[stream]
+        return latent if masks[stream] is None else {**latent, "noise_mask": masks[stream]}
+    latent["samples"] = Pair(there.values())
+    if av.video_mask is not None or av.audio_mask is not None:
+        # The host tells the masks of a nested one by their places, so both streams get one.
         latent["noise_mask"] = Pair(
-            [video_mask, ones_mask(av.audio) if av.audio_mask is None else av.audio_mask]
+            ones_mask(stream) if masks[name] is None else masks[name] for name, stream in there.items()
         )
     return latent
 
@@ -132,15 +183,18 @@ def grid_of(config: CCLConfig, latent_format: LatentFormat) -> Grid:
 
 
 def frame_rate(av: AVLatent, typed: float) -> Fraction:
-    """The latent's own rate, else the typed one; ValueError if neither is there, or they differ."""
-    if av.fps is None and not typed:
+    """The latent's own rate, or that of its model, else the typed one; ValueError if none is there, or they
+    differ.
+    """
+    own = av.grid.fps if av.fps is None else av.fps
+    if own is None and not typed:
+        why = "it was not made by CCLEmptyAVLatent" if av.grid is WAN else f"those of {av.grid.name} do not"
         raise ValueError(
-            "the latent does not say its frame rate (it was not made by CCLEmptyAVLatent): type it "
-            "into the fps input instead of 0"
+            f"the latent does not say its frame rate ({why}): type it into the fps input instead of 0"
         )
-    if av.fps is None:
+    if own is None:
         return exact_fps(typed)
-    rate = exact_fps(av.fps)
+    rate = exact_fps(own)
     # In the steps of the input.
     if typed and abs(exact_fps(typed) - rate) > Fraction(1, 1000):
         raise ValueError(
@@ -150,11 +204,30 @@ def frame_rate(av: AVLatent, typed: float) -> Fraction:
     return rate
 
 
+def timed(av: AVLatent, fps: float, audio_rate: float) -> tuple[AVLatent, Fraction | None]:
+    """The latent with the rates that were typed for it, and its frames a second, None for a sound alone.
+
+    ValueError where it does not say its rate and none is typed, or it says another.
+    """
+    stated = av.rest.get(AUDIO_RATE)
+    if audio_rate and stated and abs(audio_rate - stated) > 0.001:
+        raise ValueError(
+            f"audio_rate is {audio_rate:g}, and the latent has {stated:g} audio tokens a second: set "
+            "audio_rate to 0"
+        )
+    if audio_rate and not stated:
+        av = replace(av, rest={**av.rest, AUDIO_RATE: audio_rate})
+    if av.video is None:
+        return av, None
+    rate = frame_rate(av, fps)
+    return (replace(av, fps=float(rate)) if av.fps is None else av), rate
+
+
 def require_agreement(av: AVLatent, fps: Fraction, audio_rate: Fraction) -> None:
     """ValueError where the streams cover different seconds. audio_rate: tokens a second."""
     if av.audio is None:
         return
-    fault = disagreement(av.video.shape[2], av.audio.shape[2], fps, audio_rate)
+    fault = disagreement(av.video.shape[2], av.audio.shape[2], fps, audio_rate, av.grid.video)
     if fault is not None:
         raise ValueError(
             f"{fault}: a node before this one cut or joined one of the two alone. Make the latent by "
@@ -172,10 +245,10 @@ def require_finite(av: AVLatent, where: str) -> None:
             )
 
 
-def _masks(mask: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _masks(mask: Any, has_video: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     if mask is None:
         return None, None
     if not mask.is_nested:
-        return mask, None
+        return (mask, None) if has_video else (None, mask)
     masks = [*mask.unbind(), None]
     return masks[0], masks[1]

@@ -16,13 +16,7 @@ import torch
 
 from ...alignment.agreement import disagreement
 from ...alignment.sizing import audio_tokens_of, pinned_at
-from ...alignment.timeline import (
-    frames_before,
-    frames_of,
-    nearest_latent_frame,
-    nearest_token,
-    tokens_per_latent_frame,
-)
+from ...alignment.time_grid import WAN, Steps, TimeGrid
 from ...families import FAMILIES
 from ...notices import told
 from .latents import AUDIO_RATE, AVLatent, ones_mask
@@ -30,30 +24,54 @@ from .latents import AUDIO_RATE, AVLatent, ones_mask
 STREAMS = ("video", "audio")
 # Beyond it a cut is worth telling of.
 TOLERANCE = Fraction(1, 1000)  # seconds
+MAX_RATE = 100_000  # audio tokens a second
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The length of both streams of a latent on one clock; 0 audio tokens: it has no audio."""
+    """The length of both streams of a latent on one clock; 0 latent frames or tokens: it has none."""
 
     latent_frames: int
     tokens: int
-    fps: Fraction
+    fps: Fraction | None
     token_rate: Fraction  # a second
+    grid: TimeGrid = WAN
 
     @classmethod
-    def of(cls, av: AVLatent, fps: Fraction) -> Clip:
-        require_wan_clock(av)
-        frames, tokens = av.video.shape[2], 0 if av.audio is None else av.audio.shape[2]
-        return cls(frames, tokens, fps, token_rate_of(frames, tokens, fps, av.rest.get(AUDIO_RATE)))
+    def of(cls, av: AVLatent, fps: Fraction | None) -> Clip:
+        frames, tokens = (0 if stream is None else stream.shape[2] for stream in (av.video, av.audio))
+        stated = av.rest.get(AUDIO_RATE)
+        rate = stated_rate(av, stated) if fps is None else token_rate_of(frames, tokens, fps, stated, av.grid)
+        return cls(frames, tokens, fps, rate, av.grid)
+
+    @property
+    def lead(self) -> str:
+        """The stream at whose steps both are cut."""
+        return "video" if self.latent_frames else "audio"
 
     @property
     def seconds(self) -> Fraction:
-        return frames_of(self.latent_frames) / self.fps
+        return self.length(self.lead, self.places(self.lead))
+
+    def steps(self, stream: str) -> Steps:
+        return self.grid.video if stream == "video" else self.grid.audio
+
+    def units(self, stream: str) -> Fraction:
+        """Frames of the video, or units of the sound, a second."""
+        return self.fps if stream == "video" else self.token_rate * self.grid.audio.mean
+
+    def length(self, stream: str, places: int) -> Fraction:
+        """Seconds of a clip of so many latent frames or audio tokens."""
+        if stream == "video":
+            return self.steps(stream).before(places) / self.fps
+        # As models size their sound. LTX-2's last token ends 30 ms earlier, since its first one is short.
+        return places / self.token_rate
 
     def tokens_of(self, latent_frames: int) -> int:
         """Audio tokens of a clip of the same model with so many latent frames."""
-        c = tokens_per_latent_frame(self.fps, self.token_rate)
+        if self.grid is not WAN:
+            return self.grid.tokens(self.length("video", latent_frames) * self.token_rate)
+        c = self.token_rate * self.grid.video.mean / self.fps
         # The paper gives the short first latent frame as many tokens as the others.
         exact_c = c * self.latent_frames == self.tokens
         pinned = pinned_at(self.fps, self.token_rate)
@@ -65,26 +83,59 @@ class Clip:
 
     def nearest(self, stream: str, seconds: Fraction) -> int:
         """The latent frame or audio token that begins nearest to a time, at most one behind the last."""
-        if stream == "video":
-            found = nearest_latent_frame(seconds * self.fps)
-        else:
-            found = nearest_token(seconds, self.token_rate)
-        return max(0, min(self.places(stream), found))
+        return min(self.places(stream), self.steps(stream).nearest(seconds * self.units(stream)))
 
     def time(self, stream: str, place: int) -> Fraction:
         """Where a latent frame or audio token begins, in seconds."""
-        return frames_before(place) / self.fps if stream == "video" else place / self.token_rate
+        return self.steps(stream).before(place) / self.units(stream)
+
+    def cut(self, stream: str, seconds: Fraction) -> int:
+        """The latent frame or audio token nearest to a time with which a clip of its own can begin."""
+        return min(self.places(stream), self.steps(stream).nearest_cut(seconds * self.units(stream)))
+
+    def time_of_cut(self, stream: str, place: int) -> Fraction:
+        """Where a clip begins that is cut to begin with a place, in seconds."""
+        return self.steps(stream).unit_of_cut(place) / self.units(stream)
 
 
-def token_rate_of(latent_frames: int, tokens: int, fps: Fraction, stated: float | None = None) -> Fraction:
-    """Audio tokens a second: as the latent states, of a family that they fit, or as many as the video has."""
+def stated_rate(av: AVLatent, stated: float | None) -> Fraction:
+    """Audio tokens a second of a sound alone: as it states, of its model, or of the one family with as many
+    channels.
+    """
+    if stated is not None:
+        return exact_rate(stated)
+    published = (family.published.get("audio_latent") for family in FAMILIES.values())
+    channels = av.audio.shape[1]
+    rates = {latent.rate for latent in published if latent is not None and latent.channels == channels}
+    if av.grid.audio_rate is None and len(rates) != 1:
+        raise ValueError(
+            f"the latent is a sound {tuple(av.model_audio.shape)} alone that does not say how many audio "
+            "tokens a second has: type it into the audio_rate input instead of 0"
+        )
+    return av.grid.audio_rate or rates.pop()
+
+
+def exact_rate(tokens: float) -> Fraction:
+    """The fraction behind a stated number of audio tokens a second; ValueError for none of a sound."""
+    if not math.isfinite(tokens) or not 0 < tokens <= MAX_RATE:
+        raise ValueError(f"audio_rate is {tokens}: give more than 0 and at most {MAX_RATE} tokens a second")
+    return Fraction(tokens).limit_denominator(1_000_000)
+
+
+def token_rate_of(
+    latent_frames: int, tokens: int, fps: Fraction, stated: float | None = None, grid: TimeGrid = WAN
+) -> Fraction:
+    """Audio tokens a second: as the latent states, of its model, of a family that they fit, or as many as the
+    video has.
+    """
     # Not by the counts alone: Ovi's 157 tokens are short of its rate by half a token, and streams of clips
     # that are joined again and again would drift apart.
     families = (family.published for family in FAMILIES.values() if family.published)
     known = [fields["audio_latent"].rate for fields in families if fields.get("fps") == fps]
-    rates = known if stated is None else [Fraction(stated).limit_denominator(1_000_000)]
-    fitting = [rate for rate in rates if disagreement(latent_frames, tokens, fps, rate) is None]
-    seconds = frames_of(latent_frames) / fps
+    known = known if grid.audio_rate is None else [grid.audio_rate]
+    rates = known if stated is None else [exact_rate(stated)]
+    fitting = [rate for rate in rates if disagreement(latent_frames, tokens, fps, rate, grid.video) is None]
+    seconds = grid.video.before(latent_frames) / fps
     return min(fitting, key=lambda rate: abs(tokens - seconds * rate), default=tokens / seconds)
 
 
@@ -112,16 +163,6 @@ class Part:
         end = "the end of the clip" if self.end is None else f"{float(self.end):g} s"
         start = f"{self.prefix}start_time {float(self.start):g} s"
         return f"the part from {start} to {self.prefix}end_time ({end})"
-
-
-def require_wan_clock(av: AVLatent) -> None:
-    """ValueError for a latent of LTX-2 and its like, whose latent frames and absent streams are others."""
-    if av.audio is not None and av.audio.ndim != 3:
-        raise ValueError(
-            f"latent: its audio has the shape {tuple(av.audio.shape)}, that of another kind of model "
-            "(LTX-2): this counts in the latent frames of Wan. Take the nodes made for that model, or the "
-            "tasks t2av, a2v and v2a of Set Task (CCL)"
-        )
 
 
 def part_of(clip: Clip, stream: str, part: Part, lead: str | None = None) -> slice:
@@ -180,19 +221,20 @@ def mark_part(
 def full_mask(latent: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """A mask of one channel and the size of the latent, that may be written to."""
     full = ones_mask(latent)
-    return full if mask is None else comfy.utils.reshape_mask(mask, full.shape).to(full).clone()
+    return full if mask is None else comfy.utils.reshape_mask(mask, full.shape)[:, :1].to(full).clone()
 
 
 def streams_of(av: AVLatent, wanted: str) -> Collection[str]:
     """The streams that "both", "video" or "audio" names; ValueError for one that the latent has not."""
-    if wanted == "audio" and av.audio is None:
+    there = [stream for stream in STREAMS if getattr(av, stream) is not None]
+    if wanted == "both":
+        return there
+    if wanted not in there:
+        remedy = ", or connect an audio_vae to Encode Audio-Video (CCL) in front" if wanted == "audio" else ""
         raise ValueError(
-            "streams is audio, and the latent has no audio part: choose video, or connect an audio_vae to "
-            "Encode Audio-Video (CCL) in front"
+            f"streams is {wanted}, and the latent has no {wanted} part: choose {there[0]}{remedy}"
         )
-    if wanted != "both":
-        return (wanted,)
-    return STREAMS if av.audio is not None else ("video",)
+    return (wanted,)
 
 
 def mask_of_latent(mask: torch.Tensor, av: AVLatent, least: bool) -> torch.Tensor:
@@ -200,8 +242,10 @@ def mask_of_latent(mask: torch.Tensor, av: AVLatent, least: bool) -> torch.Tenso
 
     One image is for all frames. A cell has the largest value that it covers, with `least` the least one.
     """
+    if av.video is None:
+        raise ValueError("mask is a part of the picture, and the latent is a sound alone: disconnect it")
     latent_frames, height, width = av.video.shape[2:]
-    frames = frames_of(latent_frames)
+    frames = av.grid.video.before(latent_frames)
     if mask.ndim != 3 or mask.shape[0] not in (1, frames):
         raise ValueError(
             f"mask has the shape {tuple(mask.shape)}: give one image, or one for each of the {frames} frames"
@@ -211,7 +255,7 @@ def mask_of_latent(mask: torch.Tensor, av: AVLatent, least: bool) -> torch.Tenso
     if len(cells) == 1:
         cells = cells.expand(latent_frames, -1, -1)
     else:
-        borders = [frames_before(i) for i in range(latent_frames + 1)]
+        borders = [av.grid.video.before(i) for i in range(latent_frames + 1)]
         spans = [cells[start:stop].amax(dim=0) for start, stop in pairwise(borders)]
         cells = torch.stack(spans)
     return 1 - cells if least else cells

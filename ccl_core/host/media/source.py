@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from comfy.sd import VAE
 
-from ...alignment.timeline import frames_of
 from ..vae.sockets import input_sample_rate
 from .latents import AVLatent
 from .picture import Film, Picture
@@ -102,7 +101,7 @@ def _picture_line(source: Source, av: AVLatent, fps: Fraction, vae: VAE) -> str:
     width, height = av.video.shape[-1] * side, av.video.shape[-2] * side
     own = picture.sides
     fitted = "" if own[0] * height == own[1] * width else f" {HOW[source.image_fit]}"
-    room = frames_of(av.video.shape[2]) / fps
+    room = av.grid.video.before(av.video.shape[2]) / fps
     whole = picture.seconds
     used = f"{float(whole):.2f} s" if whole <= room else f"first {float(room):.2f} of {float(whole):.2f} s"
     name = picture.name if isinstance(picture, Film) else "images"

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ...alignment.timeline import frames_before, frames_of, full_latent_frames_of, latent_frames_of
+from ...alignment.time_grid import WAN
 from ...notices import notice
 from ...tasks import CHOICES, State, Task
 from ..run import state_of
 from .latents import AVLatent, ones_mask, split
-from .masks import Clip, Part, part_of, require_wan_clock
+from .masks import Clip, Part, part_of
 from .source import KEY, source_of
 
 
@@ -43,7 +43,7 @@ def set_states(av: AVLatent, task: Task, name: str) -> AVLatent:
     """
     av = _without_originals(av, task)
     if State.ABSENT in (task.video, task.audio):
-        require_wan_clock(av)
+        _require_absence(av, name)
     if av.audio is None and task.audio is State.ABSENT:
         return replace(av, video_mask=None)
     if av.audio is None:
@@ -54,6 +54,15 @@ def set_states(av: AVLatent, task: Task, name: str) -> AVLatent:
     video, video_mask = _in_state(av.video, task.video, "video", name)
     audio, audio_mask = _in_state(av.audio, task.audio, "audio", name)
     return replace(av, video=video, audio=audio, video_mask=video_mask, audio_mask=audio_mask)
+
+
+def _require_absence(av: AVLatent, name: str) -> None:
+    """ValueError for a latent of a model that samples kept zeros as a stream that is there."""
+    if av.audio is not None and av.grid is not WAN:
+        raise ValueError(
+            f"the task {name} leaves a stream out, and the latent is one of {av.grid.name}, which has no "
+            "such task: take both streams apart with LTXVSeparateAVLatent, or another task"
+        )
 
 
 def _without_originals(av: AVLatent, task: Task) -> AVLatent:
@@ -108,21 +117,21 @@ def require_content(latent: torch.Tensor, what: str, why: str) -> None:
 
 def keep_images(av: AVLatent, first: int, last: int, task: str) -> AVLatent:
     """Keep so many pixel frames at the start and at the end of the video."""
-    latent_frames = av.video.shape[2]
-    frames = frames_of(latent_frames)
+    steps, latent_frames = av.grid.video, av.video.shape[2]
+    frames = steps.before(latent_frames)
     # A latent frame is kept as a whole: none that a given image does not fill, at the end the nearest more.
-    at_start = full_latent_frames_of(first) if first else 0
-    at_end = latent_frames_of(last + 1) - 1 if last else 0
+    at_start = steps.filled(first) if first > 0 else 0
+    at_end = latent_frames - steps.filled(max(0, frames - last)) if last > 0 else 0
     if first < 0 or last < 0 or not 0 < at_start + at_end < latent_frames:
         raise ValueError(
             f"the task {task} has first_frames {first} and last_frames {last} of {frames} frames: keep at "
             "least one frame, and leave some to generate"
         )
-    kept = frames_before(at_start), frames - frames_before(latent_frames - at_end)
+    kept = steps.before(at_start), frames - steps.before(latent_frames - at_end)
     if kept != (first, last):
         notice(
             f"first_frames {first} and last_frames {last} became {kept[0]} and {kept[1]}, as a latent frame "
-            "holds 4 and the first one 1"
+            f"of {av.grid.name} holds {max(steps.cycle)} and the first one 1"
         )
     mask = ones_mask(av.video)
     parts = [slice(0, at_start), slice(latent_frames - at_end, None)]

@@ -29,7 +29,7 @@ def upscaled(av: AVLatent, factor: Fraction, method: str, vae: VAE | None = None
     if vae is None:
         video = common_upscale(av.video, size[1], size[0], method, "disabled")
     else:
-        require_video_vae(vae, av.video.shape[1])
+        require_video_vae(vae, av.video.shape[1], av.grid)
         video = torch.cat([_through_pictures(clip, size, method, vae) for clip in av.video])
     larger = replace(av, video=video.to(av.video), video_mask=None)
     silent = larger.audio is None or is_absent(larger, "audio")

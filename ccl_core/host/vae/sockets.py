@@ -6,18 +6,21 @@ from fractions import Fraction
 
 from comfy.sd import VAE
 
-from ...alignment.timeline import TEMPORAL_STRIDE
+from ...alignment.time_grid import WAN, TimeGrid
+
+# A length that the latents of every model can have.
+LATENT_FRAMES = 12
 
 
-def require_video_vae(vae: VAE, channels: int) -> None:
-    """ValueError unless this VAE reads and writes video latents of so many channels."""
+def require_video_vae(vae: VAE, channels: int, grid: TimeGrid = WAN) -> None:
+    """ValueError unless this VAE reads and writes video latents of so many channels, of such a model."""
     _require_weights(vae, "video_vae")
     # The host's `latent_dim`: axes behind the channels, 1 for sound, 2 for images, 3 for video.
     if vae.latent_dim != 3:
         kind = "an audio VAE" if vae.latent_dim == 1 else "an image VAE"
         raise ValueError(
             f"the video_vae input holds {kind} (its latent has {vae.latent_dim} axes): connect the model's "
-            "video VAE, a Wan VAE"
+            f"video VAE, a {grid.name} VAE"
         )
     if vae.latent_channels != channels:
         raise ValueError(
@@ -25,23 +28,28 @@ def require_video_vae(vae: VAE, channels: int) -> None:
             "connect the VAE of the latent's model "
             "(16 channels: Wan 2.1 VAE, 48 channels: Wan 2.2 VAE)"
         )
-    stride = vae.temporal_compression_decode()
-    if stride != TEMPORAL_STRIDE:
+    made, wanted = vae.upscale_ratio[0](LATENT_FRAMES), grid.video.before(LATENT_FRAMES)
+    if made != wanted:
         raise ValueError(
-            f"the VAE in video_vae makes a latent frame of {stride} frames, a joint model's holds "
-            f"{TEMPORAL_STRIDE}: connect the VAE of the latent's model, a Wan VAE"
+            f"the VAE in video_vae makes {made} frames of {LATENT_FRAMES} latent frames, {grid.name}'s are "
+            f"{wanted}: connect the VAE of the latent's model, a {grid.name} VAE"
         )
 
 
-def require_audio_vae(vae: VAE, channels: int | None = None) -> None:
-    """ValueError unless this VAE reads and writes audio latents (b, c, a). channels: theirs, where known."""
+def require_audio_vae(vae: VAE, channels: int | None = None, grid: TimeGrid = WAN) -> None:
+    """ValueError unless this VAE reads and writes audio latents of this kind of model.
+
+    channels: theirs, where known.
+    """
     _require_weights(vae, "audio_vae")
-    if vae.latent_dim != 1:
-        kind = "a video VAE" if vae.latent_dim == 3 else "a VAE for images or for audio with a second axis"
+    if vae.latent_dim != len(grid.audio_sizes):
+        kind = {3: "a video VAE", 1: "an audio VAE of another model"}.get(
+            vae.latent_dim, "a VAE for images or for audio with a second axis"
+        )
         raise ValueError(
-            f"the audio_vae input holds {kind} (its latent has {vae.latent_dim} axes): connect the model's "
-            "audio VAE, for example from "
-            "CCLCheckpointLoader or CCLAudioVAELoader"
+            f"the audio_vae input holds {kind} (its latent has {vae.latent_dim} axes): connect the audio VAE "
+            f"of {grid.name}'s latents {grid.audio_form}, for example from CCLCheckpointLoader or "
+            "CCLAudioVAELoader"
         )
     if channels is not None and vae.latent_channels != channels:
         raise ValueError(
@@ -63,6 +71,10 @@ def output_sample_rate(vae: VAE) -> int:
 
 def token_rate(vae: VAE) -> Fraction:
     """Audio tokens per second."""
+    # The host's VAEs of LTX-2 and MiniMax H3 say it; their `downscale_ratio` is for tiles.
+    stated = getattr(vae.first_stage_model, "latents_per_second", None)
+    if stated is not None:
+        return Fraction(stated).limit_denominator(1000)
     # The host states MMAudio's hop as the float 1411.2 (samples at 44.1 kHz), which is 7056/5.
     return Fraction(input_sample_rate(vae)) / Fraction(vae.downscale_ratio).limit_denominator(1000)
 

@@ -190,7 +190,7 @@ def test_wrong_vae_in_the_audio_slot(vae: Callable[[], VAE], message: str) -> No
 
 def test_a_video_vae_with_another_temporal_stride_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_vae(), "upscale_ratio", (lambda latent_frames: 8 * latent_frames - 7, 8, 8))
-    with pytest.raises(ValueError, match="a latent frame of 8 frames, a joint model's holds 4"):
+    with pytest.raises(ValueError, match="makes 89 frames of 12 latent frames, Wan's are 45"):
         write_images(blank(), video_vae(), frames(17), PAD)
 
 
