@@ -14,6 +14,8 @@ from .decoding import CCLDecodeAV
 from .encoding import CCLEncodeAV
 from .face_mask import CCLFaceMask, CCLFaceModulation, CCLSpeakerMasks
 from .guidance import CCLGuider, CCLJointSampler
+from .inspecting import CCLInspectAV
+from .latent_files import CCLLoadAVLatent, CCLSaveAVLatent
 from .latents import CCLEmptyAVLatent
 from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
 from .lora import CCLLoraLoader
@@ -42,6 +44,9 @@ NODES: list[type[io.ComfyNode]] = [
     CCLMaskAV,
     CCLTrimAV,
     CCLJoinAV,
+    CCLSaveAVLatent,
+    CCLLoadAVLatent,
+    CCLInspectAV,
     CCLUpscaleAV,
     CCLSpeakerMasks,
     CCLDecodeAV,

@@ -21,7 +21,14 @@ from ..ccl_core.host.media.encode import (
     write_picture,
     write_sound,
 )
-from ..ccl_core.host.media.latents import frame_rate, join, require_agreement, require_finite, split
+from ..ccl_core.host.media.latents import (
+    AVLatent,
+    frame_rate,
+    join,
+    require_agreement,
+    require_finite,
+    split,
+)
 from ..ccl_core.host.media.picture import Film, Frames, Picture
 from ..ccl_core.host.media.source import Source, remember, report, source_of
 from ..ccl_core.host.vae.sockets import require_audio_vae, require_connected, token_rate
@@ -160,10 +167,8 @@ class CCLEncodeAV(CCLNode):
         audio = connected_sound(audio, "audio")
         av = split(latent)
         require_finite(av, "latent")
-        # Images do not say their rate, so that a typed one is theirs where the latent has its own.
-        says = av.fps or av.grid.fps
-        own = frame_rate(av, fps if images is None or says is None else 0.0) if says or fps else None
-        if own is not None and av.fps is None:
+        own = _own_rate(av, fps, images)
+        if own is not None:
             av = replace(av, fps=float(own))
         ends = {"start_image": start_image, "end_image": end_image}
         picture = _given_picture(video, keep, images, ends, exact_fps(fps) if fps else own)
@@ -194,6 +199,13 @@ class CCLEncodeAV(CCLNode):
         text = report(av, Source(picture, sound, image_fit), own, video_vae, audio_vae)
         told(text)
         return io.NodeOutput(join(av), text)
+
+
+def _own_rate(av: AVLatent, typed: float, images: torch.Tensor | None) -> Fraction | None:
+    """The rate of the latent, None where nothing says it."""
+    says = av.fps or av.grid.fps
+    # Images do not say their rate, so that a typed one is theirs where the latent has its own.
+    return frame_rate(av, typed if images is None or says is None else 0.0) if says or typed else None
 
 
 def _given_picture(

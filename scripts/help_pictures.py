@@ -34,6 +34,7 @@ FILES = (
     ("vae", "mmaudio_vocoder_bigvgan_best_netG_fp32.safetensors"),
     ("vae", "wan2.2_vae.safetensors"),
     ("loras", "my_lora.safetensors"),
+    ("../input", "clip_00001_.latent.safetensors"),
 )
 CORNER = (320, 130)  # of the picture in the window, clear of the menus, pixels
 MARGIN = 10

@@ -122,7 +122,7 @@ GRIDS = (
     # comfy/latent_formats.py, LTXV: 128 channels, temporal_downscale_ratio 8; the first latent frame is one
     # frame (`latent_to_pixel_coords`, causal_fix). comfy/ldm/lightricks/av_model.py: 8 channels and 16
     # frequencies of sound. `AudioPatchifier`, as the model makes it: a token is 4 hops of 160 samples at
-    # 16000 Hz, the first one a single hop. `num_of_latents_from_frames` rounds up.
+    # 16000 Hz, the first one a single hop. `num_of_latents_from_frames` rounds up (to the nearest in 0.33).
     TimeGrid(
         "LTX-2",
         Steps((8,), first=(1,)),

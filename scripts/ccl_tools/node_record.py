@@ -16,6 +16,7 @@ FROM_HOST = frozenset(
         "audio_stream",
         "ckpt_name",
         "interaction",
+        "latent_name",
         "lora_name",
         "low_noise_model",
         "sampler_name",

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ccl_pack.ccl_core.host.media.latent_file import ENDING, save
 from ccl_tools.environment import ROOT
 from ccl_tools.server import ComfyServer, Prompt, PromptRejected
 
@@ -23,6 +24,7 @@ VALUES: dict[str, Any] = {
     "video_model": NAME,
     "vae_name": NAME,
     "lora_name": NAME,
+    "latent_name": f"by_hand{ENDING}",
     "steps": 1,
 }
 # Nodes that give what sockets want; 1 is the checkpoint.
@@ -61,6 +63,7 @@ LINKS_BY_NAME = {
     "CCLDecodeAV.latent": ["6", 0],
     "CCLSetTask.latent": ["8", 0],
     "CCLReferences.latent": ["8", 0],
+    "CCLUpscaleAV.latent": ["8", 0],
 }
 NODE, SHOWN = "10", "11"
 
@@ -96,7 +99,8 @@ class Input(NamedTuple):
 
 
 def write_files(models: Path) -> None:
-    """Parts of ccl-tiny as files of their own, and a LoRA of it."""
+    """Parts of ccl-tiny as files of their own, a LoRA of it, and a latent."""
+    save(str(models.parent / "input" / f"by_hand{ENDING}"), {"samples": torch.zeros(1, 16, 2, 8, 8)}, {})
     with safe_open(TINY, "pt") as whole:
         metadata = whole.metadata()
         tensors = {key: whole.get_tensor(key) for key in whole.keys()}  # noqa: SIM118 - not a dict

@@ -177,8 +177,8 @@ def require_alike(first: AVLatent, second: AVLatent) -> None:
         shapes = [(*stream.shape[:2], *stream.shape[3:]) for stream in (one, two)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"the {name} latents have the shapes {tuple(one.shape)} and {tuple(two.shape)}: wanted the "
-                "same batch, channels, height and width"
+                f"the {name} latents have the shapes {first.shape(name)} and {second.shape(name)}: wanted "
+                "the same batch, channels, height and width"
             )
     rates = {
         "frames": (first.fps, second.fps),

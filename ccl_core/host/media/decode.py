@@ -92,8 +92,8 @@ def _smaller(vae: VAE, tiling: Tiling) -> str:
     pixels, frames = tiling.size * side, tiling.frames * vae.temporal_compression_decode()
     return (
         f"A tile had {pixels} pixels a side and {frames} frames. In Decode Audio-Video (CCL) choose tiling "
-        "on, with a smaller tile_size and temporal_size. The sampled latent is not lost: save both parts "
-        "of it behind LTXVSeparateAVLatent with SaveLatent"
+        "on, with a smaller tile_size and temporal_size. The sampled latent is not lost: save it with "
+        "CCLSaveAVLatent"
     )
 
 

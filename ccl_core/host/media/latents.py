@@ -44,6 +44,10 @@ class AVLatent:
     rest: dict[str, Any] = field(default_factory=dict)
     grid: TimeGrid = WAN
 
+    def shape(self, stream: str) -> tuple[int, ...]:
+        """The shape of a stream as the model and its VAE have it."""
+        return tuple((self.video if stream == "video" else self.model_audio).shape)
+
     @property
     def model_audio(self) -> torch.Tensor:
         """The audio with its axes as the model and its VAE have them."""
@@ -54,7 +58,7 @@ def split(latent: dict[str, Any]) -> AVLatent:
     """Read a LATENT: an AV latent, or a plain video latent. ValueError for anything else."""
     av = read(latent)
     if av.video is None:
-        raise ValueError(_unknown([tuple(av.model_audio.shape)]))
+        raise ValueError(_unknown([av.shape("audio")]))
     return av
 
 
@@ -204,19 +208,25 @@ def frame_rate(av: AVLatent, typed: float) -> Fraction:
     return rate
 
 
+def with_audio_rate(av: AVLatent, audio_rate: float) -> AVLatent:
+    """The latent with the audio tokens a second that were typed for it; ValueError where it states others."""
+    stated = av.rest.get(AUDIO_RATE)
+    if not audio_rate or (stated and abs(audio_rate - stated) <= 0.001):
+        return av
+    if stated:
+        raise ValueError(
+            f"audio_rate is {audio_rate:g}, and the latent has {stated:g} audio tokens a second: set "
+            "audio_rate to 0"
+        )
+    return replace(av, rest={**av.rest, AUDIO_RATE: audio_rate})
+
+
 def timed(av: AVLatent, fps: float, audio_rate: float) -> tuple[AVLatent, Fraction | None]:
     """The latent with the rates that were typed for it, and its frames a second, None for a sound alone.
 
     ValueError where it does not say its rate and none is typed, or it says another.
     """
-    stated = av.rest.get(AUDIO_RATE)
-    if audio_rate and stated and abs(audio_rate - stated) > 0.001:
-        raise ValueError(
-            f"audio_rate is {audio_rate:g}, and the latent has {stated:g} audio tokens a second: set "
-            "audio_rate to 0"
-        )
-    if audio_rate and not stated:
-        av = replace(av, rest={**av.rest, AUDIO_RATE: audio_rate})
+    av = with_audio_rate(av, audio_rate)
     if av.video is None:
         return av, None
     rate = frame_rate(av, fps)

@@ -40,8 +40,9 @@ class Clip:
     @classmethod
     def of(cls, av: AVLatent, fps: Fraction | None) -> Clip:
         frames, tokens = (0 if stream is None else stream.shape[2] for stream in (av.video, av.audio))
-        stated = av.rest.get(AUDIO_RATE)
-        rate = stated_rate(av, stated) if fps is None else token_rate_of(frames, tokens, fps, stated, av.grid)
+        if fps is None:
+            return cls(frames, tokens, fps, rate_of_sound(av), av.grid)
+        rate = token_rate_of(frames, tokens, fps, av.rest.get(AUDIO_RATE), av.grid)
         return cls(frames, tokens, fps, rate, av.grid)
 
     @property
@@ -98,21 +99,27 @@ class Clip:
         return self.steps(stream).unit_of_cut(place) / self.units(stream)
 
 
-def stated_rate(av: AVLatent, stated: float | None) -> Fraction:
-    """Audio tokens a second of a sound alone: as it states, of its model, or of the one family with as many
-    channels.
+def known_rate(av: AVLatent) -> Fraction | None:
+    """Audio tokens a second: as the latent states, of its model, or of the one family with as many channels;
+    None where nothing says it.
     """
-    if stated is not None:
-        return exact_rate(stated)
+    if av.rest.get(AUDIO_RATE) is not None:
+        return exact_rate(av.rest[AUDIO_RATE])
     published = (family.published.get("audio_latent") for family in FAMILIES.values())
     channels = av.audio.shape[1]
     rates = {latent.rate for latent in published if latent is not None and latent.channels == channels}
-    if av.grid.audio_rate is None and len(rates) != 1:
+    return av.grid.audio_rate or (rates.pop() if len(rates) == 1 else None)
+
+
+def rate_of_sound(av: AVLatent) -> Fraction:
+    """Audio tokens a second of a sound alone; ValueError where nothing says it."""
+    rate = known_rate(av)
+    if rate is None:
         raise ValueError(
-            f"the latent is a sound {tuple(av.model_audio.shape)} alone that does not say how many audio "
+            f"the latent is a sound {av.shape('audio')} alone that does not say how many audio "
             "tokens a second has: type it into the audio_rate input instead of 0"
         )
-    return av.grid.audio_rate or rates.pop()
+    return rate
 
 
 def exact_rate(tokens: float) -> Fraction:
