@@ -48,6 +48,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="guidance from none, 0, to the mode's default scales, 1 (default: 1)",
     )
     parser.add_argument("--steps", type=int, help="default: that of CCLJointSampler")
+    parser.add_argument(
+        "--substeps", type=int, default=1, help="steps of the audio in each step, by CCLSubstepSampler (1)"
+    )
     parser.add_argument("--batch", type=int, default=8, help="clips per run of the sampler")
     parser.add_argument(
         "--repeats",
@@ -76,9 +79,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    low = [name for name in ("clips", "batch") if getattr(options, name) < 1]
+    low = [name for name in ("clips", "batch", "substeps") if getattr(options, name) < 1]
     if low or (options.steps is not None and options.steps < 1) or min(options.seed) < 0:
-        parser.error("--clips, --batch and --steps must be at least 1, --seed at least 0")
+        parser.error("--clips, --batch, --steps and --substeps must be at least 1, --seed at least 0")
     if not (math.isfinite(options.strength) and options.strength >= 0):
         parser.error(f"--strength must be at least 0, got {options.strength}")
     if options.repeats < 0 or options.repeats == 1:

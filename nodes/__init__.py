@@ -24,6 +24,7 @@ from .prompts import CCLPrompt, CCLPromptTags
 from .references import CCLReferences
 from .shift import CCLStreamShift
 from .sparse import CCLSparseAttention
+from .substeps import CCLSubstepSampler
 from .tasks import CCLMaskAV, CCLSetTask
 from .upscale import CCLUpscaleAV
 
@@ -60,6 +61,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLFaceMask,
     CCLGuider,
     CCLJointSampler,
+    CCLSubstepSampler,
     CCLMemoryPlan,
 ]
 

@@ -176,6 +176,11 @@ class CCLJointSampler(CCLNode):
                 io.Latent.Input("latent_image", tooltip="An AV latent; a plain video latent means no audio."),
                 *_schedule_inputs(),
                 *guidance_inputs(),
+                io.Sampler.Input(
+                    "sampler",
+                    optional=True,
+                    tooltip="A sampler in the place of sampler_name, such as Audio Substep Sampler (CCL).",
+                ),
             ],
             outputs=[
                 io.Latent.Output("latent", tooltip="The denoised latent; other entries (fps) are kept.")
@@ -202,6 +207,7 @@ class CCLJointSampler(CCLNode):
         skip_layers: str = "",
         kept_parts: str = FROM_MODEL,
         lowest_sigma: float = OF_MODE,
+        sampler: Any = None,
     ) -> io.NodeOutput:
         require_task(latent_image)
         guider = _guider(model, positive, negative, mode, skip_layers, kept_parts, lowest_sigma)
@@ -211,7 +217,7 @@ class CCLJointSampler(CCLNode):
         spacing = published.scheduler if scheduler == FROM_MODEL else scheduler
         count = steps or published.steps
         schedule = Schedule(model, count, model.load_device, name, spacing, denoise, model.model_options)
-        sampler = comfy.samplers.sampler_object(name)
+        sampler = comfy.samplers.sampler_object(name) if sampler is None else sampler
         tell_of_run(guider, latent_image, len(schedule.sigmas) - 1)
         return io.NodeOutput(_sample(guider, latent_image, seed, sampler, schedule.sigmas))
 

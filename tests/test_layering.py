@@ -202,6 +202,7 @@ GROUPS = [
     ["model/streams"],
     ["model/audio_stream", "model/interactions"],
     ["model/layer", "model/kept"],
+    ["model/heard"],
     ["model/joint"],
     [
         "host/files/read",
@@ -215,6 +216,7 @@ GROUPS = [
         "host/step_cache",
         "host/branches",
         "host/video_wrappers",
+        "host/turns",
     ],
     [
         "host/texts",
@@ -228,8 +230,10 @@ GROUPS = [
         "host/saving",
     ],
     ["host/both_experts", "host/given"],
+    ["host/before_lora"],
     ["host/vae", "host/base_model", "host/experts"],
     ["host/media", "host/guider", "host/face_mask"],
+    ["host/substeps"],
     ["host/files/shapes", "host/files/translate", "host/files/resemblance", "host/files/identify"],
     ["host/files/quantised", "host/files/assemble"],
     ["host/files/configure", "host/files/check"],

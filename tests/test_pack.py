@@ -42,6 +42,7 @@ IDS = {
     "CCLSparseAttention",
     "CCLSpeakerMasks",
     "CCLStreamShift",
+    "CCLSubstepSampler",
     "CCLTrimAV",
     "CCLUpscaleAV",
 }

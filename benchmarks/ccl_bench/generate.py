@@ -44,6 +44,7 @@ class Sampling:
     steps: int | None = None
     sampler: str = SAMPLER
     batch: int = 8  # clips per run of the sampler
+    substeps: int = 1  # of the audio, in a step of the video
 
 
 def load(path: Path) -> Loaded:
@@ -163,6 +164,8 @@ def sample(loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int)
     settings = defaults(CCLJointSampler, "mode", sampling.guidance)
     settings |= {"seed": seed, "mode": scaled(settings["mode"], sampling.strength)}
     settings |= {"sampler_name": sampling.sampler} | ({"steps": sampling.steps} if sampling.steps else {})
+    if sampling.substeps > 1:
+        settings |= {"sampler": substep_sampler(sampling)}
     positive, negative = conditioning(loaded, [clip.caption for clip in clips]), conditioning(loaded, [""])
     return CCLJointSampler.execute(
         model=shifted(loaded, sampling.audio_shift),
@@ -171,6 +174,15 @@ def sample(loaded: Loaded, clips: Sequence[Clip], sampling: Sampling, seed: int)
         latent_image=latent,
         **settings,
     ).result[0]
+
+
+def substep_sampler(sampling: Sampling) -> Any:
+    """The SAMPLER of a run in which the audio takes sub-steps."""
+    from ccl_pack.nodes.substeps import CCLSubstepSampler
+
+    settings = defaults(CCLSubstepSampler, "audio_guidance")
+    settings |= {"sampler_name": sampling.sampler, "audio_substeps": sampling.substeps}
+    return CCLSubstepSampler.execute(**settings).result[0]
 
 
 def decode(loaded: Loaded, latent: dict[str, Any], count: int) -> list[Result]:

@@ -89,20 +89,27 @@ def patcher_on_meta(config: CCLConfig, counter: Flops) -> ModelPatcher:
             self.filled += counter.flops - before
 
         def _pass(
-            self, inputs: Any, run_video: bool, run_audio: bool, fill: Any = None, read: Any = None
+            self,
+            inputs: Any,
+            run_video: bool,
+            run_audio: bool,
+            fill: Any = None,
+            read: Any = None,
+            hear: Any = None,
         ) -> tuple[torch.Tensor | None, ...]:
             run = super()._pass
 
             def trace() -> tuple[torch.Tensor | None, ...]:
                 moved = {name: to_meta(value) for name, value in vars(inputs).items() if name != "options"}
-                return tuple(map(zeros_like, run(replace(inputs, **moved), run_video, run_audio, fill, read)))
+                made = run(replace(inputs, **moved), run_video, run_audio, fill, read, hear)
+                return tuple(map(zeros_like, made))
 
             # A pass that fills is traced for what it hands out.
             if fill is not None:
                 return trace()
             skipped = inputs.options.get("skip_layers", ())
-            key = run_video, run_audio, read is None, inputs.routes, skipped, shapes_of(vars(inputs))
-            return counter.once(key, trace)
+            key = run_video, run_audio, read is None, hear is None, inputs.routes, skipped
+            return counter.once((*key, shapes_of(vars(inputs))), trace)
 
     description = CCLModelConfig(config)
     description.set_inference_dtype(torch.bfloat16, None)
@@ -181,15 +188,21 @@ def count(
     sound: bool = True,
     mode: str = "cfg",
     scales: dict[str, tuple[float, float]] | None = None,
+    substeps: int = 0,
 ) -> Count:
-    """FLOPs of a run of STEPS steps. given: the stream that is. scales: of video and audio, by term."""
+    """FLOPs of a run of STEPS steps. given: the stream that is. scales: of video and audio, by term.
+
+    substeps: of the audio, 0 for a sampler without.
+    """
     import comfy.samplers
     import torch
     from comfy.ldm.modules.attention import attention_pytorch
 
     from ccl_pack.ccl_core.guidance import TermScale
     from ccl_pack.ccl_core.host.guider import AVGuider
+    from ccl_pack.ccl_core.host.substeps import SubstepSampler
 
+    euler = comfy.samplers.sampler_object("euler")
     guider = AVGuider(patcher)
     texts = torch.zeros(2, 1, TEXT_TOKENS, size.config.video.text_dim)
     guider.set_conds([[texts[0], {}]], [[texts[1], {}]])
@@ -204,7 +217,7 @@ def count(
         guider.sample(
             latent,
             latent,
-            comfy.samplers.sampler_object("euler"),
+            SubstepSampler(euler, substeps) if substeps else euler,
             torch.linspace(1, 0, STEPS + 1),
             denoise_mask=mask,
             callback=lambda *_: marks.append(counter.flops),
@@ -235,7 +248,9 @@ def latent_of(size: Size, given: str, sound: bool) -> tuple[Any, Any]:
 
 
 def tasks(size: Size) -> dict[str, Count]:
-    """Runs of a model: joint, a given video, a given sound, the video alone, the sound alone guided."""
+    """Runs of a model: joint, a given video, a given sound, the video alone, the sound alone guided, and with
+    sub-steps of the audio.
+    """
     counter = Flops()
     patcher = patcher_on_meta(size.config, counter)
     guided = {"text": (1.0, 3.0), "cross": (1.0, 2.0)}
@@ -245,6 +260,8 @@ def tasks(size: Size) -> dict[str, Count]:
         "a2v": count(patcher, counter, size, given="audio"),
         "t2v": count(patcher, counter, size, sound=False),
         "sound_guided": count(patcher, counter, size, mode="ucg", scales=guided),
+        "substeps_2": count(patcher, counter, size, substeps=2),
+        "substeps_4": count(patcher, counter, size, substeps=4),
     }
 
 

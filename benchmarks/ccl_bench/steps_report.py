@@ -16,6 +16,7 @@ BARS = {
     "sound_only_guidance_passes": 1.05,
     "joint_over_wan_14b": 1.08,
     "t2v_over_wan_14b": 1.05,
+    "audio_substep_over_video_step_14b": 0.03,
     "ovi_traffic_over_upstream_t2v": 0.60,
     "ovi_traffic_over_upstream_i2v": 0.62,
 }
@@ -31,6 +32,9 @@ def figures(found: dict[str, dict[str, Count]], wan: Count, traffic: dict[str, f
     made["sound_only_guidance_passes"] = large["sound_guided"].later / (large["joint"].later / 2)
     made["joint_over_wan_14b"] = large["joint"].later / wan.later
     made["t2v_over_wan_14b"] = large["t2v"].later / wan.later
+    # Two sub-steps are between a run with 2 and one with 4 in a step.
+    substep = (large["substeps_4"].later - large["substeps_2"].later) / 2
+    made["audio_substep_over_video_step_14b"] = substep / large["joint"].later
     return made | traffic
 
 

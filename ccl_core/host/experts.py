@@ -20,6 +20,7 @@ import comfy.sampler_helpers
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ..model.heard import HEARD
 from ..tasks import State
 from .both_experts import KEY, SHARED, LowNoise, low_noise_of, show_both, with_low_noise
 from .bypass import shared_bypasses
@@ -80,6 +81,15 @@ class Experts:
     @property
     def name(self) -> str:
         return "high" if self.active is self.high else "low"
+
+    def of_pass(self, sigma: torch.Tensor, options: dict[str, Any]) -> ModelPatcher:
+        """The expert for a pass at sigmas (b,), with these transformer options."""
+        # Between two steps of the video its audio stream, the same in both, reads what the last one made.
+        if HEARD not in options:
+            return self.at(sigma)
+        if self.active is self.low:
+            self._follow_hooks()
+        return self.active
 
     def at(self, sigma: torch.Tensor) -> ModelPatcher:
         """The expert for sigmas (b,) of the video, loaded. ValueError where the boundary divides them."""
@@ -231,7 +241,7 @@ def _apply_active(
 ) -> torch.Tensor:
     """Wrapper of the host's APPLY_MODEL: the pass goes, through further wrappers, to this sigma's expert."""
     experts = transformer_options[RUN].experts
-    expert = experts.at(t)
+    expert = experts.of_pass(t, transformer_options)
     arguments = (x, t, c_concat, c_crossattn, control, transformer_options)
     if expert is experts.high:
         return executor(*arguments, **conds)

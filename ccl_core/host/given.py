@@ -59,13 +59,17 @@ def _forget(run: Run, moment: Hashable, expert: str | None) -> None:
 
 
 def _memory_of(run: Run, patcher: ModelPatcher, rows: int) -> Vram | None:
-    """None where the model computes in RAM."""
+    blocks = "blocks." if run.given == "video" else "audio.blocks."
+    return memory_of(run, patcher, rows, MODEL + blocks)
+
+
+def memory_of(run: Run, patcher: ModelPatcher, rows: int, given: str) -> Vram | None:
+    """Beside passes of so many rows; None where the model computes in RAM. given: weights that may go."""
     if patcher.load_device.type in ("cpu", "mps"):
         return None
     needed = patcher.model.memory_required([rows, 1, sum(math.prod(shape[1:]) for shape in run.shapes)])
     reserve = int(HOST_MARGIN * needed) + comfy.model_management.extra_reserved_memory()
-    blocks = "blocks." if run.given == "video" else "audio.blocks."
-    return Vram(patcher, reserve, MODEL + blocks)
+    return Vram(patcher, reserve, given)
 
 
 @dataclass(frozen=True)

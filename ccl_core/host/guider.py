@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.model_base
@@ -32,6 +32,18 @@ from .kept_parts import CHOICES, KEPT_PARTS
 from .latent_checks import check_latent, check_sound_mask
 from .media.pair import Pair
 from .step_cache import in_same_step, skips
+
+# A model option: the `Part` of a step that a call is for.
+PART = "ccl_part"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stream that a call is for, and its guidance; mode None: that of the guider."""
+
+    stream: str
+    mode: str | None = None
+    settings: Mapping[str, TermScale] = field(default_factory=dict)
 
 
 class AVGuider(comfy.samplers.CFGGuider):
@@ -103,19 +115,25 @@ class AVGuider(comfy.samplers.CFGGuider):
     ) -> torch.Tensor:
         """The guided prediction of a step, in the place of the host's `sampling_function`."""
         model_options = model_options or {}
-        settings = overridden(self._active_settings(float(timestep[0])), self.nominal, self.cfg)
+        part: Part | None = model_options.get(PART)
+        mode, settings = self._guidance_of(part)
+        settings = overridden(self._active(settings, float(timestep[0])), self.nominal, self.cfg)
         run = getattr(self.model_patcher.model, "run", None)
-        weights = read_by(self._fold(branch_weights(self.mode, settings)), run)
+        weights = read_by(self._fold(branch_weights(mode, settings)), run, part)
         wanted = dict(weights)
         # Without guidance the host runs the positive pass alone, unless a hook needs another one beside it.
         if len(weights) == 1 and model_options.get("disable_cfg1_optimization", False):
-            wanted |= self._reference()
+            wanted |= self._fold({MODES[mode].reference: StreamWeights(1.0, 1.0)})
         predictions = self._run(wanted, x, timestep, model_options)
         guided = self._combine(predictions, weights)
         scale = _nominal_scale(settings.values()) if len(weights) > 1 else 1.0
         return self._host_hooks(guided, predictions, scale, x, timestep, model_options)
 
-    def _active_settings(self, sigma: float) -> dict[str, TermScale]:
+    def _guidance_of(self, part: Part | None) -> tuple[str, Mapping[str, TermScale]]:
+        own = part is not None and part.mode is not None
+        return (part.mode, part.settings) if own else (self.mode, self.settings)
+
+    def _active(self, settings: Mapping[str, TermScale], sigma: float) -> dict[str, TermScale]:
         """The terms whose range holds this step. The others have scale 1, so their branches need not run."""
         to_sigma = self.inner_model.model_sampling.percent_to_sigma
 
@@ -126,11 +144,7 @@ class AVGuider(comfy.samplers.CFGGuider):
                 started and sigma >= scale.least_sigma and (scale.end >= 1.0 or sigma >= to_sigma(scale.end))
             )
 
-        return {name: scale for name, scale in self.settings.items() if active(scale)}
-
-    def _reference(self) -> dict[Branch, StreamWeights]:
-        """The branch that the mode moves away from, as a hook takes an unconditional pass to be."""
-        return self._fold({MODES[self.mode].reference: StreamWeights(1.0, 1.0)})
+        return {name: scale for name, scale in settings.items() if active(scale)}
 
     def _fold(self, weights: dict[Branch, StreamWeights]) -> dict[Branch, StreamWeights]:
         run = getattr(self.model_patcher.model, "run", None)
@@ -224,11 +238,17 @@ def folded(weights: dict[Branch, StreamWeights], coupled: bool) -> dict[Branch, 
     return weights if coupled else without_coupling(weights)
 
 
-def read_by(weights: dict[Branch, StreamWeights], run: Any) -> dict[Branch, StreamWeights]:
-    """The weights without those of a given stream, whose prediction the mask replaces."""
+def read_by(
+    weights: dict[Branch, StreamWeights], run: Any, part: Part | None = None
+) -> dict[Branch, StreamWeights]:
+    """The weights without those of a stream whose prediction nobody reads: a given one, one of no part."""
     if run is None:
         return weights
-    return without_guidance(weights, run.video is State.GIVEN, run.audio is State.GIVEN)
+    unread = {
+        stream: getattr(run, stream) is State.GIVEN or (part is not None and part.stream != stream)
+        for stream in ("video", "audio")
+    }
+    return without_guidance(weights, **unread)
 
 
 def _implied_uncond(

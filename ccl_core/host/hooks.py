@@ -12,7 +12,7 @@ import copy
 import functools
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.context_windows
@@ -41,6 +41,27 @@ def separate(options: dict[str, Any], shapes: Shapes) -> None:
         options[SINGLE] = _separated(options[SINGLE], shapes)
 
 
+def for_stream(options: dict[str, Any], stream: int) -> dict[str, Any]:
+    """The model options of a pass that is for one stream: hooks of the other one are not called."""
+    made = dict(options)
+    for name in LISTS:
+        if name in options:
+            made[name] = [_only(hook, stream) for hook in options[name]]
+    if SINGLE in options:
+        made[SINGLE] = _only(options[SINGLE], stream)
+    return made
+
+
+def without_hooks(options: dict[str, Any]) -> dict[str, Any]:
+    """The model options of a pass whose prediction nobody reads."""
+    return {name: value for name, value in options.items() if name not in (*LISTS, SINGLE)}
+
+
+def _only(hook: Hook, stream: int) -> Hook:
+    # What a sampler adds in a step sees the packed latent.
+    return replace(hook, only=stream) if isinstance(hook, PerStream) else hook
+
+
 def _separated(hook: Hook, shapes: Shapes) -> PerStream:
     if isinstance(hook, PerStream):
         return hook
@@ -51,23 +72,39 @@ def _separated(hook: Hook, shapes: Shapes) -> PerStream:
 
 @dataclass
 class PerStream:
-    """A hook for each stream, each with a state of its own, in the place of one."""
+    """A hook for each stream, each with a state of its own, in the place of one.
+
+    only: the stream that a pass is for; those of the others are not called, and nobody reads what is theirs.
+    """
 
     hooks: list[Hook]
     shapes: list[tuple[int, ...]]
+    only: int | None = None
 
     def __call__(self, args: dict[str, Any]) -> Any:
         passes = Passes(args["model"], args["input"], self.shapes, args["model_options"])
-        made = [
-            hook(self._of_stream(args, stream, passes.of_stream(stream)))
+        asked = {
+            stream: hook(self._of_stream(args, stream, passes.of_stream(stream)))
             for stream, hook in enumerate(self.hooks)
-        ]
+            if self.only in (None, stream)
+        }
+        made = [asked.get(stream, self._nothing(stream, asked)) for stream in range(len(self.hooks))]
         if torch.is_tensor(made[0]):
             return comfy.utils.pack_latents(made)[0]
         # A hook before the formula gives the predictions of all passes.
         return [
             None if pair[0] is None else comfy.utils.pack_latents(pair)[0] for pair in zip(*made, strict=True)
         ]
+
+    def _nothing(self, stream: int, asked: dict[int, Any]) -> Any:
+        """Zeros for a stream that was not asked, in the form of the answer of the other one."""
+        like = next(iter(asked.values()))
+        if not torch.is_tensor(like):
+            return [None if entry is None else self._zeros(stream, entry) for entry in like]
+        return self._zeros(stream, like)
+
+    def _zeros(self, stream: int, like: Tensor) -> Tensor:
+        return like.new_zeros(like.shape[0], *self.shapes[stream][1:])
 
     def _of_stream(self, args: dict[str, Any], stream: int, handler: Any) -> dict[str, Any]:
         own = {name: self._cut(value, stream) for name, value in args.items()}

@@ -12,10 +12,11 @@ from torch import Tensor
 from ..alignment.timeline import Timeline
 from ..config import CCLConfig
 from .audio_stream import AudioStream
-from .interactions import INTERACTIONS, KV, Link
+from .heard import HEARD, HEARING, Source
+from .interactions import INTERACTIONS, Link
 from .interactions.base import Routes
 from .kept import Kept, kept_of
-from .layer import Layer, run_layer
+from .layer import Layer, patched_after, run_or_replaced
 from .sparse import GRID
 from .streams import StreamPass, VideoStream
 
@@ -153,8 +154,12 @@ class JointModel(VideoStream):
         run_video = inputs.options.get("run_vx", True)
         run_audio = inputs.audio is not None and inputs.options.get("run_ax", True)
         kept = kept_of(inputs.options)
-        read = None
-        if kept is not None:
+        read = hear = None
+        if kept is None:
+            read, hear = self._step(inputs, run_video and run_audio)
+            # What a sound reads of a video's pass stands for the video.
+            run_video = run_video and HEARD not in inputs.options
+        else:
             given_video = kept.stream == "video"
             # A given video is read by v2a, given audio by a2v.
             into_other = inputs.routes[1 if given_video else 0]
@@ -165,11 +170,24 @@ class JointModel(VideoStream):
             run_audio = run_audio and given_video
         video = audio = None
         if run_video or run_audio:
-            video, audio = self._pass(inputs, run_video, run_audio, read=read)
+            video, audio = self._pass(inputs, run_video, run_audio, read=read, hear=hear)
         video = torch.zeros_like(inputs.video) if video is None else video
         if audio is None and inputs.audio is not None:
             audio = torch.zeros_like(inputs.audio)
         return video, audio
+
+    @staticmethod
+    def _step(inputs: Inputs, both: bool) -> tuple[Source | None, Kept | None]:
+        """What the audio reads of an earlier pass of the video, and what gets what it reads in this one.
+
+        both: streams run.
+        """
+        heard, hearing = (inputs.options.get(name) for name in (HEARD, HEARING))
+        if inputs.routes[1] is False or not both:
+            return None, None
+        if heard is not None:
+            return heard.of(inputs.options), None
+        return None, None if hearing is None else hearing.begin(inputs.options)
 
     def _fill(self, kept: Kept, inputs: Inputs, given_video: bool) -> None:
         """Run the given stream alone, unless what it hands out is kept already."""
@@ -188,15 +206,18 @@ class JointModel(VideoStream):
         run_video: bool,
         run_audio: bool,
         fill: Kept | None = None,
-        read: Kept | None = None,
+        read: Source | None = None,
+        hear: Kept | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Velocities of the streams that run.
 
         fill: gets what the one stream that runs hands out. read: has what a stream that does not run would.
+        hear: gets what the audio reads.
         """
         v, video = self._embed_video(inputs) if run_video else (None, None)
         a, audio = self._embed_audio(inputs) if run_audio else (None, None)
         link = self._link(inputs, video, audio, fill is not None, read is not None)
+        link = link if hear is None else replace(link, hear=True)
         layers = self._layers(link)
         device = inputs.video.device
         queue = self._prefetch(layers, device, inputs.options)
@@ -209,11 +230,13 @@ class JointModel(VideoStream):
             if not skipped:
                 _tell_layer(i, link)
                 source = None if read is None else read.take(i, device)
-                v, a = self._run_layer(i, layer, v, a, link, source)
+                v, a, *heard = run_or_replaced(i, layer, v, a, link, source)
+            if hear is not None:
+                hear.put(None if skipped else heard[0])
             if fill is not None:
                 v, a = _put(fill, v, a, link, skipped)
             if video is not None and not skipped:
-                v = _patch_after(inputs.options, video, v, i)
+                v = patched_after(inputs.options, video, v, i)
         comfy.model_prefetch.prefetch_queue_pop(queue, device, None)
         # Whoever fills wants no velocity.
         if fill is not None:
@@ -276,16 +299,6 @@ class JointModel(VideoStream):
         modules = [torch.nn.ModuleList(layer.modules) for layer in layers]
         return comfy.model_prefetch.make_prefetch_queue(modules, device, options)
 
-    @staticmethod
-    def _run_layer(
-        i: int, layer: Layer, v: Tensor | None, a: Tensor | None, link: Link, source: KV | None
-    ) -> tuple[Any, Any]:
-        """A layer, or what somebody put into its place."""
-        replacement = link.options.get("patches_replace", {}).get("dit", {}).get(("double_block", i))
-        if replacement is not None and link.video is not None:
-            return _replaced(replacement, layer, v, a, link)
-        return run_layer(layer, v, a, link, source)
-
     def _layer(self, i: int, link: Link) -> Layer:
         """The modules of layer i that run in this pass."""
         video = self.blocks[i] if link.video is not None and i < len(self.blocks) else None
@@ -308,33 +321,3 @@ def _put(kept: Kept, v: Any, a: Any, link: Link, skipped: bool) -> tuple[Tensor 
     else:
         kept.put(v if link.video is None else a)
     return (None, a) if link.video is None else (v, None)
-
-
-def _replaced(patch: Any, layer: Layer, v: Tensor, a: Tensor | None, link: Link) -> tuple[Tensor, Any]:
-    """The host's `patches_replace["dit"]`: the patch sees video tokens, the audio runs inside the block."""
-    video = link.video
-    # A patch may never call the block: the audio then stays as it came in.
-    other = [a]
-
-    def original_block(args: dict[str, Any]) -> dict[str, Any]:
-        given = video._replace(context=args["txt"], e=args["vec"], freqs=args["pe"])
-        made, other[0] = run_layer(layer, args["img"], a, replace(link, video=given))
-        return {"img": made}
-
-    args = {
-        "img": v,
-        "txt": video.context,
-        "vec": video.e,
-        "pe": video.freqs,
-        "transformer_options": video.options,
-    }
-    return patch(args, {"original_block": original_block})["img"], other[0]
-
-
-def _patch_after(options: dict[str, Any], video: StreamPass, v: Tensor, i: int) -> Tensor:
-    """The host's patches behind a block, which see the video tokens."""
-    for patch in options.get("patches", {}).get("double_block", ()):
-        args = {"img": v, "x": video.latent, "vec": video.time, "block_index": i}
-        args |= {"img_offset": video.spans.seen.start, "transformer_options": options}
-        v = patch(args)["img"]
-    return v

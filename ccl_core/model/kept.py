@@ -47,6 +47,7 @@ class Kept:
         self._basis: list[Tensor] | None = None
         self._in_ram: set[int] = set()
         self._pinned: list[Tensor] = []
+        self._spare: list[Tensor] = []  # pinned, of an earlier pass
         self._ahead: dict[int, tuple[Any, KV]] = {}
 
     @torch.compiler.disable
@@ -58,7 +59,9 @@ class Kept:
     @torch.compiler.disable
     def begin(self) -> None:
         """Forget what was kept: a pass of the given stream comes, which puts in layer by layer."""
-        self.close()
+        # Pinning takes longer than a copy, and the next pass is as large.
+        self._spare += self._pinned
+        self._pinned.clear()
         self.sources = []
         self._basis = None
         self._in_ram.clear()
@@ -100,18 +103,24 @@ class Kept:
 
     def close(self) -> None:
         """Unpin what lies in RAM: it must not be freed before."""
-        if self._pinned:
+        pinned = [*self._pinned, *self._spare]
+        if pinned:
             # A copy may still read it.
             comfy.model_management.synchronize()
-        for tensor in self._pinned:
+        for tensor in pinned:
             comfy.model_management.unpin_memory(tensor)
         self._pinned.clear()
+        self._spare.clear()
 
     def _at(self, i: int) -> KV | None:
         # The stream that is kept may be the less deep one.
         return self.sources[i] if i < len(self.sources) else None
 
     def _to_ram(self, tensor: Tensor) -> Tensor:
+        for i, spare in enumerate(self._spare):
+            if (spare.shape, spare.dtype) == (tensor.shape, tensor.dtype):
+                self._pinned.append(self._spare.pop(i))
+                return self._pinned[-1].copy_(tensor)
         made = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         if comfy.model_management.pin_memory(made):
             self._pinned.append(made)

@@ -114,20 +114,28 @@ class Asymmetric(Interaction):
 
     def forward(
         self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None
-    ) -> tuple[Tensor | KV | None, Tensor | KV | None]:
-        """New tokens of both streams. With `link.keep` an absent one's place holds what it would read."""
+    ) -> tuple[Tensor | KV | None, ...]:
+        """New tokens of both streams. With `link.keep` an absent one's place holds what it would read.
+
+        With `link.hear` a third value is what the audio read.
+        """
         to_v = to_a = mask = None
         if v is not None and self.has_mask:
             mask = self._mask(v[:, link.video.spans.seen], link.options)
+        heard = self._source(v, mask, link) if link.hear else kept
         if v is not None:
             to_v = _added(link.way("a2v"), v, self._from_windows(v, a, mask, link, kept))
         elif link.keep:
             to_v = self.a2v.source(a[:, link.audio.spans.seen], link.a2v.keys)
         if a is not None:
-            to_a = _added(link.way("v2a"), a, self._from_frames(a, v, mask, link, kept))
+            to_a = _added(link.way("v2a"), a, self._from_frames(a, v, mask, link, heard))
         elif link.keep:
-            to_a = self.v2a.source(v[:, link.video.spans.seen], link.v2a.keys, mask)
-        return to_v, to_a
+            to_a = self._source(v, mask, link)
+        return (to_v, to_a, heard) if link.hear else (to_v, to_a)
+
+    # X_k and X_v of the video.
+    def _source(self, v: Tensor, mask: Tensor | None, link: Link) -> KV:
+        return self.v2a.source(v[:, link.video.spans.seen], link.v2a.keys, mask)
 
     def _mask(self, v: Tensor, options: dict[str, Any]) -> Tensor:
         """M, (b, v, 1), as somebody wants it."""
@@ -157,7 +165,7 @@ class Asymmetric(Interaction):
         if way.route is False or (v is None and kept is None):
             return None
         h, q = self.v2a.query(a[:, way.updated], way.tables.queries)
-        kv = self.v2a.source(v[:, way.seen], way.tables.keys, mask) if kept is None else kept
+        kv = self._source(v, mask, link) if kept is None else kept
         return self.v2a.o(h + read_frames(q, kv, link.plan, self.v2a.heads, link.options, way.place()))
 
 

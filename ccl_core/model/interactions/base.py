@@ -62,7 +62,8 @@ class Link:
     video, audio: what the blocks of the streams read, None where a stream does not run. plan: who sees whom,
     None where the pass has no audio. a2v, v2a: rotary tables of the directions, in the head width of the
     stream that asks. a2v_open, v2a_open: the DCR route of each direction, one bool or one per sample. keep: a
-    stream runs alone and hands out its keys and values in the place of the other stream's tokens.
+    stream runs alone and hands out its keys and values in the place of the other stream's tokens. hear: both
+    run, and a third value has the keys and values that the audio reads of the video.
     """
 
     video: StreamPass | None
@@ -74,6 +75,7 @@ class Link:
     v2a_open: Routes
     options: dict[str, Any]
     keep: bool = False
+    hear: bool = False
 
     def way(self, direction: str) -> Way:
         """What the link says of one direction, "a2v" or "v2a"."""
@@ -99,6 +101,8 @@ def _way(
 
 class Interaction(torch.nn.Module):
     """The base of every coupling: `forward(v, a, link, kept)` takes both streams' tokens and gives new ones.
+
+    With `link.hear` it gives a third value, the keys and values that the audio read.
 
     place: where in the block the streams meet. "before_block" and "after_text" give new tokens of both
     streams, "inside_text" what each text attention reads beside its text. A stream that does not run is None.

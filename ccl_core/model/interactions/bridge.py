@@ -64,15 +64,18 @@ class Bridge(Interaction):
         device: torch.device,
     ) -> tuple[Tables, Tables]:
         """Tables of a2v and v2a on the one axis of time, each in the head width of the stream that asks."""
-        if plan is None or video_pass is None or audio_pass is None:
+        if plan is None or audio_pass is None:
             return Tables(None, None), Tables(None, None)
+        tokens = _positions(plan.audio_positions, device)
+        video_width, audio_width = head_widths(config)
+        # An audio that asks kept keys needs no table of theirs.
+        if video_pass is None:
+            return Tables(None, None), Tables(axis_table(tokens, audio_width), None)
         seen = video_pass.spans.seen
         # All spatial tokens of a latent frame stand at one time.
         spatial = (seen.stop - seen.start) // len(plan.frame_positions)
         # 25 / 3 audio tokens per latent frame in MOVA: the product is taken in float32, as there.
         frames = _positions(plan.frame_positions, device) * float(plan.frame_unit)
-        tokens = _positions(plan.audio_positions, device)
-        video_width, audio_width = head_widths(config)
         # In MOVA both heads are 128 wide: one pair of tables serves both directions.
         by_width: dict[int, tuple[Tensor, Tensor]] = {}
         for width in {video_width, audio_width}:
@@ -86,28 +89,37 @@ class Bridge(Interaction):
         v: Tensor | None,
         a: Tensor | None,
         link: Link,
-        kept: KV | None = None,  # noqa: ARG002 - of routed kinds
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """New tokens of both streams, which stay as they are where one of them is absent."""
-        if v is None or a is None:
-            return v, a
-        new_v, new_a = v, a
-        a2v, v2a = link.way("a2v"), link.way("v2a")
-        if v2a.route:
-            new_a = self._added(self.v2a, v2a, a, v, link)
-        if a2v.route:
-            new_v = self._added(self.a2v, a2v, v, a, link)
-        return new_v, new_a
+        kept: KV | None = None,
+    ) -> tuple[Tensor | KV | None, ...]:
+        """New tokens of both streams, which stay as they are where one of them is absent.
+
+        kept: what the audio reads of a video that does not run. With `link.hear` a third value is what it
+        read.
+        """
+        new_v, new_a, heard = v, a, kept
+        if a is not None and (v is not None or kept is not None):
+            way = link.way("v2a")
+            if way.route:
+                heard = _source(self.v2a, way, v) if kept is None else kept
+                new_a = self._added(self.v2a, way, a, heard, link)
+        if a is not None and v is not None:
+            way = link.way("a2v")
+            if way.route:
+                new_v = self._added(self.a2v, way, v, _source(self.a2v, way, a), link)
+        return (new_v, new_a, heard) if link.hear else (new_v, new_a)
 
     # x + scale * o Attn(R q x, R k LN y, v LN y)
     @staticmethod
-    def _added(conditioner: Conditioner, way: Way, x: Tensor, y: Tensor, link: Link) -> Tensor:
+    def _added(conditioner: Conditioner, way: Way, x: Tensor, kv: KV, link: Link) -> Tensor:
         # MOVA's forward has these strengths as arguments (a2v_condition_scale and v2a_condition_scale).
         scale = link.options.get(f"{way.direction}_scale", 1.0)
-        kv = conditioner.source(y[:, way.seen], way.tables.keys)
         return add_to_span(
             x, way.updated, scale * conditioner.attend(x[:, way.updated], kv, way, link.options)
         )
+
+
+def _source(conditioner: Conditioner, way: Way, y: Tensor) -> KV:
+    return conditioner.source(y[:, way.seen], way.tables.keys)
 
 
 def head_widths(config: CCLConfig) -> list[int]:

@@ -89,19 +89,23 @@ class CCA(Interaction):
 
     def forward(
         self, v: Tensor | None, a: Tensor | None, link: Link, kept: KV | None = None
-    ) -> tuple[Tensor | KV | None, Tensor | KV | None]:
-        """New tokens of both streams. With `link.keep` an absent one's place holds what it would read."""
+    ) -> tuple[Tensor | KV | None, ...]:
+        """New tokens of both streams. With `link.keep` an absent one's place holds what it would read.
+
+        With `link.hear` a third value is what the audio read.
+        """
         # Both directions read v and a as they came in, so neither sees what the other one added.
         to_v = to_a = None
+        heard = self.v2a.source(v[:, link.video.spans.seen], link.v2a.keys) if link.hear else kept
         if v is not None:
             to_v = _added(self.a2v, link.way("a2v"), v, a, kept, ToWindows, link.options)
         elif link.keep:
             to_v = self.a2v.source(a[:, link.audio.spans.seen], link.a2v.keys)
         if a is not None:
-            to_a = _added(self.v2a, link.way("v2a"), a, v, kept, ToFrames, link.options)
+            to_a = _added(self.v2a, link.way("v2a"), a, v, heard, ToFrames, link.options)
         elif link.keep:
             to_a = self.v2a.source(v[:, link.video.spans.seen], link.v2a.keys)
-        return to_v, to_a
+        return (to_v, to_a, heard) if link.hear else (to_v, to_a)
 
 
 def _added(

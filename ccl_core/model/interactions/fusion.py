@@ -52,17 +52,27 @@ class Fusion(Interaction):
         v: Tensor | None,
         a: Tensor | None,
         link: Link,
-        kept: KV | None = None,  # noqa: ARG002 - of routed kinds
-    ) -> tuple[Beside | None, Beside | None]:
-        """What each text attention reads beside its text. None: no stream to read, or a closed direction."""
-        if v is None or a is None:
-            return None, None
-        return _beside(self.a2v, link, "a2v", a), _beside(self.v2a, link, "v2a", v)
+        kept: KV | None = None,
+    ) -> tuple[Beside | KV | None, ...]:
+        """What each text attention reads beside its text. None: no stream to read, or a closed direction.
+
+        kept: what the audio reads of a video that does not run. With `link.hear` a third value is what it
+        read.
+        """
+        to_v = to_a = heard = None
+        if v is not None and a is not None:
+            to_v, _ = _beside(self.a2v, link, "a2v", a, None)
+        if a is not None and (v is not None or kept is not None):
+            to_a, heard = _beside(self.v2a, link, "v2a", v, kept)
+        return (to_v, to_a, heard) if link.hear else (to_v, to_a)
 
 
-def _beside(source: FusionSource, link: Link, direction: str, y: Tensor) -> Beside | None:
+def _beside(
+    source: FusionSource, link: Link, direction: str, y: Tensor | None, kept: KV | None
+) -> tuple[Beside | None, KV | None]:
+    """What one direction reads of the stream y, or of what is kept of it, and its keys and values."""
     way = link.way(direction)
     if not way.route:
-        return None
-    kv = source.source(y[:, way.seen], way.tables.keys)
-    return Beside(*kv, way.tables.queries, way.updated, way.place())
+        return None, None
+    kv = source.source(y[:, way.seen], way.tables.keys) if kept is None else kept
+    return Beside(*kv, way.tables.queries, way.updated, way.place()), kv
