@@ -16,7 +16,7 @@ MODEL_TYPES = ("t2v", "i2v")
 OWN_FIELDS = ("text_len", "stem_dim", "rope", "references", "speech_blocks")
 # Explained at AsymmetricOptions.
 WINDOW_UNITS = ("latents", "frames")
-INTERPOLATIONS = ("centres", "latents", "frames")
+INTERPOLATIONS = ("centres", "latents", "frames", "own", "all")
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,17 @@ class BridgeOptions:
 class AsymmetricOptions:
     """The asymmetric interaction of UniAVGen (arXiv 2511.03334), and what its text leaves open.
 
-    window: cells to each side of a latent frame whose sound its video reads. window_unit: a cell is a latent
-    frame ("latents") or a pixel frame ("frames"). short_first: the sound of the first latent frame is a
-    quarter as long, as it holds one pixel frame. interpolation: what an audio token reads lies between
-    latent frames as printed ("latents", which looks up to a latent frame ahead), between their middles
-    ("centres"), or between pixel frames ("frames"). clock_inside: RoPE on the shared clock in the coupling.
-    face_mask: face-aware modulation.
+    window: cells to each side of a latent frame whose sound its video reads, None: all of the sound.
+    window_unit: a cell is a latent frame ("latents") or a pixel frame ("frames"). short_first: the sound of
+    the first latent frame is a quarter as long, as it holds one pixel frame. interpolation: what an audio
+    token reads lies between latent frames as printed ("latents", which looks up to a latent frame ahead),
+    between their middles ("centres"), or between pixel frames ("frames"); or it is the latent frame in whose
+    sound the token lies ("own"), or all of the video ("all"). Of the two forms that the paper compares with,
+    the time-aligned one has a window of 0 latents and "own", the global one None and "all". clock_inside:
+    RoPE on the shared clock in the coupling. face_mask: face-aware modulation.
     """
 
-    window: int = 12
+    window: int | None = 12
     window_unit: str = "frames"
     short_first: bool = True
     interpolation: str = "centres"

@@ -35,9 +35,9 @@ class AsymmetricPlan(Plan):
     """windows: per latent frame the audio tokens that its queries read, as half-open ranges in order.
 
     A range is there more than once where the edge of the clip is replicated. blends: per audio token (i,
-    alpha), it reads (1 - alpha) of latent frame i and alpha of the next. lags: how far behind that place it
-    stands on the clock, in latent frames. alphas: of `blends`, as torch traces them. readers: the tokens by
-    their latent frame.
+    alpha), it reads (1 - alpha) of latent frame i and alpha of the next; empty where each reads all of the
+    video. lags: how far behind that place it stands on the clock, in latent frames. alphas: of `blends`, as
+    torch traces them. readers: the tokens by their latent frame.
     """
 
     windows: tuple[Ranges, ...] = ()
@@ -54,8 +54,7 @@ def plan(timeline: Timeline, options: AsymmetricOptions) -> AsymmetricPlan:
     starts = _starts(timeline, options.short_first)
     blends = tuple(BLENDS[options.interpolation](timeline, starts))
     lags = tuple(
-        position - frame - alpha
-        for position, (frame, alpha) in zip(whole.audio_positions, blends, strict=True)
+        whole.audio_positions[token] - frame - alpha for token, (frame, alpha) in enumerate(blends)
     )
     windows = _windows(timeline, starts, options)
     places = whole.frame_positions, whole.audio_positions
@@ -83,7 +82,9 @@ def _starts(timeline: Timeline, short_first: bool) -> list[int]:
 
 
 def _windows(timeline: Timeline, starts: list[int], options: AsymmetricOptions) -> tuple[Ranges, ...]:
-    """The tokens of a latent frame and of `window` cells to each side of it."""
+    """The tokens of a latent frame and of `window` cells to each side of it, or all."""
+    if options.window is None:
+        return (((0, timeline.audio_tokens),),) * timeline.latent_frames
     if options.window_unit == "latents":
         cells = _cells(timeline, starts, starts[-1])
         spans = pairwise(range(len(starts)))
@@ -140,9 +141,23 @@ def _between_centres(timeline: Timeline, starts: list[int]) -> Iterator[Blend]: 
             yield i, (at - middles[i]) / (middles[i + 1] - middles[i])
 
 
+def _own_frame(timeline: Timeline, starts: list[int]) -> Iterator[Blend]:
+    """The latent frame in whose sound the token lies, and none of the next."""
+    for i, (first, stop) in enumerate(_cells(timeline, starts, starts[-1])):
+        for _ in range(first, stop):
+            yield i, Fraction(0)
+
+
+def _no_place(timeline: Timeline, starts: list[int]) -> Iterator[Blend]:  # noqa: ARG001 - of the others
+    """None: every token reads all of the video."""
+    return iter(())
+
+
 # By the option `interpolation`.
 BLENDS: dict[str, Callable[[Timeline, list[int]], Iterator[Blend]]] = {
     "latents": _between_latents,
     "frames": _between_frames,
     "centres": _between_centres,
+    "own": _own_frame,
+    "all": _no_place,
 }

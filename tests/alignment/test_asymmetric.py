@@ -114,8 +114,28 @@ def test_as_printed_a_token_reads_ahead() -> None:
     assert lags[2] == F(-1, 2) and set(lags[5:18]) == {F(-5, 16)}
 
 
+@pytest.mark.parametrize("short_first", [True, False])
+def test_time_aligned_both_directions_read_what_lies_in_the_same_time(short_first: bool) -> None:
+    made = plan(
+        timeline(tokens=26 if short_first else 32),
+        options(window=0, interpolation="own", short_first=short_first),
+    )
+    for i, tokens in enumerate(latent_cells(short_first)):
+        assert read(made.windows[i]) == tokens
+        assert [j for j, blend in enumerate(made.blends) if blend == (i, F(0))] == tokens
+    positions = timeline(tokens=26 if short_first else 32).audio_positions
+    assert made.lags == tuple(at - i for at, (i, _) in zip(positions, made.blends, strict=True))
+
+
+def test_global_every_frame_reads_each_token_once_and_no_token_has_a_place() -> None:
+    made = plan(timeline(), options(window=None, interpolation="all"))
+    assert [read(ranges) for ranges in made.windows] == [list(range(26))] * 4
+    assert made.blends == made.lags == made.alphas == made.readers == ()
+    assert made.audio_positions == timeline().audio_positions
+
+
 @pytest.mark.parametrize("unit", ["latents", "frames"])
-@pytest.mark.parametrize("interpolation", ["centres", "latents", "frames"])
+@pytest.mark.parametrize("interpolation", ["centres", "latents", "frames", "own"])
 @pytest.mark.parametrize("latent_frames, tokens", [(1, 1), (1, 9), (2, 3), (5, 3), (7, 101)])
 def test_every_length_has_windows_and_places(
     unit: str, interpolation: str, latent_frames: int, tokens: int

@@ -4,6 +4,7 @@
     V2A  a + o(H_a + Attn(R q(H_a), C_k, C_v)),  C = (1 - alpha) X_i + alpha X_{i+1}
     X_k = R k(M H_v),  X_v = v(M H_v),  M = sigmoid(m(LN v))
 
+Its options make two other forms of it: all of the sound for W, and one frame or all of the video for C.
 H is LN of a stream's tokens. The text prints neither a norm nor a position code; norms of queries and keys
 are Wan's. `o` acts on H too, as printed, and starts at zero: a fresh model is its two streams.
 
@@ -97,10 +98,12 @@ class Asymmetric(Interaction):
         plan: AsymmetricPlan | None,
         device: torch.device,
     ) -> tuple[Tables, Tables]:
-        """Of a2v as in every coupling on Wan's axes, of v2a by how far a token is from its place."""
+        """As in every coupling on Wan's axes; of v2a by how far a token is from its place, if it has one."""
         if plan is None or not config.interaction.options.clock_inside:
             return Tables(None, None), Tables(None, None)
-        a2v, _ = Interaction.tables(config, video, audio, video_pass, audio_pass, plan, device)
+        a2v, v2a = Interaction.tables(config, video, audio, video_pass, audio_pass, plan, device)
+        if not plan.readers:
+            return a2v, v2a
         keys = None
         # What a token reads lies at one time: the keys need the place in the picture alone, and are the same
         # for every frame.
@@ -202,7 +205,9 @@ def _joined(x: Tensor, spans: tuple[slice, ...]) -> Tensor:
 def read_frames(
     q: Tensor, kv: KV, plan: AsymmetricPlan, heads: int, options: dict[str, Any], place: Place
 ) -> Tensor:
-    """V2A: each audio token in q (b, a, d) reads the tokens of k, v (b, t*s, d) blended to its place."""
+    """V2A: each audio token in q (b, a, d) reads the tokens of k, v (b, t*s, d) blended to its place, or all."""
+    if not plan.readers:
+        return attend(q, kv.k, kv.v, heads, options, place)
     spatial = kv.k.shape[1] // len(plan.frame_positions)
     out = torch.empty_like(q)
     alphas = torch.tensor(plan.alphas, device=q.device, dtype=q.dtype)

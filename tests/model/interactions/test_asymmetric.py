@@ -93,6 +93,14 @@ def spans_of(model: JointModel) -> list[list[int]]:
     return [list(chain(*starmap(range, window))) for window in windows]
 
 
+def seen_by(token: int, blends: tuple[Any, ...], frames: Tensor) -> Tensor:
+    """What an audio token reads of frames (t, s, d): two of them blended, or all."""
+    if not blends:
+        return frames.flatten(0, 1)
+    i, alpha = blends[token]
+    return (1 - float(alpha)) * frames[i] + float(alpha) * frames[min(i + 1, T - 1)]
+
+
 def plain(model: JointModel, layer: int, v: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     """The interaction of one sample without a clock inside, (v, d_v) and (a, d_a), token by token."""
     a2v, v2a = model.interaction[layer].a2v, model.interaction[layer].v2a
@@ -109,17 +117,18 @@ def plain(model: JointModel, layer: int, v: Tensor, a: Tensor) -> tuple[Tensor, 
     h, frames = layer_norm(a, v2a.norm_x), (mask * layer_norm(v, v2a.norm_y)).unflatten(0, (T, S))
     keys, values = rms_norm(v2a.k(frames), v2a.norm_k), v2a.v(frames)
     new_a = []
-    for token, (i, alpha) in enumerate(blends):
-        j, share = min(i + 1, T - 1), float(alpha)
-        k, value = ((1 - share) * x[i] + share * x[j] for x in (keys, values))
+    for token in range(A):
+        k, value = (seen_by(token, blends, x) for x in (keys, values))
         read = attention(rms_norm(v2a.q(h[token]), v2a.norm_q), k, value, v2a.heads)
         new_a.append(a[token] + v2a.o(h[token] + read))
     return torch.stack(new_v), torch.stack(new_a)
 
 
-@pytest.mark.parametrize("interpolation", ["centres", "latents", "frames"])
-@pytest.mark.parametrize("window, unit", [(0, "latents"), (1, "latents"), (4, "latents"), (6, "frames")])
-def test_it_is_the_printed_formula(window: int, unit: str, interpolation: str) -> None:
+@pytest.mark.parametrize("interpolation", ["centres", "latents", "frames", "own", "all"])
+@pytest.mark.parametrize(
+    "window, unit", [(0, "latents"), (1, "latents"), (4, "latents"), (6, "frames"), (None, "frames")]
+)
+def test_it_is_the_printed_formula(window: int | None, unit: str, interpolation: str) -> None:
     how = {"window": window, "window_unit": unit, "interpolation": interpolation, "clock_inside": False}
     model = model_of(**how)
     for layer, (v, a, _, new_v, new_a) in enumerate(meetings(model)):
@@ -175,6 +184,25 @@ def test_the_clock_of_v2a_is_that_of_keys_at_the_time_they_stand_for(interpolati
             at = time_table(model.audio, [link.plan.audio_positions[token]], v.device).double()
             q = rotate(rms_norm(v2a.q(h[token]), v2a.norm_q)[None, None], at, v2a.heads)[0, 0]
             wanted = a[0, token] + v2a.o(h[token] + attention(q, k, value, v2a.heads))
+            torch.testing.assert_close(new_a[0, token], wanted, rtol=0, atol=1e-6)
+
+
+def test_the_clock_of_global_attention_is_that_of_both_streams() -> None:
+    """Queries at (token, 0, 0), keys at (frame, row, column), each rotated by itself."""
+    model = model_of(window=None, interpolation="all")
+    v, a, link, new_v, new_a = meetings(model)[0]
+    v2a, face = model.interaction[0].v2a, model.interaction[0].a2v.face
+    ids = torch.cartesian_prod(torch.arange(T), torch.arange(2), torch.arange(3)).float()
+    turns = model.audio.rope_embedder(ids[None]).movedim(1, 2).double()
+    with torch.no_grad():
+        torch.testing.assert_close(new_v[0], dense(model, 0, link, v[0], a[0]), rtol=0, atol=1e-6)
+        source = torch.sigmoid(face.project(layer_norm(v[0], face.norm))) * layer_norm(v[0], v2a.norm_y)
+        k = rotate(rms_norm(v2a.k(source), v2a.norm_k)[None], turns, v2a.heads)[0]
+        h = layer_norm(a[0], v2a.norm_x)
+        for token, place in enumerate(link.plan.audio_positions):
+            at = time_table(model.audio, [place], v.device).double()
+            q = rotate(rms_norm(v2a.q(h[token]), v2a.norm_q)[None, None], at, v2a.heads)[0, 0]
+            wanted = a[0, token] + v2a.o(h[token] + attention(q, k, v2a.v(source), v2a.heads))
             torch.testing.assert_close(new_a[0, token], wanted, rtol=0, atol=1e-6)
 
 
@@ -284,6 +312,16 @@ def tiny_sample(model: Any, latent: dict[str, Any]) -> list[Tensor]:
     return host_nodes.common_ksampler(model, 1, 3, 3.0, "euler", "simple", *texts, latent)[0][
         "samples"
     ].unbind()
+
+
+def test_an_observer_of_global_attention_sees_all_of_it() -> None:
+    model = model_of(window=None, interpolation="all")
+    recorder = Recorder(model)
+    assert equal(forward(model, **{TAPS: recorder.taps}), forward(model))
+    for found in recorder.maps:
+        torch.testing.assert_close(found.rows.sum(-1), torch.ones(found.rows.shape[:-1]))
+        assert (found.rows > 0).all()
+        assert found.rows.shape[2:] == ((T * S, A) if found.direction == "a2v" else (A, T * S))
 
 
 def test_an_observer_sees_its_rows_and_its_masks() -> None:
