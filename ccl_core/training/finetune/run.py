@@ -43,6 +43,12 @@ class Save:
 
 # Makes the clips of `train.samples` with what was saved.
 Sampler = Callable[[Save], None]
+# What a line of the log says of the held-out clips, by name; by "validation" the run's course is watched.
+Measure = Callable[[FineTuner], dict[str, Any]]
+
+
+def held_out_losses(trainer: FineTuner) -> dict[str, Any]:
+    return {"validation": validate(trainer)}
 
 
 def finetune(
@@ -51,6 +57,7 @@ def finetune(
     config: CCLConfig,
     device: torch.device,
     sampler: Sampler | None = None,
+    measure: Measure = held_out_losses,
 ) -> FineTuner:
     """Train to the last step, from the newest save in the folder `train.out` where there is one.
 
@@ -71,10 +78,10 @@ def finetune(
     with (out / LOG).open("a", encoding="utf-8") as record:
         # Step 0 is the line that the others are compared with.
         if not found and trainer.held_out:
-            _write(record, {"step": 0, "validation": validate(trainer)})
+            _write(record, {"step": 0, **measure(trainer)})
         with plain_attention(device, trainer.compute):
             while trainer.step < settings.train.steps:
-                _step(trainer, record, out, sampler)
+                _step(trainer, record, out, sampler, measure)
     return trainer
 
 
@@ -97,14 +104,14 @@ def plain_attention(device: torch.device, compute: torch.dtype) -> Iterator[None
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
-def _step(trainer: FineTuner, record: IO[str], out: Path, sampler: Sampler | None) -> None:
+def _step(trainer: FineTuner, record: IO[str], out: Path, sampler: Sampler | None, measure: Measure) -> None:
     """One step, and what is due behind it."""
     train = trainer.settings.train
     _write(record, trainer.update())
     saving = trainer.step == train.steps or trainer.step % train.save_every == 0
     # The best save is told by its validation.
     if trainer.held_out and (saving or trainer.step % train.validate_every == 0):
-        _write(record, {"step": trainer.step, "validation": validate(trainer)})
+        _write(record, {"step": trainer.step, **measure(trainer)})
         check_validations(list(validations(out / LOG).values()), trainer.step)
     if saving:
         # The log first: a checkpoint must not be ahead of its log.

@@ -56,6 +56,18 @@ def forward(model: JointModel, **more: Any) -> list[torch.Tensor]:
         return model([video, audio], (time, time), text, transformer_options={}, **more)
 
 
+def test_a_run_writes_what_it_is_told_to_measure(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, train={"steps": 3, "validate_every": 2}, held_out=1)
+
+    def measure(trainer: FineTuner) -> dict[str, Any]:
+        return {"validation": {"joint/video": 1.0}, "doubled": 2 * trainer.step}
+
+    finetune(chosen, *read_model(chosen.model), CPU, measure=measure)
+    lines = [line for line in log_lines(tmp_path / "out" / "log.jsonl") if "validation" in line]
+    assert [(line["step"], line["doubled"]) for line in lines] == [(0, 0), (2, 4), (3, 6)]
+    assert validations(tmp_path / "out" / "log.jsonl") == {0: 1.0, 2: 1.0, 3: 1.0}
+
+
 @pytest.mark.parametrize(
     ("how", "moved"),
     [
