@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ ANYBODY = ""
 REFERENCE = 21
 # One of so many persons, and of so many texts, is kept for tests.
 KEPT = 8
+# The name of a film: the seed, and the number of the clip.
+WRITTEN = re.compile(r"(\d+)-(\d{5,})\.mkv")
 
 
 def held_out(identity: Identity, transcript: str) -> bool:
@@ -73,18 +76,31 @@ def write_listed(
 
 def write_face(rng: np.random.Generator, film: Path, frames: int) -> dict[str, str]:
     """The files of one clip; returns its entry of the list. The film is written last."""
-    identity, transcript = sample_speaker(rng, frames / FPS)
-    clip = sample_clip(rng, identity, transcript, frames=frames, fps=FPS)
+    clip = training_clip(rng, frames)
     paths = {"image": film.with_suffix(".png"), "voice": film.with_suffix(".flac")}
     paths["face"] = film.with_suffix(".face.mkv")
-    reference = sample_clip(rng, identity, frames=REFERENCE, fps=FPS)
+    reference = sample_clip(rng, clip.identity, frames=REFERENCE, fps=FPS)
     Image.fromarray(reference.frames[0]).save(paths["image"])
     write_sound(paths["voice"], reference.waveform, SAMPLE_RATE)
     write_film(paths["face"], cover_of(clip))
     write_film(film, clip.frames, clip.waveform)
-    return {"file": film.name, "caption": caption_of(rng, clip), "speech": transcript} | {
+    return {"file": film.name, "caption": caption_of(rng, clip), "speech": clip.transcript} | {
         name: path.name for name, path in paths.items()
     }
+
+
+def training_clip(rng: np.random.Generator, frames: int) -> FaceClip:
+    """A clip of a person and words that are not held out."""
+    identity, transcript = sample_speaker(rng, frames / FPS)
+    return sample_clip(rng, identity, transcript, frames=frames, fps=FPS)
+
+
+def drawn_again(name: str, frames: int) -> FaceClip:
+    """The clip of a film that `write_faces` wrote, from its name; ValueError for another name."""
+    found = WRITTEN.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name} is no film of the talking face, such as 0-00001.mkv")
+    return training_clip(np.random.default_rng([int(found[1]), int(found[2])]), frames)
 
 
 def caption_of(rng: np.random.Generator, clip: FaceClip) -> str:

@@ -12,7 +12,13 @@ import torch
 
 from ccl_pack.ccl_core.training.finetune.media import Shape, read_extras, read_media
 from ccl_pack.ccl_core.training.finetune.sources import find_clips
-from ccl_pack.ccl_core.training.tiny.face_clips import ANYBODY, held_out, write_faces, write_voices
+from ccl_pack.ccl_core.training.tiny.face_clips import (
+    ANYBODY,
+    drawn_again,
+    held_out,
+    write_faces,
+    write_voices,
+)
 from ccl_pack.ccl_core.training.world.face import sample_identity
 from ccl_pack.ccl_core.training.world.speech import sample_transcript
 from ccl_pack.ccl_core.training.world.speech_listen import hear_syllables, pitch_of, vowel_heard
@@ -83,3 +89,13 @@ def test_a_part_of_the_persons_and_of_the_words_is_held_out() -> None:
     rng = np.random.default_rng(0)
     asked = [held_out(sample_identity(rng), sample_transcript(rng, 2.0)) for _ in range(400)]
     assert np.mean(asked) == pytest.approx(1 - (7 / 8) ** 2, abs=0.06)
+
+
+def test_a_clip_is_drawn_again_from_the_name_of_its_film(folder: Path) -> None:
+    for path in sorted(folder.glob("*[0-9].mkv")):
+        again = drawn_again(path.name, 33)
+        shown = torch.from_numpy(again.frames).float() / 255
+        # What the film's code loses.
+        assert float((read_media(path, SHAPE).frames - shown).abs().mean()) < 0.02
+    with pytest.raises(ValueError, match="no film of the talking face"):
+        drawn_again("3-00001.face.mkv", 33)
