@@ -25,12 +25,17 @@ ENCODERS = {name: f"{name}.safetensors" for name in ("video_vae", "audio_vae", "
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are generated; None leaves a value to the model. coupled: else both streams run alone."""
+    """How clips are generated; None leaves a value to the model. coupled: else both streams run alone.
+
+    scale: of the mode in both streams, for all of its terms. lowest_sigma: below it there is no guidance.
+    """
 
     guidance: str | None = None
     steps: int | None = None
     sampler: str | None = None
     coupled: bool = True
+    scale: float | None = None
+    lowest_sigma: float | None = None
 
 
 def load(checkpoint: Path, encoders: Path | None = None) -> Loaded:
@@ -202,11 +207,20 @@ def sample(
     if not sampling.coupled:
         # T0 + 0 (TC - T0): the text, and each stream alone.
         settings["mode"] |= {"video_modality_scale": 0.0, "audio_modality_scale": 0.0}
+    if sampling.scale is not None:
+        settings["mode"] |= dict.fromkeys(scales_in(settings["mode"]), sampling.scale)
+    if sampling.lowest_sigma is not None:
+        settings["lowest_sigma"] = sampling.lowest_sigma
     settings |= {"sampler_name": sampling.sampler} if sampling.sampler else {}
     settings |= {"seed": seed, "steps": sampling.steps or settings["steps"]}
     return CCLJointSampler.execute(
         model=loaded.model, latent_image=latent, **conditioning, **settings
     ).result[0]
+
+
+def scales_in(mode: dict[str, Any]) -> list[str]:
+    """The inputs of a mode that are scales."""
+    return [name for name in mode if name.startswith(("video_", "audio_"))]
 
 
 def is_kept(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:

@@ -189,6 +189,26 @@ def test_without_coupling_a_face_does_not_hear(loaded: Loaded) -> None:
     assert videos[True] > 1e-3 and videos[False] < 1e-5
 
 
+def test_guidance_of_scale_1_is_none_and_its_lowest_noise_level_counts(loaded: Loaded) -> None:
+    some = asked("joint")
+    latent = talking_nodes.latents(loaded, some, TASKS["joint"])
+    texts = talking_nodes.conditionings(loaded, some, TASKS["joint"], latent)
+    made = {
+        name: split(talking_nodes.sample(loaded, texts, latent, sampling, 3)).video
+        for name, sampling in {
+            "published": talking_nodes.Sampling("ma_cfg", steps=2),
+            "from .5": talking_nodes.Sampling("ma_cfg", steps=2, lowest_sigma=0.5),
+            "never": talking_nodes.Sampling("ma_cfg", steps=2, lowest_sigma=100.0),
+            "none": talking_nodes.Sampling("ma_cfg", steps=2, scale=1.0),
+            "other mode, none": talking_nodes.Sampling("cfg", steps=2, scale=1.0),
+        }.items()
+    }
+    assert torch.equal(made["published"], made["from .5"])
+    assert torch.equal(made["none"], made["never"])
+    assert torch.equal(made["none"], made["other mode, none"])
+    assert not torch.equal(made["published"], made["none"])
+
+
 def test_a_report_has_the_answers_beside_ceilings_cheats_and_no_coupling(
     loaded: Loaded, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
