@@ -9,22 +9,26 @@ from typing import Any
 
 # Weight of the past per point of a drawn curve: about ten points are averaged.
 SMOOTHING = 0.9
+# Of a curve whose points were measured at the same noise: none.
+AS_MEASURED = 0.0
 
 
-def smoothed(curve: Sequence[Sequence[float]]) -> list[float]:
+def smoothed(curve: Sequence[Sequence[float]], smoothing: float = SMOOTHING) -> list[float]:
     """Exponential average that starts as the plain mean of what is there."""
     out = []
     total = 0.0
     weight = 0.0
     for _, loss in curve:
-        total = SMOOTHING * total + loss
-        weight = SMOOTHING * weight + 1
+        total = smoothing * total + loss
+        weight = smoothing * weight + 1
         # Divided by the weights so far: the first points are plain means, not drawn to 0.
         out.append(total / weight)
     return out
 
 
-def draw_curve(axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: str) -> list[float]:
+def draw_curve(
+    axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: str, smoothing: float = SMOOTHING
+) -> list[float]:
     """One variant's mean and range over the seeds; returns what is shown after a fifth of the steps."""
     if not curves:
         return []
@@ -33,7 +37,7 @@ def draw_curve(axes: Any, curves: Sequence[Sequence[Sequence[float]]], label: st
     steps = []
     for points in zip(*cut, strict=True):
         steps.append(statistics.fmean(step for step, _ in points))
-    values = list(zip(*(smoothed(curve)[:length] for curve in curves), strict=True))
+    values = list(zip(*(smoothed(curve, smoothing)[:length] for curve in curves), strict=True))
     (drawn,) = axes.plot(steps, list(map(statistics.fmean, values)), label=label, linewidth=1.4)
     axes.fill_between(
         steps, list(map(min, values)), list(map(max, values)), color=drawn.get_color(), alpha=0.15

@@ -53,9 +53,7 @@ def plan(timeline: Timeline, options: AsymmetricOptions) -> AsymmetricPlan:
     whole = whole_clip(timeline)
     starts = _starts(timeline, options.short_first)
     blends = tuple(BLENDS[options.interpolation](timeline, starts))
-    lags = tuple(
-        whole.audio_positions[token] - frame - alpha for token, (frame, alpha) in enumerate(blends)
-    )
+    lags = tuple(whole.audio_positions[token] - frame - alpha for token, (frame, alpha) in enumerate(blends))
     windows = _windows(timeline, starts, options)
     places = whole.frame_positions, whole.audio_positions
     alphas = tuple(float(alpha) for _, alpha in blends)

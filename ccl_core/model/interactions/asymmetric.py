@@ -205,7 +205,7 @@ def _joined(x: Tensor, spans: tuple[slice, ...]) -> Tensor:
 def read_frames(
     q: Tensor, kv: KV, plan: AsymmetricPlan, heads: int, options: dict[str, Any], place: Place
 ) -> Tensor:
-    """V2A: each audio token in q (b, a, d) reads the tokens of k, v (b, t*s, d) blended to its place, or all."""
+    """V2A: each audio token in q (b, a, d) reads k, v (b, t*s, d), all or blended to its place."""
     if not plan.readers:
         return attend(q, kv.k, kv.v, heads, options, place)
     spatial = kv.k.shape[1] // len(plan.frame_positions)
