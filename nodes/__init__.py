@@ -18,12 +18,14 @@ from .inspecting import CCLInspectAV
 from .latent_files import CCLLoadAVLatent, CCLSaveAVLatent
 from .latents import CCLEmptyAVLatent
 from .loaders import CCLCheckpointLoader, CCLModelAssembler, CCLModelLoader
+from .looping import CCLLoopSampler
 from .lora import CCLLoraLoader
 from .memory import CCLMemoryPlan
 from .prompts import CCLPrompt, CCLPromptTags
 from .references import CCLReferences
 from .shift import CCLStreamShift
 from .sparse import CCLSparseAttention
+from .storyboard import CCLStoryboard
 from .substeps import CCLSubstepSampler
 from .tasks import CCLMaskAV, CCLSetTask
 from .upscale import CCLUpscaleAV
@@ -53,6 +55,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLDecodeAV,
     CCLPrompt,
     CCLPromptTags,
+    CCLStoryboard,
     CCLDualPrompt,
     CCLReferences,
     CCLStreamShift,
@@ -61,6 +64,7 @@ NODES: list[type[io.ComfyNode]] = [
     CCLFaceMask,
     CCLGuider,
     CCLJointSampler,
+    CCLLoopSampler,
     CCLSubstepSampler,
     CCLMemoryPlan,
 ]

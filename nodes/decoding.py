@@ -231,13 +231,13 @@ def _video(
     if isinstance(sound, Film) and not isinstance(picture, Film):
         write = partial(save_with_picture, images, rate, first_seconds(sound, seconds))
     if write is not None:
-        path = _temporary()
+        path = temporary_file()
         if written(write, path):
             return InputImpl.VideoFromFile(path)
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=rate))
 
 
-def _temporary() -> str:
+def temporary_file() -> str:
     """A new path among the host's temporary files. Its SaveVideo copies the packets of what lies there."""
     folder = folder_paths.get_temp_directory()
     os.makedirs(folder, exist_ok=True)

@@ -10,6 +10,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
+import torch
 from comfy_api.latest import io
 
 from ..ccl_core.host.forecast import tell_of_run
@@ -37,7 +38,7 @@ def _layers(text: str) -> tuple[int, ...]:
         ) from error
 
 
-def _guider(
+def make_guider(
     model: Any,
     positive: list,
     negative: list,
@@ -74,7 +75,7 @@ def _schedule_input(name: str, options: list[str], tooltip: str) -> io.Combo.Inp
     )
 
 
-def _schedule_inputs() -> list[io.Input]:
+def schedule_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "seed",
@@ -147,7 +148,9 @@ class CCLGuider(CCLNode):
         kept_parts: str = FROM_MODEL,
         lowest_sigma: float = OF_MODE,
     ) -> io.NodeOutput:
-        return io.NodeOutput(_guider(model, positive, negative, mode, skip_layers, kept_parts, lowest_sigma))
+        return io.NodeOutput(
+            make_guider(model, positive, negative, mode, skip_layers, kept_parts, lowest_sigma)
+        )
 
 
 class CCLJointSampler(CCLNode):
@@ -174,7 +177,7 @@ class CCLJointSampler(CCLNode):
                 ),
                 io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
                 io.Latent.Input("latent_image", tooltip="An AV latent; a plain video latent means no audio."),
-                *_schedule_inputs(),
+                *schedule_inputs(),
                 *guidance_inputs(),
                 io.Sampler.Input(
                     "sampler",
@@ -210,19 +213,27 @@ class CCLJointSampler(CCLNode):
         sampler: Any = None,
     ) -> io.NodeOutput:
         require_task(latent_image)
-        guider = _guider(model, positive, negative, mode, skip_layers, kept_parts, lowest_sigma)
-        _require_one_clock(model, latent_image)
-        published = sampling_of(model)
-        name = published.sampler_name if sampler_name == FROM_MODEL else sampler_name
-        spacing = published.scheduler if scheduler == FROM_MODEL else scheduler
-        count = steps or published.steps
-        schedule = Schedule(model, count, model.load_device, name, spacing, denoise, model.model_options)
-        sampler = comfy.samplers.sampler_object(name) if sampler is None else sampler
-        tell_of_run(guider, latent_image, len(schedule.sigmas) - 1)
-        return io.NodeOutput(_sample(guider, latent_image, seed, sampler, schedule.sigmas))
+        guider = make_guider(model, positive, negative, mode, skip_layers, kept_parts, lowest_sigma)
+        require_one_clock(model, latent_image)
+        named, sigmas = schedule_of(model, sampler_name, scheduler, steps, denoise)
+        sampler = named if sampler is None else sampler
+        tell_of_run(guider, latent_image, len(sigmas) - 1)
+        return io.NodeOutput(sample_latent(guider, latent_image, seed, sampler, sigmas))
 
 
-def _require_one_clock(model: Any, latent: dict[str, Any]) -> None:
+def schedule_of(
+    model: Any, sampler_name: str, scheduler: str, steps: int, denoise: float
+) -> tuple[Any, torch.Tensor]:
+    """The SAMPLER and the SIGMAS that the widgets say, or the model."""
+    published = sampling_of(model)
+    name = published.sampler_name if sampler_name == FROM_MODEL else sampler_name
+    spacing = published.scheduler if scheduler == FROM_MODEL else scheduler
+    count = steps or published.steps
+    schedule = Schedule(model, count, model.load_device, name, spacing, denoise, model.model_options)
+    return comfy.samplers.sampler_object(name), schedule.sigmas
+
+
+def require_one_clock(model: Any, latent: dict[str, Any]) -> None:
     """ValueError where a latent states its rate, and its streams cover different seconds."""
     config = getattr(model.model, "ccl_config", None)
     if config is not None and latent.get("fps") is not None:
@@ -232,7 +243,9 @@ def _require_one_clock(model: Any, latent: dict[str, Any]) -> None:
             require_agreement(av, frame_rate(av, 0.0), config.audio_latent.rate)
 
 
-def _sample(guider: AVGuider, latent: dict[str, Any], seed: int, sampler: Any, sigmas: Any) -> dict[str, Any]:
+def sample_latent(
+    guider: AVGuider, latent: dict[str, Any], seed: int, sampler: Any, sigmas: Any
+) -> dict[str, Any]:
     """What the host's SamplerCustomAdvanced does, with this guider; the input dict is not touched."""
     out = latent.copy()
     # The host's empty latents state the strides of their VAE: an empty one is fitted to the model by them.

@@ -32,9 +32,20 @@ PROMPT_TOOLTIP = (
 )
 
 
-def _text_input(name: str, tooltip: str, optional: bool = False) -> io.String.Input:
+def text_input(name: str, tooltip: str, optional: bool = False) -> io.String.Input:
     return io.String.Input(
         name, multiline=True, dynamic_prompts=True, default="", optional=optional, tooltip=tooltip
+    )
+
+
+def variant_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "variant",
+        options=[FROM_MODEL, *styles()],
+        default=FROM_MODEL,
+        optional=True,
+        advanced=True,
+        tooltip="Marks of another version than the usual one: some versions have files of the same form.",
     )
 
 
@@ -63,20 +74,12 @@ class CCLPrompt(CCLNode):
             inputs=[
                 model_input("The joint model the text is for"),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
-                _text_input("prompt", PROMPT_TOOLTIP),
-                _text_input("sound", "What is heard: voices, noises, music.", optional=True),
-                _text_input("speech", "What is said, a line for each sentence.", optional=True),
-                _text_input("negative_prompt", f"What the video should not show. {own}", optional=True),
-                _text_input("negative_sound", f"What the sound should not have. {own}", optional=True),
-                io.Combo.Input(
-                    "variant",
-                    options=[FROM_MODEL, *styles()],
-                    default=FROM_MODEL,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Marks of another version than the usual one: some versions have files of the "
-                    "same form.",
-                ),
+                text_input("prompt", PROMPT_TOOLTIP),
+                text_input("sound", "What is heard: voices, noises, music.", optional=True),
+                text_input("speech", "What is said, a line for each sentence.", optional=True),
+                text_input("negative_prompt", f"What the video should not show. {own}", optional=True),
+                text_input("negative_sound", f"What the sound should not have. {own}", optional=True),
+                variant_input(),
             ],
             outputs=[
                 io.Conditioning.Output("positive", tooltip="For positive of a sampler."),
@@ -210,8 +213,8 @@ class CCLPromptTags(CCLNode):
                 *phrases("{model} prompt tags"),
             ],
             inputs=[
-                _text_input("prompt", PROMPT_TOOLTIP),
-                _text_input(
+                text_input("prompt", PROMPT_TOOLTIP),
+                text_input(
                     "sound",
                     "What is heard: voices, noises, music. May stay empty, also if the prompt holds it "
                     "already (<AUDCAP>...<ENDAUDCAP>, Audio: ..., The audio shows ...).",

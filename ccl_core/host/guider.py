@@ -32,6 +32,7 @@ from .kept_parts import CHOICES, KEPT_PARTS
 from .latent_checks import check_latent, check_sound_mask
 from .media.pair import Pair
 from .step_cache import in_same_step, skips
+from .storyboard import refuse_storyboard
 
 # A model option: the `Part` of a step that a call is for.
 PART = "ccl_part"
@@ -62,6 +63,7 @@ class AVGuider(comfy.samplers.CFGGuider):
                 raise ValueError(
                     f"{name} holds no conditioning: connect a text encoder, an empty prompt will do"
                 )
+            refuse_storyboard(name, [extra for _, extra in conditioning])
         super().set_conds(positive, negative)
 
     def set_guidance(

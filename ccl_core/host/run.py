@@ -25,6 +25,7 @@ from .hooks import separate
 from .kept_parts import KEPT_PARTS, noisy_parts
 from .latent_checks import refuse_windows_of_a_batch, require_shapes
 from .regions import pack_regions
+from .storyboard import refuse_storyboard
 from .texts import REFERENCE_IMAGE
 from .video_wrappers import with_video_result
 
@@ -150,6 +151,8 @@ def sample_in_run(
     guider = executor.class_obj
     model = guider.model_patcher.model
     require_shapes(model, kwargs["latent_shapes"])
+    for name, entries in getattr(guider, "conds", {}).items():
+        refuse_storyboard(name, entries)
     refuse_windows_of_a_batch(guider.model_options, kwargs["latent_shapes"])
     options = guider.model_options.setdefault("transformer_options", {})
     # Put back at the end, not cleared: another sampling of this model may stand around this one.

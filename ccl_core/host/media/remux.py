@@ -42,8 +42,8 @@ def save_with_sound(film: Film, audio: dict[str, Any], path: str) -> None:
 def save_with_picture(images: torch.Tensor, fps: Fraction, film: Film, path: str) -> None:
     """Write an mp4 of frames (f, h, w, 3) and the film's sound."""
     with open_file(film.file) as container, _new(container, path) as output:
-        target = _h264(output, *_even(images.shape[2], images.shape[1]), fps)
-        _mux(output, _encoded(target, images), _sound_packets(container, film, output))
+        target = h264_stream(output, *even_sides(images.shape[2], images.shape[1]), fps)
+        _mux(output, encoded_frames(target, images), _sound_packets(container, film, output))
 
 
 def save_both(film: Film, sound: Film, path: str) -> None:
@@ -65,7 +65,7 @@ def _mux(output: Any, *streams: Iterator[Any]) -> None:
         output.mux(packet)
 
 
-def _encoded(target: Any, images: torch.Tensor) -> Iterator[Any]:
+def encoded_frames(target: Any, images: torch.Tensor) -> Iterator[Any]:
     for image in images:
         yield from target.encode(_frame(image))
     yield from target.encode(None)
@@ -185,19 +185,19 @@ def _at(frame: av.VideoFrame, time: Fraction, film: Film, base: Fraction) -> av.
 
 
 def _picture_target(output: Any, film: Film) -> Any:
-    target = _h264(output, *_even(*film.sides), film.fps)
+    target = h264_stream(output, *even_sides(*film.sides), film.fps)
     # Of frames at uneven times.
     target.codec_context.time_base = Fraction(1, 90000)
     target.codec_context.max_b_frames = 0
     return target
 
 
-def _even(width: int, height: int) -> tuple[int, int]:
+def even_sides(width: int, height: int) -> tuple[int, int]:
     """The sides that yuv420p wants."""
     return width // 2 * 2, height // 2 * 2
 
 
-def _h264(output: Any, width: int, height: int, fps: Fraction) -> Any:
+def h264_stream(output: Any, width: int, height: int, fps: Fraction) -> Any:
     target = output.add_stream(PICTURE, rate=fps)
     target.width, target.height, target.pix_fmt = width, height, "yuv420p"
     return target
