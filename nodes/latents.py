@@ -164,7 +164,7 @@ def _tell_of_length(sized: AVSize, model: ModelPatcher) -> None:
         rate = float(sized.fps)
         notice(
             f"the clip has {sized.frames} frames at {rate:g} fps, the model was trained with {trained} "
-            f"({trained / rate:.1f} s): it takes more memory, and picture or sound may drift or stop. Make "
-            "it shorter (Video Slice cuts a film), or put WAN Context Windows (Manual) on the model, which "
-            "works on parts of it"
+            f"({trained / rate:.1f} s): in one pass it takes more memory, and picture or sound may drift or "
+            "stop. Take Loop Sampler (CCL), which makes it in windows, make it shorter (Video Slice cuts a "
+            "film), or put WAN Context Windows (Manual) on the model"
         )
