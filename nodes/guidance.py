@@ -75,14 +75,14 @@ def _schedule_input(name: str, options: list[str], tooltip: str) -> io.Combo.Inp
     )
 
 
-def schedule_inputs() -> list[io.Input]:
+def schedule_inputs(seed_between_runs: io.ControlAfterGenerate | bool = True) -> list[io.Input]:
     return [
         io.Int.Input(
             "seed",
             default=0,
             min=0,
             max=LARGEST_SEED,
-            control_after_generate=True,
+            control_after_generate=seed_between_runs,
             tooltip="Seed of the noise of both streams.",
         ),
         io.Int.Input(

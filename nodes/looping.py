@@ -60,6 +60,48 @@ ROOM = "ccl_loop"
 Sampled = Callable[[LongClip, int, AVLatent], AVLatent]
 
 
+def _socket_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip=f"A joint model ({titles(', ')})."),
+        io.Conditioning.Input(
+            "positive", tooltip="What to generate. Storyboard (CCL) has a prompt for each scene."
+        ),
+        io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
+        io.Latent.Input(
+            "latent_image",
+            tooltip="The whole clip, as long as it shall be: from Empty Audio-Video Latent (CCL), "
+            "with a given sound, film or first frame from Encode Audio-Video (CCL).",
+        ),
+        io.Vae.Input("video_vae", tooltip="The model's video VAE."),
+        io.Vae.Input(
+            "audio_vae",
+            optional=True,
+            tooltip="The model's audio VAE. Only a latent without audio part can do without it.",
+        ),
+    ]
+
+
+def _length_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "window",
+            display_name=f"window (0: {FROM_MODEL})",
+            default=0.0,
+            min=0.0,
+            max=600.0,
+            step=0.05,
+            round=0.001,
+            tooltip="Seconds of a window, which is one pass. 0: as long as the model was trained.",
+        ),
+        seconds_input(
+            "overlap",
+            1.0,
+            "Seconds that a window keeps of the one before it. More holds on to what moves and "
+            "sounds, less takes fewer windows.",
+        ),
+    ]
+
+
 class CCLLoopSampler(CCLNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -76,34 +118,10 @@ class CCLLoopSampler(CCLNode):
                 *phrases("{model} long video"),
             ],
             inputs=[
-                io.Model.Input("model", tooltip=f"A joint model ({titles(', ')})."),
-                io.Conditioning.Input(
-                    "positive", tooltip="What to generate. Storyboard (CCL) has a prompt for each scene."
-                ),
-                io.Conditioning.Input("negative", tooltip="What to move away from; an empty prompt will do."),
-                io.Latent.Input(
-                    "latent_image",
-                    tooltip="The whole clip, as long as it shall be: from Empty Audio-Video Latent (CCL), "
-                    "with a given sound, film or first frame from Encode Audio-Video (CCL).",
-                ),
-                io.Vae.Input("video_vae", tooltip="The model's video VAE."),
-                io.Vae.Input(
-                    "audio_vae",
-                    optional=True,
-                    tooltip="The model's audio VAE. Only a latent without audio part can do without it.",
-                ),
-                seconds_input(
-                    "window",
-                    0.0,
-                    "Seconds of a window, which is one pass; 0: as long as the model was trained.",
-                ),
-                seconds_input(
-                    "overlap",
-                    1.0,
-                    "Seconds that a window keeps of the one before it. More holds on to what moves and "
-                    "sounds, less takes fewer windows.",
-                ),
-                *schedule_inputs(),
+                *_socket_inputs(),
+                *_length_inputs(),
+                # A run that was stopped goes on with the same seed alone.
+                *schedule_inputs(io.ControlAfterGenerate.fixed),
                 *guidance_inputs(),
                 latent_fps_input(),
             ],

@@ -222,15 +222,16 @@ def flux_of(sound: Any) -> Any:
     return flux.new_tensor([float(flux[max(0, p - around) : p + around + 1].max()) for p in places])
 
 
-def at_seams(values: Any, seams: list[int], before: int) -> dict[str, float]:
+def at_seams(values: Any, seams: list[int], before: int) -> dict[str, list[float]]:
     """The largest and the median value at the seams and elsewhere. before: from a value to its frame."""
     import torch
 
     there = torch.zeros(len(values), dtype=torch.bool)
     there[[seam - before for seam in seams]] = True
     found = {"seams": values[there], "elsewhere": values[~there]}
-    rows = {name: (float(part.max()), float(part.median())) for name, part in found.items()}
-    return {name: [round(value, 4) for value in row] for name, row in rows.items()}
+    return {
+        name: [round(float(part.max()), 4), round(float(part.median()), 4)] for name, part in found.items()
+    }
 
 
 def asked_colour(images: Any, border: int) -> list[float]:
