@@ -61,6 +61,7 @@ LINKS = {
 LINKS_BY_NAME = {
     "audio_vae": ["1", 3],
     "CCLDecodeAV.latent": ["6", 0],
+    "CCLLoopSampler.latent_image": ["6", 0],
     "CCLSetTask.latent": ["8", 0],
     "CCLReferences.latent": ["8", 0],
     "CCLUpscaleAV.latent": ["8", 0],
