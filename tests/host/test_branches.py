@@ -46,7 +46,7 @@ def sample(
 
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every branch that a mode names run both streams."""
-    monkeypatch.setattr(module, "without_guidance", lambda weights, *_: weights)
+    monkeypatch.setattr(module, "without_guidance", lambda weights, **_: weights)
     monkeypatch.setattr(module, "calls", lambda wanted, *skip: calls(dict.fromkeys(wanted, BOTH), *skip))
 
 
