@@ -56,7 +56,7 @@ class SubstepSampler(comfy.samplers.Sampler):
         before: ModelPatcher | None = None,
     ) -> None:
         if substeps < 1:
-            raise ValueError(f"the audio takes at least 1 sub-step in a step of the video, got {substeps}")
+            raise ValueError(f"audio_substeps is {substeps}: give at least 1 in each step of the video")
         self.inner, self.substeps, self.guidance, self.before = inner, substeps, guidance, before
 
     def sample(

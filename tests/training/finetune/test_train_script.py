@@ -201,7 +201,7 @@ def test_films_of_the_world_become_a_checkpoint_by_the_shipped_configuration(tmp
     assert [path.suffix for path in (tmp_path / "out" / "samples").iterdir()] == [".mp4"]
 
     out = tmp_path / "again.safetensors"
-    export(argparse.Namespace(seed=0, weights=trained, out=out))
+    export(argparse.Namespace(seed=0, weights=trained, out=out, model_only=False))
     first, second = (load_checkpoint(str(path))[0] for path in (trained, out))
     for name, value in first.model.diffusion_model.state_dict().items():
         torch.testing.assert_close(second.model.diffusion_model.state_dict()[name], value)
