@@ -269,7 +269,7 @@ def test_a_clip_whose_original_cannot_be_written_is_given_as_it_was_made(
 ) -> None:
     video = film(tmp_path / "a.mp4")
     latent, _ = encode(like(video=video), video=video)
-    monkeypatch.setattr(decoding, "_temporary", lambda: str(tmp_path / "not there" / "made.mp4"))
+    monkeypatch.setattr(decoding, "temporary_file", lambda: str(tmp_path / "not there" / "made.mp4"))
     images, _, made = decode(latent)
     parts = made.get_components()
     assert torch.equal(parts.images, images) and parts.frame_rate == 16
