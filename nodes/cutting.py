@@ -10,7 +10,7 @@ from comfy.sd import VAE
 from comfy_api.latest import io
 
 from ..ccl_core.host.media.cut import join_in_time, require_alike, trim
-from ..ccl_core.host.media.latents import AVLatent, join, read, require_finite, timed
+from ..ccl_core.host.media.latents import AUDIO_RATE, AVLatent, join, read, require_finite, timed
 from ..ccl_core.host.media.masks import Part
 from ..ccl_core.host.media.states import settled
 from .inputs import any_latent_tooltip, audio_rate_input, latent_fps_input, part_inputs, seconds_input
@@ -114,7 +114,8 @@ class CCLJoinAV(CCLNode):
         exact = Fraction(overlap).limit_denominator(1_000_000)
         require_alike(*clips)
         # What one of them does not say the other one does.
-        one, rate = timed(clips[0], fps or clips[1].fps or 0.0, audio_rate)
+        typed = fps or clips[1].fps or 0.0, audio_rate or clips[1].rest.get(AUDIO_RATE) or 0.0
+        one, rate = timed(clips[0], *typed)
         two = replace(clips[1], rest={**one.rest, **clips[1].rest})
         return io.NodeOutput(join(_untasked(join_in_time(one, two, rate, exact))))
 

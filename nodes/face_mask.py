@@ -165,7 +165,7 @@ class CCLSpeakerMasks(CCLNode):
         fps: float = 0.0,
     ) -> io.NodeOutput:
         av = split(latent)
-        frames = frames_of(av.video.shape[2])
+        frames = av.grid.video.before(av.video.shape[2])
         voices = voice_1, voice_2
         mask = speaker_mask((mask_1, mask_2), voices, frame_rate(av, fps), frames)
         return io.NodeOutput(mask, mixed(voices))

@@ -18,6 +18,7 @@ from ..ccl_core.host.guider import AVGuider
 from ..ccl_core.host.media.latents import frame_rate, require_agreement, split
 from ..ccl_core.host.media.states import require_task
 from ..ccl_core.host.published import sampling_of, skipped_layers_of
+from ..ccl_core.notices import notice
 from .guidance_inputs import OF_MODE, guidance_inputs, settings_of
 from .inputs import FROM_MODEL, phrases, titles
 from .node import CCLNode, known_choices
@@ -217,6 +218,8 @@ class CCLJointSampler(CCLNode):
         require_one_clock(model, latent_image)
         named, sigmas = schedule_of(model, sampler_name, scheduler, steps, denoise)
         sampler = named if sampler is None else sampler
+        if sampler is not named and sampler_name != FROM_MODEL:
+            notice(f"sampler_name {sampler_name} is left out: the sampler input has the sampler")
         tell_of_run(guider, latent_image, len(sigmas) - 1)
         return io.NodeOutput(sample_latent(guider, latent_image, seed, sampler, sigmas))
 

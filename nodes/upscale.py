@@ -12,7 +12,7 @@ from ..ccl_core.host.media.latents import join, require_finite, split
 from ..ccl_core.host.media.upscale import upscaled
 from .node import CCLNode
 
-# Those of the host's LatentUpscaleBy that a picture can take too.
+# Those of the host's LatentUpscaleBy, bicubic first.
 METHODS = ["bicubic", "bilinear", "nearest-exact", "area", "bislerp"]
 
 

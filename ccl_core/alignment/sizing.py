@@ -14,6 +14,7 @@ Pins = tuple[tuple[int, int], ...]
 # Far beyond what any model makes: they catch numbers in a wrong unit, such as milliseconds.
 MAX_SECONDS = 600
 MAX_FPS = 240
+MAX_RATE = 100_000  # audio tokens a second
 MAX_SIDE = 16384  # pixels; MAX_RESOLUTION of the host's nodes
 
 
@@ -74,6 +75,13 @@ def exact_fps(fps: float | Fraction) -> Fraction:
         raise ValueError(f"fps is {fps}: give a frame rate from 1 to {MAX_FPS}")
     # 1001 is the denominator of the NTSC rates, such as 30000/1001.
     return Fraction(fps).limit_denominator(1001)
+
+
+def exact_rate(tokens: float) -> Fraction:
+    """The fraction behind a stated number of audio tokens a second; ValueError for none of a sound."""
+    if not math.isfinite(tokens) or not 0 < tokens <= MAX_RATE:
+        raise ValueError(f"audio_rate is {tokens}: give more than 0 and at most {MAX_RATE} tokens a second")
+    return Fraction(tokens).limit_denominator(1_000_000)
 
 
 def audio_tokens_of(

@@ -81,7 +81,7 @@ class TimeGrid:
 
     video_channels: by which its video is told, none: any. audio_sizes: of the axes of its sound behind batch
     and channels, None for that of time. fps, audio_rate (tokens a second): where the model fixes them.
-    tokens: rounds those of a video to whole ones.
+    tokens: rounds those of a video to whole ones. patch: latent cells along a side of a patch.
     """
 
     name: str
@@ -93,6 +93,7 @@ class TimeGrid:
     fps: Fraction | None = None
     audio_rate: Fraction | None = None
     tokens: Callable[[Fraction], int] = math.ceil
+    patch: int = 2
 
     @property
     def audio_axis(self) -> int:
@@ -123,6 +124,7 @@ GRIDS = (
     # frame (`latent_to_pixel_coords`, causal_fix). comfy/ldm/lightricks/av_model.py: 8 channels and 16
     # frequencies of sound. `AudioPatchifier`, as the model makes it: a token is 4 hops of 160 samples at
     # 16000 Hz, the first one a single hop. `num_of_latents_from_frames` rounds up (to the nearest in 0.33).
+    # `SymmetricPatchifier(1)`: a patch is one cell.
     TimeGrid(
         "LTX-2",
         Steps((8,), first=(1,)),
@@ -131,6 +133,7 @@ GRIDS = (
         audio_channels=8,
         audio_sizes=(None, 16),
         audio_rate=Fraction(16000, 4 * 160),
+        patch=1,
     ),
     # comfy/ldm/minimax/model.py: FRAME_PER_TOKEN. comfy_extras/nodes_minimax_h3.py: FPS, AUDIO_LATENT_FPS,
     # lengths of 5 k + 2 latent frames, the sound (b, 32, 2, a), and `round`.

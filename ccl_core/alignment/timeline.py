@@ -106,11 +106,6 @@ def latent_frames_of(frames: int) -> int:
     return -(-(frames - 1) // TEMPORAL_STRIDE) + 1
 
 
-def full_latent_frames_of(frames: int) -> int:
-    """Latent frames that so many pixel frames fill."""
-    return (frames - 1) // TEMPORAL_STRIDE + 1
-
-
 def frames_of(latent_frames: int) -> int:
     """Pixel frames of so many latent frames."""
     return (latent_frames - 1) * TEMPORAL_STRIDE + 1

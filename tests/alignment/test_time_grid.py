@@ -11,7 +11,7 @@ from comfy.ldm.minimax.model import FRAME_PER_TOKEN
 from comfy_extras import nodes_minimax_h3 as h3
 
 from ccl_pack.ccl_core.alignment.time_grid import GRIDS, WAN, Steps, TimeGrid, grid_of_shapes
-from ccl_pack.ccl_core.alignment.timeline import frames_of, full_latent_frames_of, latent_frames_of
+from ccl_pack.ccl_core.alignment.timeline import frames_of, latent_frames_of
 from support.tiny import other_model
 
 LTX2, H3, _ = GRIDS
@@ -22,7 +22,7 @@ BOTH.append(pytest.param(LTX2.audio, id="sound of LTX-2"))
 def test_wan_counts_as_the_timeline_does() -> None:
     assert [WAN.video.before(i) for i in range(1, 30)] == [frames_of(i) for i in range(1, 30)]
     assert [WAN.video.covering(i) for i in range(1, 30)] == [latent_frames_of(i) for i in range(1, 30)]
-    assert [WAN.video.filled(i) for i in range(1, 30)] == [full_latent_frames_of(i) for i in range(1, 30)]
+    assert [WAN.video.filled(count) for count in (1, 4, 5, 8, 9, 81)] == [1, 1, 2, 2, 3, 21]
 
 
 def test_frames_and_latent_frames_of_ltx_2_are_those_of_its_vae() -> None:

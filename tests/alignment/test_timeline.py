@@ -17,7 +17,6 @@ from ccl_pack.ccl_core.alignment.timeline import (
     frame_start,
     frame_time,
     frames_of,
-    full_latent_frames_of,
     latent_frames_of,
     ramp,
     samples_of,
@@ -50,7 +49,6 @@ def timeline(latent_frames: int, audio_tokens: int, clock: str = "causal", first
 def test_pixel_frames_count_one_and_then_fours() -> None:
     assert [frames_of(count) for count in (1, 2, 3, 21)] == [1, 5, 9, 81]
     assert [latent_frames_of(count) for count in (1, 2, 5, 6, 81)] == [1, 2, 2, 3, 21]
-    assert [full_latent_frames_of(count) for count in (1, 4, 5, 8, 9, 81)] == [1, 1, 2, 2, 3, 21]
     assert [count for count in range(-3, 14) if fills_latent_frames(count)] == [1, 5, 9, 13]
 
 

@@ -216,6 +216,20 @@ def test_a_sound_alone_says_its_rate_or_is_asked_for_it() -> None:
         trim(made, 0.5, audio_rate=50.0)
 
 
+def test_a_typed_rate_that_the_model_or_the_video_contradicts_is_refused() -> None:
+    with pytest.raises(ValueError, match="audio_rate is 50, and the latent has 25 audio tokens a second"):
+        trim(ltx_latent(), 0.4, fps=LTX_FPS, audio_rate=50.0)
+    unstated = {name: value for name, value in own_latent().items() if name != "audio_rate"}
+    with pytest.raises(ValueError, match="cut or joined one of the two alone"):
+        trim(unstated, 0.4, audio_rate=64.0)
+
+
+def test_the_rate_of_a_sound_holds_for_the_one_that_does_not_say_it() -> None:
+    stated, unstated = ({"samples": torch.randn(1, 64, 43)} | rate for rate in ({"audio_rate": 21.5}, {}))
+    for pair in ((stated, unstated), (unstated, stated)):
+        assert join(*pair, 0.0)["audio_rate"] == 21.5
+
+
 def test_a_picture_is_no_latent_of_sound() -> None:
     with pytest.raises(ValueError, match=r"tensors of shape \[\(1, 4, 64, 64\)\]; wanted a video latent"):
         trim({"samples": torch.zeros(1, 4, 64, 64)}, 0.5)

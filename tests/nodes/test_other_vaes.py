@@ -144,7 +144,10 @@ def test_ends_of_a_video_of_ltx_2_are_whole_latent_frames(caplog: pytest.LogCapt
     assert made["noise_mask"].unbind()[0].flatten(3).amax(-1)[0, 0].tolist() == [0, 1, 1, 1, 0]
     torch.testing.assert_close(streams(made)[0][:, :, :1], ltx_video_vae().encode(image))
     encode(empty_ltx(), length="generate", images=torch.rand(12, 64, 64, 3), video_vae=ltx_video_vae())
-    assert "12 frames fill 9, as a latent frame holds 8 and the first one 1" in caplog.text
+    assert (
+        "12 frames fill 9, as a latent frame is whole or not there: the last 3 are left out. Give 9 or 17"
+        in caplog.text
+    )
 
 
 def test_given_material_of_h3_is_encoded_as_by_its_vaes() -> None:

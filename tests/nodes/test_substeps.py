@@ -62,7 +62,7 @@ def test_a_sampler_with_settings_takes_the_place_of_the_name() -> None:
         torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
 
 
-def test_the_joint_sampler_takes_it_too() -> None:
+def test_the_joint_sampler_takes_it_too(caplog: pytest.LogCaptureFixture) -> None:
     model = patcher()
     settings = {"seed": 3, "steps": 3, "sampler_name": "lcm", "scheduler": "simple", "denoise": 1.0}
 
@@ -76,6 +76,7 @@ def test_the_joint_sampler_takes_it_too() -> None:
     assert same(joint(), by_name)
     assert same(joint(sampler=sampler_of("lcm", 1)), by_name)
     assert not same(joint(sampler=sampler_of("lcm", 4)), by_name)
+    assert "sampler_name lcm is left out" in caplog.text
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -35,11 +35,6 @@ from support.by_hand import TINY
 
 # Pixel and latent frames of the clips here. ccl-tiny has 16 frames and 32 tokens a second: 34 tokens.
 FRAMES, LATENT_FRAMES = 17, 5
-PUBLISHED = {
-    "Ovi": (tiny_published.write_ovi, tiny_published.OVI_MERGED),
-    "MOVA": (tiny_published.write_mova, tiny_published.MOVA_FILE),
-    "Prism": (tiny_published.write_prism, tiny_published.PRISM_FILE),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +52,7 @@ def ccl_tiny() -> Any:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("published")
     models = {}
-    for name, (write, file) in PUBLISHED.items():
+    for name, (write, file) in tiny_published.MODELS.items():
         write(folder)
         models[name] = load_model(str(folder / file), {"dtype": torch.float32})
     yield models
@@ -157,7 +152,7 @@ def test_what_a_task_keeps_comes_back_to_the_bit(name: str, sampled: Any) -> Non
 
 
 @SAMPLERS
-@pytest.mark.parametrize("model", PUBLISHED)
+@pytest.mark.parametrize("model", tiny_published.MODELS)
 def test_tasks_of_published_models_keep_to_the_bit(
     published: dict[str, Any], model: str, sampled: Any
 ) -> None:
@@ -368,7 +363,7 @@ def test_renewing_seconds_leaves_all_others_to_the_bit(streams: str, sampled: An
     assert changed == {name: streams in ("both", name) for name in changed}
 
 
-@pytest.mark.parametrize("model", PUBLISHED)
+@pytest.mark.parametrize("model", tiny_published.MODELS)
 def test_masks_on_published_models_keep_to_the_bit(published: dict[str, Any], model: str) -> None:
     picture = torch.zeros(1, 8, 8)
     picture[:, :4] = 1

@@ -22,14 +22,10 @@ from ccl_pack.nodes.guidance import CCLJointSampler
 from ccl_pack.nodes.tasks import CCLSetTask
 from ccl_pack.nodes.upscale import METHODS, CCLUpscaleAV
 from support import tiny_published
+from support.av_models import h3_latent, ltx_latent
 from support.by_hand import TINY
 
 LATENT_FRAMES = 5
-PUBLISHED = {
-    "Ovi": (tiny_published.write_ovi, tiny_published.OVI_MERGED),
-    "MOVA": (tiny_published.write_mova, tiny_published.MOVA_FILE),
-    "Prism": (tiny_published.write_prism, tiny_published.PRISM_FILE),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +41,14 @@ def tiny() -> tuple[Any, Any]:
     return model, vae
 
 
-@pytest.fixture(scope="module", params=["ccl-tiny", *PUBLISHED])
+@pytest.fixture(scope="module", params=["ccl-tiny", *tiny_published.MODELS])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if request.param == "ccl-tiny":
         yield tiny()[0]
         tiny.cache_clear()
         return
     folder = tmp_path_factory.mktemp("published")
-    write, file = PUBLISHED[request.param]
+    write, file = tiny_published.MODELS[request.param]
     write(folder)
     yield load_model(str(folder / file), {"dtype": torch.float32})
 
@@ -92,6 +88,19 @@ def test_a_size_between_patches_is_the_nearest_and_told(caplog: pytest.LogCaptur
     # 4 x 6 cells times 1.4 are 5.6 x 8.4.
     assert made.video.shape[-2:] == (6, 8)
     assert "6 x 4 latent cells became 8 x 6, the nearest size of whole patches to 1.4 times" in caplog.text
+
+
+@pytest.mark.parametrize("latent", [ltx_latent(), h3_latent()], ids=["LTX-2", "MiniMax H3"])
+def test_latents_of_other_models_are_enlarged_too(latent: dict[str, Any]) -> None:
+    video, audio = streams(latent)
+    larger, sound = streams(CCLUpscaleAV.execute(latent, "bicubic", 2.0)[0])
+    assert larger.shape[-2:] == (2 * video.shape[-2], 2 * video.shape[-1])
+    assert torch.equal(sound, audio)
+
+
+def test_a_patch_of_ltx_2_is_one_cell() -> None:
+    video = torch.randn(1, 128, 3, 5, 7)
+    assert torch.equal(upscaled({"samples": video}, 1.0).video, video)
 
 
 def test_through_the_vae_the_pictures_are_those_of_the_first_pass_enlarged() -> None:

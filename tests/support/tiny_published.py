@@ -162,6 +162,12 @@ def _save(path: Path, tensors: Tensors, dtype: torch.dtype) -> None:
     save_file({key: value.to(dtype).contiguous() for key, value in tensors.items()}, path)
 
 
+# By the name of the model: what writes its files, and the file of the model.
+MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "Ovi": (write_ovi, OVI_MERGED),
+    "MOVA": (write_mova, MOVA_FILE),
+    "Prism": (write_prism, PRISM_FILE),
+}
 WRITERS: tuple[tuple[str, Callable[[Path], None]], ...] = (
     ("diffusion_models", write_ovi),
     ("diffusion_models", write_mova),

@@ -233,8 +233,8 @@ def _fit_length(count: int, frames: int, length: str, steps: Steps) -> tuple[int
         given = steps.filled(min(count, frames))
         used = steps.before(given)
         if used < count < frames:
-            left = f"the last {count - used} are left out. Give {full}k+1 frames to use all of them"
-            notice(f"{count} frames fill {used}, as a latent frame holds {full} and the first one 1: {left}")
+            left = f"the last {count - used} are left out. Give {used} or {steps.before(given + 1)}"
+            notice(f"{count} frames fill {used}, as a latent frame is whole or not there: {left}")
         return used, given
     how = "Choose generate in length_fit to have the rest made"
     # Within a latent frame it is the rounding of a latent as long as the material.

@@ -17,7 +17,7 @@ from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 
 from ...alignment.agreement import disagreement
-from ...alignment.sizing import AVSize, Grid, exact_fps, pinned_at
+from ...alignment.sizing import AVSize, Grid, exact_fps, exact_rate, pinned_at
 from ...alignment.time_grid import GRIDS, WAN, TimeGrid, grid_of_shapes
 from ...config import CCLConfig
 from ..out_of_memory import require_ram
@@ -209,13 +209,16 @@ def frame_rate(av: AVLatent, typed: float) -> Fraction:
 
 
 def with_audio_rate(av: AVLatent, audio_rate: float) -> AVLatent:
-    """The latent with the audio tokens a second that were typed for it; ValueError where it states others."""
-    stated = av.rest.get(AUDIO_RATE)
+    """The latent with the audio tokens a second that were typed for it.
+
+    ValueError where it states others, its model has others, or its video does not last as long by them.
+    """
+    stated = av.rest.get(AUDIO_RATE) or av.grid.audio_rate
     if not audio_rate or (stated and abs(audio_rate - stated) <= 0.001):
         return av
     if stated:
         raise ValueError(
-            f"audio_rate is {audio_rate:g}, and the latent has {stated:g} audio tokens a second: set "
+            f"audio_rate is {audio_rate:g}, and the latent has {float(stated):g} audio tokens a second: set "
             "audio_rate to 0"
         )
     return replace(av, rest={**av.rest, AUDIO_RATE: audio_rate})
@@ -230,6 +233,8 @@ def timed(av: AVLatent, fps: float, audio_rate: float) -> tuple[AVLatent, Fracti
     if av.video is None:
         return av, None
     rate = frame_rate(av, fps)
+    if audio_rate:
+        require_agreement(av, rate, exact_rate(audio_rate))
     return (replace(av, fps=float(rate)) if av.fps is None else av), rate
 
 

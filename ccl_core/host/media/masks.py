@@ -15,7 +15,7 @@ import comfy.utils
 import torch
 
 from ...alignment.agreement import disagreement
-from ...alignment.sizing import audio_tokens_of, pinned_at
+from ...alignment.sizing import audio_tokens_of, exact_rate, pinned_at
 from ...alignment.time_grid import WAN, Steps, TimeGrid
 from ...families import FAMILIES
 from ...notices import told
@@ -24,7 +24,6 @@ from .latents import AUDIO_RATE, AVLatent, ones_mask
 STREAMS = ("video", "audio")
 # Beyond it a cut is worth telling of.
 TOLERANCE = Fraction(1, 1000)  # seconds
-MAX_RATE = 100_000  # audio tokens a second
 
 
 @dataclass(frozen=True)
@@ -120,13 +119,6 @@ def rate_of_sound(av: AVLatent) -> Fraction:
             "tokens a second has: type it into the audio_rate input instead of 0"
         )
     return rate
-
-
-def exact_rate(tokens: float) -> Fraction:
-    """The fraction behind a stated number of audio tokens a second; ValueError for none of a sound."""
-    if not math.isfinite(tokens) or not 0 < tokens <= MAX_RATE:
-        raise ValueError(f"audio_rate is {tokens}: give more than 0 and at most {MAX_RATE} tokens a second")
-    return Fraction(tokens).limit_denominator(1_000_000)
 
 
 def token_rate_of(

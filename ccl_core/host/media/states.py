@@ -131,7 +131,7 @@ def keep_images(av: AVLatent, first: int, last: int, task: str) -> AVLatent:
     if kept != (first, last):
         notice(
             f"first_frames {first} and last_frames {last} became {kept[0]} and {kept[1]}, as a latent frame "
-            f"of {av.grid.name} holds {max(steps.cycle)} and the first one 1"
+            "is kept as a whole"
         )
     mask = ones_mask(av.video)
     parts = [slice(0, at_start), slice(latent_frames - at_end, None)]

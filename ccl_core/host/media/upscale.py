@@ -15,9 +15,6 @@ from ..vae.sockets import require_video_vae
 from .latents import AVLatent
 from .states import is_absent, require_content, set_states, settled
 
-# Wan's patches are two latent cells high and wide.
-PATCH = 2
-
 
 def upscaled(av: AVLatent, factor: Fraction, method: str, vae: VAE | None = None) -> AVLatent:
     """The latent with a video so many times as high and wide, all to be renewed, and the sound given.
@@ -25,7 +22,7 @@ def upscaled(av: AVLatent, factor: Fraction, method: str, vae: VAE | None = None
     vae: of the video; the pictures are enlarged instead of their latents. ValueError for an empty stream.
     """
     require_content(av.video, "the picture of the latent", "an upscale")
-    size = _size(av.video, factor)
+    size = _size(av.video, factor, av.grid.patch)
     if vae is None:
         video = common_upscale(av.video, size[1], size[0], method, "disabled")
     else:
@@ -38,9 +35,9 @@ def upscaled(av: AVLatent, factor: Fraction, method: str, vae: VAE | None = None
     return settled(replace(made, rest={**made.rest, "task": task}))
 
 
-def _size(video: torch.Tensor, factor: Fraction) -> tuple[int, int]:
+def _size(video: torch.Tensor, factor: Fraction, patch: int) -> tuple[int, int]:
     """Height and width in latent cells, whole patches nearest to the wanted ones."""
-    sides = [PATCH * max(1, round(factor * side / PATCH)) for side in video.shape[-2:]]
+    sides = [patch * max(1, round(factor * side / patch)) for side in video.shape[-2:]]
     exact = [factor * side for side in video.shape[-2:]]
     if sides != exact:
         (height, width), before = sides, video.shape[-2:]

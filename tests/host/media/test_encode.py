@@ -210,7 +210,11 @@ def test_vaes_of_another_model_are_refused() -> None:
         (12, "pad", "12 frames for a latent of 9: the last 3 are left out"),
         (12, "generate", "12 frames for a latent of 9: the last 3 are left out"),
         (5, "pad", "5 frames for a latent of 9: the last one fills the rest"),
-        (7, "generate", "7 frames fill 5, as a latent frame holds 4 and the first one 1: the last 2"),
+        (
+            7,
+            "generate",
+            "7 frames fill 5, as a latent frame is whole or not there: the last 2 are left out. Give 5 or 9",
+        ),
     ],
 )
 def test_images_that_are_left_out_or_repeated_are_told_of(
