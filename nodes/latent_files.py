@@ -13,6 +13,7 @@ from comfy_api.latest import io, ui
 from ..ccl_core.host.media.describe import describe
 from ..ccl_core.host.media.latent_file import ENDING, load, save
 from ..ccl_core.host.media.latents import read
+from ..ccl_core.host.media.source import KEY
 from ..ccl_core.notices import notice, told
 from .inputs import any_latent_tooltip
 from .node import CCLNode
@@ -60,9 +61,12 @@ class CCLSaveAVLatent(CCLNode):
         left_out = save(path, latent, {"about": about, **_workflow(cls)})
         told(f"Saved {os.path.join(subfolder, file)} ({os.path.getsize(path) / 1e6:.3g} MB)")
         if left_out:
+            advice = (
+                "What Encode Audio-Video (CCL) was given comes back decoded then; keep the material itself"
+            )
             notice(
-                f"{', '.join(left_out)} is not in the file, which holds tensors, numbers and texts. What "
-                "Encode Audio-Video (CCL) was given comes back decoded then; keep the material itself"
+                f"{', '.join(left_out)} is not in the file, which holds tensors, numbers and texts"
+                + (f". {advice}" if KEY in left_out else "")
             )
         saved = ui.SavedResult(file, subfolder, io.FolderType.output)
         return io.NodeOutput(latent, ui={"latents": [saved]})
